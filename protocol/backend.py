@@ -1,0 +1,51 @@
+"""The contract of embedded back ends: applications without sockets.
+
+``fengshou host`` loads one by its dotted name, gives it its options and serves it: ISO 8583 on TCP, JSON over HTTPS with
+mutual certificates, or the event stream. A bank's own system replaces the process, not the class.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+Fields = Mapping[int, str | bytes]
+
+
+class Iso8583Application(Protocol):
+    """A host. Element 0 of a message is its MTI; numeric elements are strings of digits."""
+
+    def answer(self, requests: Sequence[Fields]) -> Sequence[Fields | None]:
+        """Answers to requests that arrived together, in their order; None stays silent. Durable when it returns."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class JsonApplication(Protocol):
+    """A gateway. Transport checks certificates and signatures; the body's signature is already verified."""
+
+    def answer(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The answer's body; it holds at least ``code``, a response code."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class EventStore(Protocol):
+    """A consumer of analytics events, numbered from 1 without gaps."""
+
+    def cursor(self) -> int:
+        """The number of the last event that is durably stored; 0 at first."""
+        ...
+
+    def store(self, first: int, events: Sequence[Mapping[str, Any]]) -> int:
+        """Store events ``first``, ``first + 1`` … and the new cursor in one transaction; returns the cursor.
+
+        Events at or below the cursor are skipped. Raises ValueError when ``first`` leaves a gap.
+        """
+        ...
+
+    def query(self, name: str, arguments: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+        """Rows of a named report, for example ``prices``."""
+        ...
+
+    def close(self) -> None: ...

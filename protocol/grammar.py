@@ -1,0 +1,383 @@
+"""The grammar of frames and messages as construct definitions: the readable authority.
+
+The compiled twin is ``fengshou.codecs``; tests hold the two equal. A frame is::
+
+    length      varint, 1 or 2 bytes: how many bytes follow
+    head        1 byte: version (2 bits) and template id (6 bits)
+    flags       1 byte: see ``message.Flag``
+    sequence    varint
+    presence    one bit for each optional field of the template, first field = most significant bit, whole bytes
+    fields      those that are there, in the template's order
+    signature   64 bytes r || s, when the SIGNED flag is set
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import construct as c
+
+from fengshou.protocol import limits
+from fengshou.protocol.elements import Element, Kind
+from fengshou.protocol.errors import UntrustedBytesError, WireError
+from fengshou.protocol.message import COMMAND_MASK, Flag, Message, Value
+from fengshou.protocol.templates import Field, Grammar
+
+
+class ShortestVarInt(c.Construct):  # type: ignore[misc]
+    """LEB128 that accepts only the shortest form of an integer below 2**63, so that one value has one encoding."""
+
+    def _parse(self, stream: Any, context: Any, path: str) -> int:
+        value, shift = 0, 0
+        for count in range(1, limits.VARINT_BYTES_MAX + 1):
+            byte = stream.read(1)
+            if not byte:
+                raise UntrustedBytesError(WireError.TRUNCATED)
+            value |= (byte[0] & 0x7F) << shift
+            if byte[0] < 0x80:
+                if byte[0] == 0 and count > 1:
+                    break
+                return value
+            shift += 7
+        raise UntrustedBytesError(WireError.VARINT_MALFORMED)
+
+    def _build(self, obj: int, stream: Any, context: Any, path: str) -> int:
+        value = obj
+        if not 0 <= value <= limits.UINT_MAX:
+            raise UntrustedBytesError(WireError.VALUE_OUT_OF_RANGE)
+        while value > 0x7F:
+            stream.write(bytes((value & 0x7F | 0x80,)))
+            value >>= 7
+        stream.write(bytes((value,)))
+        return obj
+
+
+class Exactly(c.Construct):  # type: ignore[misc]
+    """A number of bytes known from the table or read just before; fewer is ``truncated``."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+
+    def _parse(self, stream: Any, context: Any, path: str) -> bytes:
+        data: bytes = stream.read(self.count)
+        if len(data) < self.count:
+            raise UntrustedBytesError(WireError.TRUNCATED)
+        return data
+
+    def _build(self, obj: bytes, stream: Any, context: Any, path: str) -> bytes:
+        if len(obj) != self.count:
+            raise UntrustedBytesError(WireError.VALUE_OUT_OF_RANGE)
+        stream.write(obj)
+        return obj
+
+
+VARINT = ShortestVarInt()
+
+
+class Bounded(c.Adapter):  # type: ignore[misc]
+    """An integer of kind n."""
+
+    def __init__(self, maximum: int) -> None:
+        super().__init__(VARINT)
+        self.maximum = maximum
+
+    def _decode(self, obj: int, context: Any, path: str) -> int:
+        if obj > self.maximum:
+            raise UntrustedBytesError(WireError.VALUE_OUT_OF_RANGE)
+        return obj
+
+    def _encode(self, obj: object, context: Any, path: str) -> int:
+        if not isinstance(obj, int) or not 0 <= obj <= self.maximum:
+            raise UntrustedBytesError(WireError.VALUE_OUT_OF_RANGE)
+        return obj
+
+
+class Zigzag(c.Adapter):  # type: ignore[misc]
+    """A signed integer of kind z: 0, -1, 1, -2 … are 0, 1, 2, 3 …"""
+
+    def __init__(self, maximum: int) -> None:
+        super().__init__(VARINT)
+        self.maximum = maximum
+
+    def _decode(self, obj: int, context: Any, path: str) -> int:
+        value = (obj >> 1) ^ -(obj & 1)
+        if abs(value) > self.maximum:
+            raise UntrustedBytesError(WireError.VALUE_OUT_OF_RANGE)
+        return value
+
+    def _encode(self, obj: object, context: Any, path: str) -> int:
+        if not isinstance(obj, int) or abs(obj) > self.maximum:
+            raise UntrustedBytesError(WireError.VALUE_OUT_OF_RANGE)
+        return obj << 1 if obj >= 0 else (-obj << 1) - 1
+
+
+class Digits(c.Construct):  # type: ignore[misc]
+    """Decimal digits, kind d: one byte of count, then packed BCD; the last nibble of an odd count is F."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def _parse(self, stream: Any, context: Any, path: str) -> str:
+        count = Exactly(1)._parse(stream, context, path)[0]
+        if not 1 <= count <= self.size:
+            raise UntrustedBytesError(WireError.VALUE_OUT_OF_RANGE)
+        nibbles = Exactly((count + 1) // 2)._parse(stream, context, path).hex()
+        digits, pad = nibbles[:count], nibbles[count:]
+        if not digits.isdecimal() or pad not in ("", "f"):
+            raise UntrustedBytesError(WireError.TEXT_MALFORMED)
+        return digits
+
+    def _build(self, obj: object, stream: Any, context: Any, path: str) -> object:
+        if not isinstance(obj, str) or not 1 <= len(obj) <= self.size:
+            raise UntrustedBytesError(WireError.VALUE_OUT_OF_RANGE)
+        if not (obj.isascii() and obj.isdecimal()):
+            raise UntrustedBytesError(WireError.TEXT_MALFORMED)
+        stream.write(bytes((len(obj),)) + bytes.fromhex(obj + "f" * (len(obj) % 2)))
+        return obj
+
+
+class Ascii(c.Adapter):  # type: ignore[misc]
+    """Printable ASCII of a fixed size, kind an."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(Exactly(size))
+
+    def _decode(self, obj: bytes, context: Any, path: str) -> str:
+        if any(not 0x20 <= byte <= 0x7E for byte in obj):
+            raise UntrustedBytesError(WireError.TEXT_MALFORMED)
+        return obj.decode("ascii")
+
+    def _encode(self, obj: object, context: Any, path: str) -> bytes:
+        if not isinstance(obj, str) or any(not 0x20 <= ord(char) <= 0x7E for char in obj):
+            raise UntrustedBytesError(WireError.TEXT_MALFORMED)
+        return obj.encode("ascii")
+
+
+class Variable(c.Construct):  # type: ignore[misc]
+    """Bytes with their count before them, kind bv; the ground of ``Text``."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def _parse(self, stream: Any, context: Any, path: str) -> bytes:
+        count = VARINT._parse(stream, context, path)
+        if count > self.size:
+            raise UntrustedBytesError(WireError.VALUE_OUT_OF_RANGE)
+        return Exactly(count)._parse(stream, context, path)
+
+    def _build(self, obj: object, stream: Any, context: Any, path: str) -> object:
+        if not isinstance(obj, bytes) or len(obj) > self.size:
+            raise UntrustedBytesError(WireError.VALUE_OUT_OF_RANGE)
+        VARINT._build(len(obj), stream, context, path)
+        stream.write(obj)
+        return obj
+
+
+class Text(c.Adapter):  # type: ignore[misc]
+    """UTF-8 text, kind ans."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(Variable(size))
+
+    def _decode(self, obj: bytes, context: Any, path: str) -> str:
+        try:
+            return obj.decode("utf-8")
+        except UnicodeDecodeError:
+            raise UntrustedBytesError(WireError.TEXT_MALFORMED) from None
+
+    def _encode(self, obj: object, context: Any, path: str) -> bytes:
+        if not isinstance(obj, str):
+            raise UntrustedBytesError(WireError.TEXT_MALFORMED)
+        try:
+            return obj.encode("utf-8")
+        except UnicodeEncodeError:
+            raise UntrustedBytesError(WireError.TEXT_MALFORMED) from None
+
+
+def element_grammar(element: Element) -> Any:
+    """The construct of one element's value."""
+    match element.kind:
+        case Kind.N:
+            return Bounded(element.maximum)
+        case Kind.Z:
+            return Zigzag(element.maximum)
+        case Kind.D:
+            return Digits(element.size)
+        case Kind.AN:
+            return Ascii(element.size)
+        case Kind.ANS:
+            return Text(element.size)
+        case Kind.B:
+            return Exactly(element.size)
+        case Kind.BV:
+            return Variable(element.size)
+
+
+class Fields(c.Construct):  # type: ignore[misc]
+    """Presence bits and the fields they announce, as a dict of element keys."""
+
+    def __init__(self, grammar: Grammar, fields: tuple[Field, ...]) -> None:
+        super().__init__()
+        self.fields = fields
+        self.optional = [field.key for field in fields if not field.required]
+        self.presence_bytes = (len(self.optional) + 7) // 8
+        self.values = {field.key: element_grammar(grammar.elements[field.key]) for field in fields}
+        self.paths = {field.key: grammar.path(field.key) for field in fields}
+
+    def _parse(self, stream: Any, context: Any, path: str) -> dict[int, Value]:
+        presence = Exactly(self.presence_bytes)._parse(stream, context, path)
+        width = 8 * self.presence_bytes
+        bits = int.from_bytes(presence, "big")
+        if bits & ((1 << (width - len(self.optional))) - 1):
+            raise UntrustedBytesError(WireError.UNKNOWN_FIELD)
+        there = {key for index, key in enumerate(self.optional) if bits >> (width - 1 - index) & 1}
+        values: dict[int, Value] = {}
+        for field in self.fields:
+            if field.required or field.key in there:
+                try:
+                    values[field.key] = self.values[field.key]._parsereport(stream, context, path)
+                except UntrustedBytesError as error:
+                    raise UntrustedBytesError(error.error, self.paths[field.key]) from None
+        return values
+
+    def _build(self, obj: Mapping[int, Value], stream: Any, context: Any, path: str) -> Mapping[int, Value]:
+        for key in obj:
+            if key not in self.values:
+                raise UntrustedBytesError(WireError.UNKNOWN_FIELD, f"DE {key >> 8}.{key & 255}")
+        bits = 0
+        for index, key in enumerate(self.optional):
+            if key in obj:
+                bits |= 1 << (8 * self.presence_bytes - 1 - index)
+        stream.write(bits.to_bytes(self.presence_bytes, "big"))
+        for field in self.fields:
+            if field.key in obj:
+                try:
+                    self.values[field.key]._build(obj[field.key], stream, context, path)
+                except UntrustedBytesError as error:
+                    raise UntrustedBytesError(error.error, self.paths[field.key]) from None
+            elif field.required:
+                raise UntrustedBytesError(WireError.TRUNCATED, self.paths[field.key])
+        return obj
+
+
+HEAD = c.BitStruct("version" / c.BitsInteger(2), "template" / c.BitsInteger(6))
+
+
+class ReferenceCodec:
+    """Frames and messages by the construct grammar. Slow and readable; the same face as ``codecs.MessageCodec``."""
+
+    def __init__(self, grammar: Grammar) -> None:
+        self.grammar = grammar
+        self.sides = {
+            (template.id, response): Fields(grammar, template.response if response else template.request)
+            for template in grammar.templates.values()
+            for response in (False, True)
+        }
+
+    def split(self, data: bytes) -> tuple[list[bytes], int]:
+        """The whole frames at the start of ``data`` (without their length) and how many bytes they took.
+
+        Raises UntrustedBytesError when a length is malformed, too long or too short.
+        """
+        frames: list[bytes] = []
+        used = 0
+        while used < len(data):
+            length, at = 0, used
+            for index in range(limits.LENGTH_BYTES_MAX):
+                if at >= len(data):
+                    return frames, used
+                byte = data[at]
+                at += 1
+                length |= (byte & 0x7F) << (7 * index)
+                if byte < 0x80:
+                    if byte == 0 and index:
+                        raise UntrustedBytesError(WireError.LENGTH_MALFORMED)
+                    break
+            else:
+                raise UntrustedBytesError(WireError.FRAME_TOO_LONG)
+            if length > limits.FRAME_BYTES_MAX:
+                raise UntrustedBytesError(WireError.FRAME_TOO_LONG)
+            if length < limits.FRAME_BYTES_MIN:
+                raise UntrustedBytesError(WireError.FRAME_TOO_SHORT)
+            if at + length > len(data):
+                return frames, used
+            frames.append(bytes(data[at : at + length]))
+            used = at + length
+        return frames, used
+
+    def decode(self, frame: bytes) -> Message:
+        """The message of a frame without its length. Raises UntrustedBytesError."""
+        if len(frame) < limits.FRAME_BYTES_MIN:
+            raise UntrustedBytesError(WireError.FRAME_TOO_SHORT)
+        if len(frame) > limits.FRAME_BYTES_MAX:
+            raise UntrustedBytesError(WireError.FRAME_TOO_LONG)
+        stream = c.io.BytesIO(frame)
+        head = HEAD.parse_stream(stream)
+        if head.version != limits.PROTOCOL_VERSION:
+            raise UntrustedBytesError(WireError.UNKNOWN_VERSION)
+        template = self.grammar.templates.get(head.template)
+        if template is None:
+            raise UntrustedBytesError(WireError.UNKNOWN_TEMPLATE)
+        flags = stream.read(1)[0]
+        response = bool(flags & Flag.RESPONSE)
+        if flags & Flag.DELTA:
+            raise UntrustedBytesError(WireError.FORM_UNSUPPORTED)
+        if not response and flags & COMMAND_MASK & ~Flag.REPEAT:
+            raise UntrustedBytesError(WireError.UNKNOWN_FLAG)
+        signed = bool(flags & Flag.SIGNED)
+        if template.signed and not response and not signed:
+            raise UntrustedBytesError(WireError.SIGNATURE_MISSING)
+        if signed and (response or not template.signed):
+            raise UntrustedBytesError(WireError.SIGNATURE_UNEXPECTED)
+        sequence = VARINT.parse_stream(stream)
+        values = self.sides[template.id, response].parse_stream(stream)
+        signature = Exactly(limits.SIGNATURE_BYTES).parse_stream(stream) if signed else b""
+        if stream.read(1):
+            raise UntrustedBytesError(WireError.TRAILING_BYTES)
+        return Message(template.id, flags, sequence, values, signature)
+
+    def encode(self, message: Message) -> bytes:
+        """The frame of a message, length included. Raises UntrustedBytesError for values outside the grammar."""
+        body = self.encode_body(message.template, message.is_response, message.values)
+        frame = (
+            HEAD.build({"version": limits.PROTOCOL_VERSION, "template": message.template})
+            + bytes((message.flags,))
+            + VARINT.build(message.sequence)
+            + body
+            + message.signature
+        )
+        if len(frame) > limits.FRAME_BYTES_MAX:
+            raise UntrustedBytesError(WireError.FRAME_TOO_LONG)
+        return bytes(VARINT.build(len(frame)) + frame)
+
+    def encode_body(self, template: int, response: bool, values: Mapping[int, Value]) -> bytes:
+        """Presence bits and fields only: the part of an answer that is stored and repeated byte for byte."""
+        if template not in self.grammar.templates:
+            raise UntrustedBytesError(WireError.UNKNOWN_TEMPLATE)
+        return bytes(self.sides[template, response].build(values))
+
+    def canonical(self, template: int, response: bool, sequence: int, values: Mapping[int, Value]) -> bytes:
+        """The bytes that are signed: version, template, direction, sequence, then every element by ascending key.
+
+        ``values`` are the expanded values, those of the session included. Each element is its number, its sub-number,
+        a two-byte length and its canonical value.
+        """
+        parts = [
+            bytes((limits.PROTOCOL_VERSION, template, int(response))),
+            sequence.to_bytes(8, "big"),
+        ]
+        for key in sorted(values):
+            value = canonical_value(self.grammar.elements[key], values[key])
+            parts.append(key.to_bytes(2, "big") + len(value).to_bytes(2, "big") + value)
+        return b"".join(parts)
+
+
+def canonical_value(element: Element, value: Value) -> bytes:
+    """One value as it is signed; see the table in ``elements``."""
+    if isinstance(value, int):
+        return value.to_bytes(8, "big", signed=True)
+    if isinstance(value, str):
+        return value.encode("utf-8")
+    return value

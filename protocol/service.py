@@ -1,0 +1,187 @@
+"""The contract of services: what a package declares so that the switch can serve it without knowing it.
+
+A service is a package that offers an instance of ``Service``. The switch loads it by the dotted name in its
+configuration, adds its elements and templates to the grammar and then, for each request of its templates:
+
+    ladder → counters → (original) → call → back end → conclude → event
+
+The methods are pure: they read the request and return data. They never wait, log or raise for bad input; bad input is a
+rung of the ladder.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, ClassVar
+
+from fengshou.protocol.elements import Element
+from fengshou.protocol.message import Value
+from fengshou.protocol.templates import Template
+
+
+@dataclass(frozen=True, slots=True)
+class TerminalFacts:
+    """What the registry says of a terminal; the five elements that regulation binds, and where it stands."""
+
+    terminal: str
+    merchant: str
+    acquirer: int
+    serial: str
+    credit_code: str
+    settlement_account: str
+    channel: str
+    site: str
+    town: int
+
+
+class Fate(Enum):
+    """What became of an original transaction."""
+
+    OPEN = "open"
+    APPROVED = "approved"
+    DECLINED = "declined"
+    UNKNOWN = "unknown"  # no reply of the back end; a reversal is on its way
+    REVERSED = "reversed"
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """An earlier transaction that a request refers to, as the journal knows it."""
+
+    template: int
+    mti: int
+    fate: Fate
+    business_day: int  # YYYYMMDD
+    rrn: int
+    values: Mapping[int, Value]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A verified request with everything a service may know. ``values`` is the expanded message."""
+
+    template: Template
+    values: Mapping[int, Value]
+    terminal: TerminalFacts
+    received_us: int  # microseconds since 1970-01-01T00:00:00Z
+    business_day: int  # YYYYMMDD
+    rrn: int
+    pseudonym: Callable[[str], str]  # a stable keyed hash of an identifier, 16 hexadecimal characters
+    original: Original | None = None
+
+    def integer(self, key: int) -> int:
+        """The integer at ``key``, 0 when the message does not carry it."""
+        value = self.values.get(key, 0)
+        assert isinstance(value, int)
+        return value
+
+    def string(self, key: int) -> str:
+        """The text at ``key``, empty when the message does not carry it."""
+        value = self.values.get(key, "")
+        assert isinstance(value, str)
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """One guard of a validation ladder. The first rung whose ``holds`` is false refuses the request with ``code``."""
+
+    name: str
+    code: str
+    holds: Callable[[Request], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Counter:
+    """A limit per subject and business day: the sum of ``amount`` of all that were not declined stays within ``cap``."""
+
+    name: str
+    subject: str  # an identifier; the switch keeps only its keyed hash
+    amount: int
+    cap: int
+    code: str = "61"
+
+
+@dataclass(frozen=True, slots=True)
+class Iso8583Call:
+    """A request to a host that speaks ISO 8583:1987. The link adds DE 7, 11, 32, 37, 41, 42 and 49."""
+
+    mti: int
+    fields: Mapping[int, str | bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class JsonCall:
+    """A request to a service behind HTTPS with signed JSON bodies."""
+
+    path: str
+    body: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An outcome without a back end: the service itself knows the answer."""
+
+    code: str
+    values: Mapping[int, Value] = field(default_factory=dict)
+    tombstone: bool = False  # remember that the original, should it still come, must be refused
+
+
+Call = Iso8583Call | JsonCall | Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a back end answered: ``code`` of DE 39 or of the JSON body, and all fields or the body itself."""
+
+    code: str
+    fields: Mapping[int, str | bytes] = field(default_factory=dict)
+    body: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Conclusion:
+    """The outcome as the terminal will see it: ``code`` and what else the response carries."""
+
+    code: str
+    values: Mapping[int, Value] = field(default_factory=dict)
+
+
+class Service:
+    """Base of all services; a subclass sets the attributes and overrides what differs."""
+
+    name: ClassVar[str]
+    templates: ClassVar[tuple[Template, ...]]
+    elements: ClassVar[tuple[Element, ...]] = ()
+    destination: ClassVar[str]
+    ladder: ClassVar[tuple[Rung, ...]] = ()
+    # An unknown outcome of a service that moves money is reversed; that of an enquiry is forgotten.
+    moves_money: ClassVar[bool] = True
+
+    def counters(self, request: Request) -> tuple[Counter, ...]:
+        """The limits that this request uses up."""
+        return ()
+
+    def original_key(self, request: Request) -> tuple[int, int] | None:
+        """(batch, STAN) of the transaction that this request undoes; None when it stands for itself."""
+        return None
+
+    def call(self, request: Request) -> Call:
+        """What to ask the back end, or the answer when none need be asked. ``request.original`` is filled in."""
+        raise NotImplementedError
+
+    def conclude(self, request: Request, reply: Reply) -> Conclusion:
+        """The back end's reply in terms of the response template."""
+        return Conclusion(reply.code)
+
+    def event(self, request: Request, conclusion: Conclusion) -> Mapping[str, Any] | None:
+        """What analytics may learn of an approved request: JSON values, no C2 or C3. None for nothing."""
+        return None
+
+
+def refusal(ladder: tuple[Rung, ...], request: Request) -> Rung | None:
+    """The first rung that does not hold."""
+    for rung in ladder:
+        if not rung.holds(request):
+            return rung
+    return None

@@ -1,0 +1,138 @@
+"""Message templates: which elements a message carries, in which order, and which of them may be left out.
+
+A template has a request and a response side. Fields stand in ascending order of their key. A required field is always on
+the wire; each optional field has one presence bit. The grammar of a running switch is the templates built in here and
+those of the services it loads.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from fengshou.protocol import elements as de
+from fengshou.protocol import limits
+from fengshou.protocol.elements import BASE_ELEMENTS, PRIVATE_NUMBERS, Element
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    key: int
+    required: bool = True
+
+
+def required(*keys: int) -> tuple[Field, ...]:
+    return tuple(Field(key) for key in keys)
+
+
+def optional(*keys: int) -> tuple[Field, ...]:
+    return tuple(Field(key, required=False) for key in keys)
+
+
+def layout(*groups: tuple[Field, ...]) -> tuple[Field, ...]:
+    """Fields of several groups in wire order."""
+    return tuple(sorted((field for group in groups for field in group), key=lambda field: field.key))
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A message and its answer. ``mti`` is the ISO 8583:1987 request MTI it stands for; the answer's is ``mti + 10``."""
+
+    id: int
+    name: str
+    mti: int
+    request: tuple[Field, ...]
+    response: tuple[Field, ...]
+    signed: bool = True
+
+
+# Every answer can say why, when and under which reference; a service adds its own.
+ANSWER = layout(
+    required(de.RESPONSE_CODE),
+    optional(de.SETTLEMENT_DATE, de.RRN, de.AUTHORISATION, de.TEXT),
+)
+
+SIGN_IN = Template(
+    15,
+    "sign-in",
+    800,
+    layout(
+        required(
+            de.STAN, de.LOCAL_TIME, de.LOCAL_DATE, de.ACQUIRER, de.TERMINAL, de.MERCHANT, de.CURRENCY, de.SERIAL,
+            de.CREDIT_CODE, de.APP, de.APP_VERSION, de.APP_MANIFEST, de.BATCH, de.OPERATOR, de.FROM_ACCOUNT,
+        ),
+        optional(de.DICTIONARY, de.ASSIST, de.LATITUDE, de.LONGITUDE),
+    ),
+    layout(ANSWER, optional(de.LOCAL_TIME, de.LOCAL_DATE, de.BATCH, de.DICTIONARY)),
+)  # fmt: skip
+
+SIGN_OFF = Template(16, "sign-off", 820, required(de.STAN), ANSWER)
+
+ECHO = Template(18, "echo", 820, optional(de.NETWORK_CODE), ANSWER, signed=False)
+
+RECEIPT = Template(
+    30,
+    "receipt",
+    620,
+    required(de.ORIGINAL_BATCH, de.ORIGINAL_STAN),
+    layout(
+        ANSWER,
+        optional(de.RECORD_NUMBER, de.RECORD, de.LEAF_INDEX, de.AUDIT_PATH, de.COMMITS, de.ROOT_SIGNATURE),
+    ),
+    signed=False,
+)
+
+# The answer to bytes that no template explains, and the sign that a delta lost its base. Never a request.
+ERROR = Template(63, "error", 620, (), ANSWER, signed=False)
+
+BASE_TEMPLATES: tuple[Template, ...] = (SIGN_IN, SIGN_OFF, ECHO, RECEIPT, ERROR)
+
+
+class GrammarError(ValueError):
+    """Elements or templates contradict each other; raised at start, before any peer is served."""
+
+
+class Grammar:
+    """The elements and templates of one switch or terminal, checked against each other."""
+
+    def __init__(self, elements: Iterable[Element] = (), templates: Iterable[Template] = ()) -> None:
+        """The built-in grammar and what services add to it.
+
+        Raises GrammarError: an id or key taken twice, a private element outside 113 .. 119, fields out of order.
+        """
+        self.elements: dict[int, Element] = {}
+        self.by_name: dict[str, Element] = {}
+        self.templates: dict[int, Template] = {}
+        for element in BASE_ELEMENTS:
+            self._add_element(element)
+        for element in elements:
+            if element.number not in PRIVATE_NUMBERS:
+                raise GrammarError(f"{element.path} ({element.name}): services define elements 113 .. 119 only")
+            self._add_element(element)
+        for template in (*BASE_TEMPLATES, *templates):
+            self._add_template(template)
+
+    def _add_element(self, element: Element) -> None:
+        if element.key in self.elements or element.name in self.by_name:
+            raise GrammarError(f"{element.path} ({element.name}) is defined twice")
+        self.elements[element.key] = element
+        self.by_name[element.name] = element
+
+    def _add_template(self, template: Template) -> None:
+        if not 0 < template.id <= limits.TEMPLATE_ID_MAX:
+            raise GrammarError(f"template {template.name}: id {template.id} is not 1 .. {limits.TEMPLATE_ID_MAX}")
+        if template.id in self.templates:
+            raise GrammarError(
+                f"template id {template.id} is both {self.templates[template.id].name} and {template.name}"
+            )
+        for side, fields in (("request", template.request), ("response", template.response)):
+            keys = [field.key for field in fields]
+            if keys != sorted(set(keys)):
+                raise GrammarError(f"template {template.name} {side}: fields are not in ascending order")
+            for key in keys:
+                if key not in self.elements:
+                    raise GrammarError(f"template {template.name} {side}: no element DE {key >> 8}.{key & 255}")
+            if sum(not field.required for field in fields) > limits.OPTIONAL_FIELDS_MAX:
+                raise GrammarError(f"template {template.name} {side}: too many optional fields")
+        self.templates[template.id] = template
+
+    def path(self, key: int) -> str:
+        return self.elements[key].path
