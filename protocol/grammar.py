@@ -11,6 +11,7 @@ The compiled twin is ``fengshou.codecs``; tests hold the two equal. A frame is::
     signature   64 bytes r || s, when the SIGNED flag is set
 """
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +20,8 @@ import construct as c
 from fengshou.protocol import limits
 from fengshou.protocol.elements import Element, Kind
 from fengshou.protocol.errors import UntrustedBytesError, WireError
-from fengshou.protocol.message import COMMAND_MASK, Flag, Message, Value
+from fengshou.protocol.message import COMMAND_MASK, Flag, Message, Value, expanded
+from fengshou.protocol.signing import TAG_REQUEST
 from fengshou.protocol.templates import Field, Grammar
 
 
@@ -276,7 +278,7 @@ class ReferenceCodec:
             for response in (False, True)
         }
 
-    def split(self, data: bytes) -> tuple[list[bytes], int]:
+    def split(self, data: bytes | bytearray | memoryview) -> tuple[list[bytes], int]:
         """The whole frames at the start of ``data`` (without their length) and how many bytes they took.
 
         Raises UntrustedBytesError when a length is malformed, too long or too short.
@@ -358,6 +360,16 @@ class ReferenceCodec:
             raise UntrustedBytesError(WireError.UNKNOWN_TEMPLATE)
         return bytes(self.sides[template, response].build(values))
 
+    def decode_body(self, template: int, response: bool, data: bytes) -> dict[int, Value]:
+        """The values of a body that ``encode_body`` made. Raises UntrustedBytesError."""
+        if template not in self.grammar.templates:
+            raise UntrustedBytesError(WireError.UNKNOWN_TEMPLATE)
+        stream = c.io.BytesIO(data)
+        values: dict[int, Value] = self.sides[template, response].parse_stream(stream)
+        if stream.read(1):
+            raise UntrustedBytesError(WireError.TRAILING_BYTES)
+        return values
+
     def canonical(self, template: int, response: bool, sequence: int, values: Mapping[int, Value]) -> bytes:
         """The bytes that are signed: version, template, direction, sequence, then every element by ascending key.
 
@@ -372,6 +384,43 @@ class ReferenceCodec:
             value = canonical_value(self.grammar.elements[key], values[key])
             parts.append(key.to_bytes(2, "big") + len(value).to_bytes(2, "big") + value)
         return b"".join(parts)
+
+    def digest(self, za: bytes, binding: bytes, message: Message, implied: Mapping[int, Value]) -> bytes:
+        """What a request's signature covers, 32 bytes; see ``signing``. ``implied`` are the values of the session."""
+        canonical = self.canonical(
+            message.template, message.is_response, message.sequence, expanded(message.values, implied)
+        )
+        return hashlib.new("sm3", za + TAG_REQUEST + binding + canonical).digest()
+
+    def pack(self, values: Mapping[int, Value]) -> bytes:
+        """Values outside a template, as the journal keeps them: by ascending key, each its key (2 bytes) and wire form."""
+        parts = []
+        for key in sorted(values):
+            element = self.grammar.elements.get(key)
+            if element is None:
+                raise UntrustedBytesError(WireError.UNKNOWN_FIELD, f"DE {key >> 8}.{key & 255}")
+            try:
+                parts.append(key.to_bytes(2, "big") + element_grammar(element).build(values[key]))
+            except UntrustedBytesError as error:
+                raise UntrustedBytesError(error.error, element.path) from None
+        return b"".join(parts)
+
+    def unpack(self, data: bytes) -> dict[int, Value]:
+        """The values that ``pack`` wrote. Raises UntrustedBytesError: unknown key, keys not ascending, cut short."""
+        stream = c.io.BytesIO(data)
+        values: dict[int, Value] = {}
+        last = 0
+        while stream.tell() < len(data):
+            key = int.from_bytes(Exactly(2).parse_stream(stream), "big")
+            element = self.grammar.elements.get(key)
+            if element is None or key <= last:
+                raise UntrustedBytesError(WireError.UNKNOWN_FIELD, f"DE {key >> 8}.{key & 255}")
+            try:
+                values[key] = element_grammar(element).parse_stream(stream)
+            except UntrustedBytesError as error:
+                raise UntrustedBytesError(error.error, element.path) from None
+            last = key
+        return values
 
 
 def canonical_value(element: Element, value: Value) -> bytes:

@@ -52,6 +52,7 @@ class Original:
     mti: int
     fate: Fate
     business_day: int  # YYYYMMDD
+    received_us: int  # microseconds since 1970-01-01T00:00:00Z
     rrn: int
     values: Mapping[int, Value]
 

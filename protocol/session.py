@@ -1,0 +1,178 @@
+"""The session of one connection, without I/O: what may be said when, sequences, and what both ends know.
+
+A terminal connects, signs in, sends requests, signs off or goes. The table below says which message is lawful in which
+state; everything else is refused with a code and changes nothing. Both ends run the same table:
+``SwitchSession`` judges what arrives, ``TerminalSession`` numbers what leaves and matches what comes back.
+
+A sequence number stands in every message. In one session it only grows; the switch refuses one that does not (replay).
+Across sessions the binding, a value that TLS derives for each connection, makes every old signature void.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+from fengshou.protocol import elements as de
+from fengshou.protocol.message import Flag, Message, Value
+from fengshou.protocol.templates import ECHO, SIGN_IN, SIGN_OFF
+
+
+class State(Enum):
+    CONNECTED = "connected"  # TLS is up, nobody has signed in
+    SIGNED_IN = "signed in"
+    CLOSED = "closed"  # signed off or dropped; nothing is lawful any more
+
+
+class Event(Enum):
+    ECHO = "echo"
+    SIGN_IN = "sign-in accepted"
+    SIGN_OFF = "sign-off"
+    REQUEST = "request"
+    CLOSE = "close"
+
+
+TRANSITIONS: Mapping[tuple[State, Event], State] = {
+    (State.CONNECTED, Event.ECHO): State.CONNECTED,
+    (State.CONNECTED, Event.SIGN_IN): State.SIGNED_IN,
+    (State.CONNECTED, Event.CLOSE): State.CLOSED,
+    (State.SIGNED_IN, Event.ECHO): State.SIGNED_IN,
+    (State.SIGNED_IN, Event.SIGN_IN): State.SIGNED_IN,  # a new batch, operator or application without a new connection
+    (State.SIGNED_IN, Event.REQUEST): State.SIGNED_IN,
+    (State.SIGNED_IN, Event.SIGN_OFF): State.CONNECTED,
+    (State.SIGNED_IN, Event.CLOSE): State.CLOSED,
+    (State.CLOSED, Event.CLOSE): State.CLOSED,
+}
+
+
+class SessionRefusal(Enum):
+    """Why the session refuses a message; the value is the response code."""
+
+    NOT_SIGNED_IN = "22"
+    REPLAY = "63"
+    RESPONSE_UNEXPECTED = "30"
+    CLOSED = "96"
+
+
+class UnlawfulEvent(Exception):
+    """The table has no such transition. Ours: the caller asked the session to do what it had refused."""
+
+
+def event_of(message: Message) -> Event:
+    """The event that a request stands for."""
+    match message.template:
+        case SIGN_IN.id:
+            return Event.SIGN_IN
+        case SIGN_OFF.id:
+            return Event.SIGN_OFF
+        case ECHO.id:
+            return Event.ECHO
+    return Event.REQUEST
+
+
+@dataclass(slots=True)
+class SwitchSession:
+    """The switch's end of one connection. ``binding`` is the 32-byte exporter value of its TLS channel."""
+
+    binding: bytes
+    state: State = State.CONNECTED
+    last_sequence: int = 0
+    # What the messages of this session do not repeat: terminal, merchant, currency, batch, operator.
+    implied: Mapping[int, Value] = field(default_factory=dict)
+
+    def refusal(self, message: Message) -> SessionRefusal | None:
+        """Judge one arriving message and consume its sequence. None means lawful; the state does not change."""
+        if self.state is State.CLOSED:
+            return SessionRefusal.CLOSED
+        if message.is_response:
+            return SessionRefusal.RESPONSE_UNEXPECTED
+        if message.sequence <= self.last_sequence:
+            return SessionRefusal.REPLAY
+        self.last_sequence = message.sequence
+        if (self.state, event_of(message)) not in TRANSITIONS:
+            return SessionRefusal.NOT_SIGNED_IN
+        return None
+
+    def advance(self, event: Event, implied: Mapping[int, Value] | None = None) -> None:
+        """Take a transition. Raises UnlawfulEvent and changes nothing when the table has none."""
+        target = TRANSITIONS.get((self.state, event))
+        if target is None:
+            raise UnlawfulEvent(f"{event.value} while {self.state.value}")
+        self.state = target
+        if implied is not None:
+            self.implied = implied
+
+
+class Codec(Protocol):
+    """The face that ``grammar.ReferenceCodec`` and the compiled ``codecs.MessageCodec`` share."""
+
+    def split(self, data: bytes | bytearray | memoryview) -> tuple[list[bytes], int]: ...
+
+    def decode(self, frame: bytes) -> Message: ...
+
+    def encode(self, message: Message) -> bytes: ...
+
+    def encode_body(self, template: int, response: bool, values: Mapping[int, Value]) -> bytes: ...
+
+    def decode_body(self, template: int, response: bool, data: bytes) -> dict[int, Value]: ...
+
+    def canonical(self, template: int, response: bool, sequence: int, values: Mapping[int, Value]) -> bytes: ...
+
+    def digest(self, za: bytes, binding: bytes, message: Message, implied: Mapping[int, Value]) -> bytes: ...
+
+    def pack(self, values: Mapping[int, Value]) -> bytes: ...
+
+    def unpack(self, data: bytes) -> dict[int, Value]: ...
+
+
+class TerminalSession:
+    """The terminal's end of one connection.
+
+    Sending takes two steps, because a secure medium signs in between: ``prepare`` numbers the message and gives the
+    digest to sign, ``frame`` puts the signature on. ``receive`` turns bytes into responses.
+    """
+
+    def __init__(self, codec: Codec, binding: bytes, za: bytes, signed: Mapping[int, bool]) -> None:
+        """``za`` is that of the terminal's key; ``signed`` says of each template id whether its requests are signed."""
+        self._codec = codec
+        self._binding = binding
+        self._za = za
+        self._signed = signed
+        self._sequence = 0
+        self._buffer = bytearray()
+        self.implied: Mapping[int, Value] = {}
+
+    def prepare(
+        self, template: int, values: Mapping[int, Value], *, repeat: bool = False, receipt: bool = False
+    ) -> tuple[Message, bytes]:
+        """The next message and the digest that its signature must cover; an unsigned template's digest is empty."""
+        self._sequence += 1
+        flags = (Flag.REPEAT if repeat else 0) | (Flag.RECEIPT if receipt else 0)
+        if not self._signed[template]:
+            return Message(template, flags, self._sequence, dict(values)), b""
+        message = Message(template, flags | Flag.SIGNED, self._sequence, dict(values))
+        implied = {} if template == SIGN_IN.id else self.implied
+        return message, self._codec.digest(self._za, self._binding, message, implied)
+
+    def frame(self, message: Message, signature: bytes = b"") -> bytes:
+        """The bytes to send. Raises UntrustedBytesError when a value is outside the grammar."""
+        message.signature = signature
+        return self._codec.encode(message)
+
+    def signed_in(self, request: Message, response: Message) -> None:
+        """Remember what a successful sign-in settled; later messages imply it."""
+        values = request.values
+        self.implied = {
+            de.TERMINAL: values[de.TERMINAL],
+            de.MERCHANT: values[de.MERCHANT],
+            de.CURRENCY: values[de.CURRENCY],
+            de.BATCH: response.values.get(de.BATCH, values[de.BATCH]),
+            de.OPERATOR: values[de.OPERATOR],
+        }
+
+    def receive(self, data: bytes) -> list[Message]:
+        """The responses that are complete with these bytes. Raises UntrustedBytesError."""
+        self._buffer += data
+        frames, used = self._codec.split(self._buffer)
+        del self._buffer[:used]
+        return [self._codec.decode(frame) for frame in frames]
