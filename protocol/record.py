@@ -164,9 +164,7 @@ class Commit:
     previous: bytes
 
     def to_bytes(self) -> bytes:
-        return _COMMIT.pack(
-            self.number, self.first_record, self.records, self.time_us, self.root, self.previous
-        )
+        return _COMMIT.pack(self.number, self.first_record, self.records, self.time_us, self.root, self.previous)
 
 
 def parse_commit(untrusted: bytes) -> Commit:
