@@ -1,7 +1,7 @@
 """The contract of embedded back ends: applications without sockets.
 
-``fengshou host`` loads one by its dotted name, gives it its options and serves it: ISO 8583 on TCP, JSON over HTTPS with
-mutual certificates, or the event stream. A bank's own system replaces the process, not the class.
+``fengshou host`` loads one by its dotted name, gives it its options and serves it: ISO 8583 on TCP, JSON over HTTPS
+with mutual certificates, or the event stream. A bank's own system replaces the process, not the class.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,7 @@
 """Data elements: ISO 8583:1987 numbers, names and formats, with our private elements in the ranges ISO leaves free.
 
-An element is a row of data. Its wire form, canonical form, mask and documentation all derive from the row. A sub-element
-of a private field (48.1, 60.2, 63.1 …) is an element of its own here; its key is ``number * 256 + sub``.
+An element is a row of data. Its wire form, canonical form, mask and documentation all derive from the row. A
+sub-element of a private field (48.1, 60.2, 63.1 …) is an element of its own here; its key is ``number * 256 + sub``.
 
 Kinds, their wire form and their canonical form (the one that is signed):
 

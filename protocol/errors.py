@@ -1,4 +1,4 @@
-"""What can be wrong with bytes from outside. One exception for all of them: the caller answers or closes, never guesses."""
+"""What can be wrong with bytes from outside. One exception for all: the caller answers or closes, never guesses."""
 
 from enum import Enum
 

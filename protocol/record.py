@@ -72,8 +72,8 @@ class Record:
     ``code``: DE 39, two spaces where there is none yet.
     ``content``: SM3 of the template id (1 byte) and the request's body as it was on the wire: an intent and its outcome
     carry the same. For a refusal SM3 of the frame.
-    ``evidence``: an intent or a session has e || r || s (96 bytes), the digest that the terminal signed and its signature;
-    an outcome has SM3 of the response body (32 bytes).
+    ``evidence``: an intent or a session has e || r || s (96 bytes), the digest that the terminal signed and its
+    signature; an outcome has SM3 of the response body (32 bytes).
     ``clear`` are packed C1 values, ``sealed`` packed C2 values under the journal's data key; C3 values are never kept.
     """
 

@@ -94,7 +94,7 @@ class Rung:
 
 @dataclass(frozen=True, slots=True)
 class Counter:
-    """A limit per subject and business day: the sum of ``amount`` of all that were not declined stays within ``cap``."""
+    """A limit per subject and business day: the ``amount`` of all that were not declined adds up to ``cap`` at most."""
 
     name: str
     subject: str  # an identifier; the switch keeps only its keyed hash

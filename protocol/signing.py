@@ -4,8 +4,8 @@ The digest under a request's signature (GB/T 32918.2 with SM3) is::
 
     e = SM3( ZA || tag || binding || canonical )
 
-``ZA`` is that of the signer's key with the default identity of GM/T 0009 section 10; ``binding`` ties the message to its
-session; ``canonical`` is the expanded message, see ``grammar.canonical``.
+``ZA`` is that of the signer's key with the default identity of GM/T 0009 section 10; ``binding`` ties the message to
+its session; ``canonical`` is the expanded message, see ``grammar.canonical``.
 """
 
 TAG_REQUEST = b"FP1Q"

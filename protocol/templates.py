@@ -1,7 +1,7 @@
 """Message templates: which elements a message carries, in which order, and which of them may be left out.
 
-A template has a request and a response side. Fields stand in ascending order of their key. A required field is always on
-the wire; each optional field has one presence bit. The grammar of a running switch is the templates built in here and
+A template has a request and a response side. Fields stand in ascending order of their key. A required field is always
+on the wire; each optional field has one presence bit. The grammar of a running switch is the templates built in here and
 those of the services it loads.
 """
 
@@ -34,7 +34,7 @@ def layout(*groups: tuple[Field, ...]) -> tuple[Field, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A message and its answer. ``mti`` is the ISO 8583:1987 request MTI it stands for; the answer's is ``mti + 10``."""
+    """A message and its answer. ``mti`` is the ISO 8583:1987 MTI it stands for; the answer's is ``mti + 10``."""
 
     id: int
     name: str

@@ -1,8 +1,8 @@
 """The life of a transaction, as one table.
 
 An intent is durable before a back end hears of it, an outcome before the terminal does. A transaction whose outcome is
-not known (no reply, lost link, a switch that died) is answered 98 and owes its back end a reversal, which is sent until it
-is answered; a reply that comes after that changes nothing, because the reversal undoes whatever it says.
+not known (no reply, lost link, a switch that died) is answered 98 and owes its back end a reversal, which is sent until
+it is answered; a reply that comes after that changes nothing, because the reversal undoes whatever it says.
 
 ::
 
