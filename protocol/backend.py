@@ -24,7 +24,7 @@ class JsonApplication(Protocol):
     """A gateway. Transport checks certificates and signatures; the body's signature is already verified."""
 
     def answer(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The answer's body; it holds at least ``code``, a response code."""
+        """The answer's body; it holds at least ``code``, a response code. Raises LookupError: nothing is at ``path``."""
         ...
 
     def close(self) -> None: ...
@@ -45,7 +45,10 @@ class EventStore(Protocol):
         ...
 
     def query(self, name: str, arguments: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-        """Rows of a named report, for example ``prices``."""
+        """Rows of a named report, for example ``prices``.
+
+        Raises LookupError: there is no such report; ValueError: an argument is wrong, and which.
+        """
         ...
 
     def close(self) -> None: ...

@@ -6,15 +6,36 @@ The digest under a request's signature (GB/T 32918.2 with SM3) is::
 
 ``ZA`` is that of the signer's key with the default identity of GM/T 0009 section 10; ``binding`` ties the message to
 its session; ``canonical`` is the expanded message, see ``grammar.canonical``.
+
+Bodies to and from back ends over HTTPS are signed in the header ``Fengshou-Signature``, 128 hexadecimal digits r || s,
+over a message M of the standard's own form, ``e = SM3( ZA || M )``, so that any SM2 tool can check it::
+
+    request   M = "FP1G" || method || 0x0A || target || 0x0A || SM3( body )
+    answer    M = "FP1G" || status || 0x0A || the request's signature (64 bytes) || SM3( body )
+
+Every SM2 signature is fresh (GB/T 32918.2 step A3), so an answer is good for one request and cannot be replayed for an
+equal one. A method is letters and a status three digits: neither message can be taken for the other.
 """
 
 TAG_REQUEST = b"FP1Q"
 TAG_COMMIT = b"FP1J"  # journal commit headers, hence receipts
 TAG_MANIFEST = b"FP1A"  # application manifests
-TAG_JSON = b"FP1G"  # bodies to and from government services
+TAG_JSON = b"FP1G"  # bodies to and from back ends over HTTPS
 
 # GM/T 0009 section 10.
 SIGNER_ID = b"1234567812345678"
 
 # RFC 8446 section 7.5: both ends derive the binding from the channel, so nothing signed on it is valid on another one.
 EXPORTER_LABEL = b"EXPORTER-fengshou-session"
+
+SIGNATURE_HEADER = "Fengshou-Signature"
+
+
+def json_request_message(method: str, target: str, body_digest: bytes) -> bytes:
+    """M of a request. ``target`` is the path as it stands in the request line; ``body_digest`` is SM3 of the body."""
+    return TAG_JSON + f"{method}\n{target}\n".encode("ascii") + body_digest
+
+
+def json_answer_message(status: int, request_signature: bytes, body_digest: bytes) -> bytes:
+    """M of the answer with this HTTP status to the request that bore ``request_signature``, 64 bytes r || s."""
+    return TAG_JSON + f"{status:03d}\n".encode("ascii") + request_signature + body_digest

@@ -1,0 +1,34 @@
+"""How links to back ends come up: what can fail on the way, and how long to wait before trying again."""
+
+from collections.abc import Awaitable, Callable
+from random import Random
+
+import trio
+
+# Gives a stream that is ready for the first byte: connected and, where the link is TLS, with the handshake done.
+Connect = Callable[[], Awaitable[trio.abc.Stream]]
+
+# What a network does to a link. Anything else that is raised is a fault of ours and must not be swallowed.
+LINK_ERRORS = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
+
+
+class Backoff:
+    """Delays between attempts: doubling up to a bound, each drawn from its upper half.
+
+    The draw keeps links that broke together from coming back together; the half keeps it from being no delay at all.
+    """
+
+    def __init__(self, random: Random, first_s: float = 0.1, longest_s: float = 10.0) -> None:
+        self._random = random
+        self._first_s = first_s
+        self.longest_s = longest_s
+        self._bound_s = first_s
+
+    def next_s(self) -> float:
+        """Seconds to wait before the next attempt."""
+        bound_s, self._bound_s = self._bound_s, min(self._bound_s * 2, self.longest_s)
+        return bound_s * (0.5 + self._random.random() / 2)
+
+    def reset(self) -> None:
+        """The link proved useful: begin again with the shortest delay."""
+        self._bound_s = self._first_s
