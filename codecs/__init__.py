@@ -1,0 +1,23 @@
+"""The compiled codecs: messages of the protocol, ISO 8583 of hosts, and the national cryptography under both.
+
+Each has a readable twin (``fengshou.protocol.grammar``, ``fengshou.protocol.merkle``) or an independent oracle, and
+tests hold the two equal. Nothing here does I/O or decides anything.
+"""
+
+from fengshou.codecs._gm import BadKey, BadSignature, PrivateKey, PublicKey, hmac_sm3, sm3, sm3_many, verify_batch, za
+from fengshou.codecs._merkle import merkle_path, merkle_root, merkle_root_from_path
+
+__all__ = [
+    "BadKey",
+    "BadSignature",
+    "PrivateKey",
+    "PublicKey",
+    "hmac_sm3",
+    "merkle_path",
+    "merkle_root",
+    "merkle_root_from_path",
+    "sm3",
+    "sm3_many",
+    "verify_batch",
+    "za",
+]

@@ -1,0 +1,421 @@
+"""SM2 (GB/T 32918) and SM3 (GB/T 32905) over the system's libcrypto. The meaning of each name stands in ``_gm.pyi``.
+
+The GIL is free while a curve is at work; small hashes keep it, because giving it up costs more than they do.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdint cimport uint8_t
+from libc.stdlib cimport free, malloc
+
+from fengshou.codecs._libcrypto cimport *
+
+from fengshou.protocol.signing import SIGNER_ID
+
+# At 4 us a KiB a longer text is worth a release of the GIL.
+cdef enum:
+    GIL_KEPT_BYTES = 2048
+
+# An SM2 signature as DER: SEQUENCE of two INTEGERs of at most 33 bytes.
+cdef enum:
+    DER_BYTES_MAX = 72
+
+# GB/T 32918.5: a, b and the base point, the fixed part of what ZA covers.
+_CURVE = bytes.fromhex(
+    "FFFFFFFEFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF00000000FFFFFFFFFFFFFFFC"
+    "28E9FA9E9D9F5E344D5A9E4BCF6509A7F39789F515AB8F92DDBCBD414D940E93"
+    "32C4AE2C1F1981195F9904466A39C9948FE30BBFF2660BE1715A4589334C74C7"
+    "BC3736A2F4F6779C59BDCEE36B692153D0A9877CC62A474002DF32E52139F0A0"
+)
+# GM/T 0010 and RFC 5480: a SubjectPublicKeyInfo of an SM2 key is this and the point; no other form is accepted.
+_SPKI_PREFIX = bytes.fromhex("3059301306072a8648ce3d020106082a811ccf5501822d034200")
+
+cdef EVP_MD *SM3 = EVP_MD_fetch(NULL, b"SM3", NULL)
+cdef EC_GROUP *CURVE = EC_GROUP_new_by_curve_name(NID_sm2)
+if SM3 == NULL or CURVE == NULL:
+    raise ImportError("this libcrypto was built without SM2 or SM3")
+
+
+class BadSignature(Exception):
+    pass
+
+
+class BadKey(ValueError):
+    pass
+
+
+cdef inline const uint8_t *octets(bytes data) noexcept:
+    return <const uint8_t *>PyBytes_AS_STRING(data)
+
+
+# ---- SM3
+
+
+cdef int sm3_into(uint8_t *out, const uint8_t *data, size_t size) noexcept nogil:
+    return 0 if EVP_Digest(data, size, out, NULL, SM3, NULL) == 1 else -1
+
+
+def sm3(bytes data not None):
+    cdef uint8_t out[DIGEST_BYTES]
+    cdef const uint8_t *start = octets(data)
+    cdef size_t size = PyBytes_GET_SIZE(data)
+    cdef int failed
+    if size <= GIL_KEPT_BYTES:
+        failed = sm3_into(out, start, size)
+    else:
+        with nogil:
+            failed = sm3_into(out, start, size)
+    if failed:
+        raise MemoryError
+    return PyBytes_FromStringAndSize(<char *>out, DIGEST_BYTES)
+
+
+cdef struct Piece:
+    const uint8_t *data
+    size_t size
+
+
+def sm3_many(items):
+    # The tuple holds every item while the GIL is free, whatever happens to the caller's list.
+    cdef tuple kept = tuple(items)
+    cdef Py_ssize_t count = len(kept), index
+    cdef bytes item
+    cdef int failed = 0
+    cdef Piece *pieces = <Piece *>malloc((count or 1) * sizeof(Piece))
+    cdef bytes digests = PyBytes_FromStringAndSize(NULL, count * DIGEST_BYTES)
+    cdef uint8_t *out = <uint8_t *>PyBytes_AS_STRING(digests)
+    if pieces == NULL:
+        raise MemoryError
+    try:
+        for index in range(count):
+            item = kept[index]
+            if item is None:
+                raise TypeError("what SM3 takes is bytes")
+            pieces[index].data = octets(item)
+            pieces[index].size = len(item)
+        with nogil:
+            for index in range(count):
+                failed |= sm3_into(out + index * DIGEST_BYTES, pieces[index].data, pieces[index].size)
+    finally:
+        free(pieces)
+    if failed:
+        raise MemoryError
+    return [digests[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES] for index in range(count)]
+
+
+def hmac_sm3(bytes key not None, bytes data not None):
+    cdef uint8_t out[DIGEST_BYTES]
+    cdef const uint8_t *key_start = octets(key)
+    cdef const uint8_t *start = octets(data)
+    cdef size_t key_size = len(key), size = len(data)
+    cdef uint8_t *done
+    with nogil:
+        done = HMAC(SM3, key_start, <int>key_size, start, size, out, NULL)
+    if done == NULL:
+        ERR_clear_error()
+        raise MemoryError
+    return PyBytes_FromStringAndSize(<char *>out, DIGEST_BYTES)
+
+
+# ---- SM2 keys
+
+
+def za(bytes point not None, bytes signer_id not None = SIGNER_ID):
+    if len(point) != POINT_BYTES or point[0] != 4:
+        raise BadKey("an SM2 point is 04 || x || y, 65 bytes")
+    if len(signer_id) > 8191:
+        raise ValueError("a signer's identity is at most 8191 bytes, its length in bits has 16 bits")
+    return sm3((8 * len(signer_id)).to_bytes(2, "big") + signer_id + _CURVE + point[1:])
+
+
+cdef EVP_PKEY *key_from(bytes point, const BIGNUM *scalar) except NULL:
+    """A key of libcrypto; a public one when ``scalar`` is NULL. libcrypto checks that the point is on the curve."""
+    cdef EVP_PKEY *key = NULL
+    cdef OSSL_PARAM *params = NULL
+    cdef OSSL_PARAM_BLD *builder = OSSL_PARAM_BLD_new()
+    cdef EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_name(NULL, b"SM2", NULL)
+    if (
+        builder != NULL
+        and ctx != NULL
+        and OSSL_PARAM_BLD_push_utf8_string(builder, OSSL_PKEY_PARAM_GROUP_NAME, b"SM2", 0)
+        and OSSL_PARAM_BLD_push_octet_string(builder, OSSL_PKEY_PARAM_PUB_KEY, octets(point), POINT_BYTES)
+        and (scalar == NULL or OSSL_PARAM_BLD_push_BN(builder, OSSL_PKEY_PARAM_PRIV_KEY, scalar))
+    ):
+        params = OSSL_PARAM_BLD_to_param(builder)
+        if params != NULL and EVP_PKEY_fromdata_init(ctx) == 1:
+            EVP_PKEY_fromdata(ctx, &key, EVP_PKEY_PUBLIC_KEY if scalar == NULL else EVP_PKEY_KEYPAIR, params)
+    OSSL_PARAM_free(params)
+    OSSL_PARAM_BLD_free(builder)
+    EVP_PKEY_CTX_free(ctx)
+    if key == NULL:
+        ERR_clear_error()
+        raise BadKey("not a point of the SM2 curve")
+    return key
+
+
+cdef class PublicKey:
+    def __cinit__(self, bytes data not None):
+        if data.startswith(_SPKI_PREFIX):
+            data = data[len(_SPKI_PREFIX) :]
+        self.za = za(data)
+        self.point = data
+        self.key = key_from(data, NULL)
+
+    def __dealloc__(self):
+        EVP_PKEY_free(self.key)
+
+    @property
+    def spki(self):
+        return _SPKI_PREFIX + self.point
+
+    def verify(self, bytes digest not None, bytes signature not None):
+        cdef bint good = False
+        cdef const uint8_t *e = octets(digest)
+        cdef const uint8_t *rs = octets(signature)
+        if len(digest) == DIGEST_BYTES and len(signature) == SIGNATURE_BYTES:
+            with nogil:
+                good = verify_one(self.key, e, rs)
+        if not good:
+            ERR_clear_error()
+            raise BadSignature("the signature does not fit the key and the digest")
+
+    def __eq__(self, other):
+        return isinstance(other, PublicKey) and (<PublicKey>other).point == self.point
+
+    def __hash__(self):
+        return hash(self.point)
+
+    def __reduce__(self):
+        return PublicKey, (self.point,)
+
+    def __repr__(self):
+        return f"PublicKey({self.point.hex()})"
+
+
+cdef class PrivateKey:
+    def __init__(self):
+        raise TypeError("use PrivateKey.generate, from_scalar or from_pkcs8")
+
+    def __dealloc__(self):
+        EVP_PKEY_free(self.key)
+
+    @staticmethod
+    def generate():
+        cdef BIGNUM *scalar = BN_secure_new()
+        cdef BIGNUM *below = BN_new()
+        try:
+            # GB/T 32918.1: d is 1 .. n-2, so draw 0 .. n-3 and add 1.
+            if (
+                scalar == NULL
+                or below == NULL
+                or BN_copy(below, EC_GROUP_get0_order(CURVE)) == NULL
+                or not BN_sub_word(below, 2)
+                or not BN_priv_rand_range(scalar, below)
+                or not BN_add_word(scalar, 1)
+            ):
+                raise MemoryError
+            return private_key(scalar)
+        finally:
+            BN_clear_free(scalar)
+            BN_free(below)
+
+    @staticmethod
+    def from_scalar(const uint8_t[::1] scalar not None):
+        if scalar.shape[0] != SCALAR_BYTES:
+            raise BadKey("an SM2 scalar has 32 bytes")
+        cdef BIGNUM *number = BN_bin2bn(&scalar[0], SCALAR_BYTES, BN_secure_new())
+        try:
+            if number == NULL:
+                raise MemoryError
+            return private_key(number)
+        finally:
+            BN_clear_free(number)
+
+    @staticmethod
+    def from_pkcs8(const uint8_t[::1] der not None):
+        cdef BIGNUM *scalar = NULL
+        cdef EVP_PKEY *key = NULL
+        cdef const uint8_t *at = &der[0] if der.shape[0] else NULL
+        cdef const uint8_t *end = at + der.shape[0]
+        cdef PKCS8_PRIV_KEY_INFO *info = d2i_PKCS8_PRIV_KEY_INFO(NULL, &at, der.shape[0])
+        if info != NULL and at == end:
+            key = EVP_PKCS82PKEY_ex(info, NULL, NULL)
+        try:
+            if (
+                key == NULL
+                or not EVP_PKEY_is_a(key, b"SM2")
+                or not EVP_PKEY_get_bn_param(key, OSSL_PKEY_PARAM_PRIV_KEY, &scalar)
+            ):
+                ERR_clear_error()
+                raise BadKey("not a PKCS#8 structure with an SM2 key")
+            return private_key(scalar)
+        finally:
+            BN_clear_free(scalar)
+            EVP_PKEY_free(key)
+            PKCS8_PRIV_KEY_INFO_free(info)
+
+    def to_scalar(self):
+        cdef uint8_t out[SCALAR_BYTES]
+        cdef BIGNUM *scalar = NULL
+        try:
+            if (
+                not EVP_PKEY_get_bn_param(self.key, OSSL_PKEY_PARAM_PRIV_KEY, &scalar)
+                or BN_bn2binpad(scalar, out, SCALAR_BYTES) != SCALAR_BYTES
+            ):
+                raise MemoryError
+            return PyBytes_FromStringAndSize(<char *>out, SCALAR_BYTES)
+        finally:
+            BN_clear_free(scalar)
+            OPENSSL_cleanse(out, SCALAR_BYTES)
+
+    def to_pkcs8(self):
+        cdef uint8_t *der = NULL
+        cdef PKCS8_PRIV_KEY_INFO *info = EVP_PKEY2PKCS8(self.key)
+        cdef int size = i2d_PKCS8_PRIV_KEY_INFO(info, &der) if info != NULL else -1
+        PKCS8_PRIV_KEY_INFO_free(info)
+        if size < 0:
+            ERR_clear_error()
+            raise MemoryError
+        try:
+            return PyBytes_FromStringAndSize(<char *>der, size)
+        finally:
+            OPENSSL_cleanse(der, size)
+            OPENSSL_free(der)
+
+    def sign(self, bytes digest not None):
+        if len(digest) != DIGEST_BYTES:
+            raise ValueError("what SM2 signs is a digest of 32 bytes")
+        cdef uint8_t out[SIGNATURE_BYTES]
+        cdef const uint8_t *e = octets(digest)
+        cdef bint done
+        with nogil:
+            done = sign_one(self.key, e, out)
+        if not done:
+            ERR_clear_error()
+            raise MemoryError
+        return PyBytes_FromStringAndSize(<char *>out, SIGNATURE_BYTES)
+
+    def __reduce__(self):
+        raise TypeError("a private key is not pickled")
+
+    def __repr__(self):
+        return f"<PrivateKey of {self.public_key!r}>"
+
+
+cdef PrivateKey private_key(const BIGNUM *scalar):
+    """The key of a scalar 1 .. n-2; n-1 is refused because signing needs the inverse of 1 + d."""
+    cdef bytes point = PyBytes_FromStringAndSize(NULL, POINT_BYTES)
+    cdef BIGNUM *limit = BN_new()
+    cdef EC_POINT *product = EC_POINT_new(CURVE)
+    try:
+        if (
+            limit == NULL
+            or product == NULL
+            or BN_copy(limit, EC_GROUP_get0_order(CURVE)) == NULL
+            or not BN_sub_word(limit, 1)
+        ):
+            raise MemoryError
+        if BN_is_zero(scalar) or BN_cmp(scalar, limit) >= 0:
+            raise BadKey("an SM2 scalar is 1 .. n-2")
+        if not EC_POINT_mul(CURVE, product, scalar, NULL, NULL, NULL) or not EC_POINT_point2oct(
+            CURVE, product, POINT_CONVERSION_UNCOMPRESSED, <uint8_t *>PyBytes_AS_STRING(point), POINT_BYTES, NULL
+        ):
+            ERR_clear_error()
+            raise MemoryError
+    finally:
+        BN_free(limit)
+        EC_POINT_free(product)
+    cdef PrivateKey private = PrivateKey.__new__(PrivateKey)
+    private.public_key = PublicKey(point)
+    private.key = key_from(point, scalar)
+    return private
+
+
+# ---- SM2 signatures. libcrypto speaks DER, the wire speaks r || s; it refuses r and s outside 1 .. n-1 itself.
+
+
+cdef bint verify_one(EVP_PKEY *key, const uint8_t *digest, const uint8_t *signature) noexcept nogil:
+    cdef uint8_t der[DER_BYTES_MAX]
+    cdef uint8_t *end = der
+    cdef EVP_PKEY_CTX *ctx = NULL
+    cdef bint good = False
+    cdef ECDSA_SIG *pair = ECDSA_SIG_new()
+    cdef BIGNUM *r = BN_bin2bn(signature, SCALAR_BYTES, NULL)
+    cdef BIGNUM *s = BN_bin2bn(signature + SCALAR_BYTES, SCALAR_BYTES, NULL)
+    if pair == NULL or r == NULL or s == NULL:
+        BN_free(r)
+        BN_free(s)
+    else:
+        ECDSA_SIG_set0(pair, r, s)  # takes r and s over
+        if i2d_ECDSA_SIG(pair, &end) > 0:
+            ctx = EVP_PKEY_CTX_new_from_pkey(NULL, key, NULL)
+            good = (
+                ctx != NULL
+                and EVP_PKEY_verify_init(ctx) == 1
+                and EVP_PKEY_verify(ctx, der, end - der, digest, DIGEST_BYTES) == 1
+            )
+            EVP_PKEY_CTX_free(ctx)
+    ECDSA_SIG_free(pair)
+    return good
+
+
+cdef bint sign_one(EVP_PKEY *key, const uint8_t *digest, uint8_t *out) noexcept nogil:
+    cdef uint8_t der[DER_BYTES_MAX]
+    cdef size_t size = DER_BYTES_MAX
+    cdef const uint8_t *at = der
+    cdef const BIGNUM *r = NULL
+    cdef const BIGNUM *s = NULL
+    cdef ECDSA_SIG *pair = NULL
+    cdef bint done = False
+    cdef EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_pkey(NULL, key, NULL)
+    if (
+        ctx != NULL
+        and EVP_PKEY_sign_init(ctx) == 1
+        and EVP_PKEY_sign(ctx, der, &size, digest, DIGEST_BYTES) == 1
+    ):
+        pair = d2i_ECDSA_SIG(NULL, &at, size)
+        if pair != NULL:
+            ECDSA_SIG_get0(pair, &r, &s)
+            done = (
+                BN_bn2binpad(r, out, SCALAR_BYTES) == SCALAR_BYTES
+                and BN_bn2binpad(s, out + SCALAR_BYTES, SCALAR_BYTES) == SCALAR_BYTES
+            )
+    ECDSA_SIG_free(pair)
+    EVP_PKEY_CTX_free(ctx)
+    return done
+
+
+cdef struct Case:
+    EVP_PKEY *key
+    const uint8_t *digest
+    const uint8_t *signature
+    bint well_formed  # the lengths are right; else neither is looked at
+    bint good
+
+
+def verify_batch(items):
+    # Tuples hold keys and bytes while the GIL is free, whatever happens to the caller's list.
+    cdef list kept = [tuple(item) for item in items]
+    cdef Py_ssize_t count = len(kept), index
+    cdef PublicKey key
+    cdef bytes digest, signature
+    cdef Case *cases = <Case *>malloc((count or 1) * sizeof(Case))
+    if cases == NULL:
+        raise MemoryError
+    try:
+        for index in range(count):
+            key, digest, signature = kept[index]
+            if key is None or digest is None or signature is None:
+                raise TypeError("an item is a key, a digest and a signature")
+            cases[index].key = key.key
+            cases[index].digest = octets(digest)
+            cases[index].signature = octets(signature)
+            cases[index].well_formed = len(digest) == DIGEST_BYTES and len(signature) == SIGNATURE_BYTES
+        with nogil:
+            for index in range(count):
+                cases[index].good = cases[index].well_formed and verify_one(
+                    cases[index].key, cases[index].digest, cases[index].signature
+                )
+        ERR_clear_error()
+        return [bool(cases[index].good) for index in range(count)]
+    finally:
+        free(cases)
