@@ -55,6 +55,8 @@ class Original:
     received_us: int  # microseconds since 1970-01-01T00:00:00Z
     rrn: int
     values: Mapping[int, Value]
+    # What asked the host to move money, as the original's service derives it again; None: there is nothing to undo.
+    call: "Iso8583Call | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +150,10 @@ class Conclusion:
     values: Mapping[int, Value] = field(default_factory=dict)
 
 
+class OptionError(ValueError):
+    """An option that the configuration gives a service is unknown or unusable. The text names it and says why."""
+
+
 class Service:
     """Base of all services; a subclass sets the attributes and overrides what differs."""
 
@@ -155,9 +161,16 @@ class Service:
     templates: ClassVar[tuple[Template, ...]]
     elements: ClassVar[tuple[Element, ...]] = ()
     destination: ClassVar[str]
-    ladder: ClassVar[tuple[Rung, ...]] = ()
-    # An unknown outcome of a service that moves money is reversed; that of an enquiry is forgotten.
+    # A service whose guards depend on its options sets its own ladder in ``configure``.
+    ladder: tuple[Rung, ...] = ()
+    # An unknown outcome of a service that moves money is reversed; that of an enquiry is forgotten. A request with an
+    # ``original_key`` is a reversal itself: it is sent again until it is answered.
     moves_money: ClassVar[bool] = True
+
+    def configure(self, options: Mapping[str, Any]) -> None:
+        """Take this service's options of the configuration, once and before any request. Raises OptionError."""
+        for option in options:
+            raise OptionError(f"service {self.name} has no option {option}")
 
     def counters(self, request: Request) -> tuple[Counter, ...]:
         """The limits that this request uses up."""

@@ -1,0 +1,122 @@
+"""Farm-produce purchase: a buyer pays a farmer at the field, account to account, for goods weighed and graded there.
+
+Codes of its own: 12 goods that the dictionary does not know, 13 weight × price is not the amount, 61 a price outside
+the band of its product and grade.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from fengshou.ext.data.products import PRODUCTS_FILE, DictionaryError, load
+from fengshou.ext.services.core_banking import CoreBankingService, payer_of
+from fengshou.ext.services.options import options_as
+from fengshou.ext.services.rungs import (
+    AMOUNT_GIVEN,
+    CARD_NUMBER_VALID,
+    CARD_READ,
+    ENTRY_MODE_KNOWN,
+    PAYEE_IS_ANOTHER,
+    WELL_FORMED,
+)
+from fengshou.protocol import elements as de
+from fengshou.protocol.money import amount_of
+from fengshou.protocol.service import Conclusion, Iso8583Call, OptionError, Request, Rung
+from fengshou.protocol.templates import ANSWER, Template, layout, optional, required
+
+FARM_PURCHASE = Template(
+    1,
+    "farm-purchase",
+    200,
+    layout(
+        required(
+            de.AMOUNT, de.STAN, de.LOCAL_TIME, de.LOCAL_DATE, de.ENTRY_MODE, de.PRODUCT, de.VARIETY, de.GRADE,
+            de.WEIGHT, de.UNIT_PRICE, de.TO_ACCOUNT,
+        ),
+        optional(de.PAN, de.TOWN, de.LOT),
+    ),
+    ANSWER,
+)  # fmt: skip
+
+
+class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``dictionary``: the bank's own file of products and price bands; see ``fengshou.ext.data.products``."""
+
+    dictionary: str = str(PRODUCTS_FILE)
+
+
+class FarmPurchase(CoreBankingService):
+    name = "farm-purchase"
+    templates = (FARM_PURCHASE,)
+    processing_code = "000000"
+
+    def __init__(self) -> None:
+        self.configure({})
+
+    def configure(self, options: Mapping[str, Any]) -> None:
+        path = Path(options_as(Options, options, self.name).dictionary)
+        try:
+            self._dictionary = load(path)
+        except DictionaryError as error:
+            raise OptionError(f"service {self.name}: dictionary: {error}") from None
+        self.ladder = (
+            *WELL_FORMED,
+            ENTRY_MODE_KNOWN,
+            Rung("product is in the dictionary", "12", self._product_known),
+            Rung("variety is one of the product's", "12", self._variety_known),
+            Rung("grade is one of the product's", "12", self._grade_known),
+            AMOUNT_GIVEN,
+            Rung("weight × price = amount", "13", _amount_agrees),
+            Rung("price is in the band of product and grade", "61", self._price_in_band),
+            CARD_NUMBER_VALID,
+            CARD_READ,
+            PAYEE_IS_ANOTHER,
+        )
+
+    def call(self, request: Request) -> Iso8583Call:
+        goods = ".".join(str(request.integer(key)) for key in (de.PRODUCT, de.VARIETY, de.GRADE))
+        return self.financial_request(
+            request,
+            payer="" if de.PAN in request.values else payer_of(request),
+            payee=request.string(de.TO_ACCOUNT),
+            reference=f"FARM {goods} {request.integer(de.WEIGHT)}*{request.integer(de.UNIT_PRICE)}",
+        )
+
+    def event(self, request: Request, conclusion: Conclusion) -> Mapping[str, Any]:
+        """A trade: the goods in full, the two parties as pseudonyms."""
+        return {
+            "kind": "farm-trade",
+            "product": request.integer(de.PRODUCT),
+            "variety": request.integer(de.VARIETY),
+            "grade": request.integer(de.GRADE),
+            "weight_centikg": request.integer(de.WEIGHT),
+            "unit_price_fen": request.integer(de.UNIT_PRICE),
+            "amount_fen": request.integer(de.AMOUNT),
+            "town": request.integer(de.TOWN) or request.terminal.town,
+            "site": request.terminal.site,
+            "farmer": request.pseudonym(request.string(de.TO_ACCOUNT)),
+            "buyer": request.pseudonym(payer_of(request)),
+            "lot": request.string(de.LOT),
+        }
+
+    def _product_known(self, request: Request) -> bool:
+        return self._dictionary.has_product(request.integer(de.PRODUCT))
+
+    def _variety_known(self, request: Request) -> bool:
+        return self._dictionary.has_variety(request.integer(de.PRODUCT), request.integer(de.VARIETY))
+
+    def _grade_known(self, request: Request) -> bool:
+        return self._dictionary.grade(request.integer(de.PRODUCT), request.integer(de.GRADE)) is not None
+
+    def _price_in_band(self, request: Request) -> bool:
+        grade = self._dictionary.grade(request.integer(de.PRODUCT), request.integer(de.GRADE))
+        return grade is not None and grade.price_low_fen <= request.integer(de.UNIT_PRICE) <= grade.price_high_fen
+
+
+def _amount_agrees(request: Request) -> bool:
+    return request.integer(de.AMOUNT) == amount_of(request.integer(de.WEIGHT), request.integer(de.UNIT_PRICE))
+
+
+service = FarmPurchase()

@@ -1,0 +1,112 @@
+"""Reversal: a terminal takes back a transaction of its own, named by the batch and STAN of the original.
+
+The switch finds the original among the terminal's own, so nobody can reverse another's. What is found is judged by the
+ladder ``MATCHING``: 12 nothing that can be undone, 25 already reversed or of another business day, 01 declined, 64
+another amount, 09 still in flight (ask again). An original that never came is answered 00, so that the terminal stops,
+and leaves a tombstone: should it come late, it is refused. Where the switch already owes the host a reversal, 00 says
+that it will deliver it.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fengshou.ext.services.core_banking import CORE_BANKING, authorisation_of
+from fengshou.ext.services.rungs import AMOUNT_GIVEN, WELL_FORMED
+from fengshou.protocol import elements as de
+from fengshou.protocol.codes import APPROVED, IN_PROGRESS
+from fengshou.protocol.iso8583 import (
+    REVERSED_MAC_WRONG,
+    REVERSED_NO_RESPONSE,
+    REVERSED_OTHER,
+    REVERSED_TERMINAL_FAULT,
+)
+from fengshou.protocol.reversal import REVERSAL_MTI, reversal_of
+from fengshou.protocol.service import Answer, Call, Conclusion, Fate, Original, Reply, Request, Rung, Service, refusal
+from fengshou.protocol.templates import ANSWER, Template, layout, optional, required
+
+# DE 39 of the request is the reason; a terminal that gives none had no response.
+REASONS = frozenset({REVERSED_NO_RESPONSE, REVERSED_TERMINAL_FAULT, REVERSED_MAC_WRONG, REVERSED_OTHER})
+
+REVERSAL = Template(
+    3,
+    "reversal",
+    REVERSAL_MTI,
+    layout(
+        required(de.AMOUNT, de.STAN, de.LOCAL_TIME, de.LOCAL_DATE, de.ORIGINAL_BATCH, de.ORIGINAL_STAN),
+        optional(de.RESPONSE_CODE),
+    ),
+    ANSWER,
+)
+
+
+def _reason(request: Request) -> str:
+    return request.string(de.RESPONSE_CODE) or REVERSED_NO_RESPONSE
+
+
+def _names_another(request: Request) -> bool:
+    named = (request.integer(de.ORIGINAL_BATCH), request.integer(de.ORIGINAL_STAN))
+    return named != (request.integer(de.BATCH), request.integer(de.STAN))
+
+
+def _original(request: Request) -> Original:
+    assert request.original is not None
+    return request.original
+
+
+MATCHING = (
+    Rung("the original moved money", "12", lambda request: _original(request).call is not None),
+    Rung("the original is not reversed", "25", lambda request: _original(request).fate is not Fate.REVERSED),
+    Rung(
+        "the original is of this business day",
+        "25",
+        lambda request: _original(request).business_day == request.business_day,
+    ),
+    Rung("the original was not declined", "01", lambda request: _original(request).fate is not Fate.DECLINED),
+    Rung(
+        "the amount is the original's",
+        "64",
+        lambda request: _original(request).values.get(de.AMOUNT) == request.integer(de.AMOUNT),
+    ),
+    Rung("the original has an outcome", IN_PROGRESS, lambda request: _original(request).fate is not Fate.OPEN),
+)
+
+
+class Reversal(Service):
+    name = "reversal"
+    templates = (REVERSAL,)
+    destination = CORE_BANKING
+    ladder = (
+        *WELL_FORMED,
+        AMOUNT_GIVEN,
+        Rung("reason is known", "30", lambda request: _reason(request) in REASONS),
+        Rung("the original is another message", "12", _names_another),
+    )
+
+    def original_key(self, request: Request) -> tuple[int, int]:
+        return request.integer(de.ORIGINAL_BATCH), request.integer(de.ORIGINAL_STAN)
+
+    def call(self, request: Request) -> Call:
+        original = request.original
+        if original is None:
+            return Answer(APPROVED, tombstone=True)
+        failed = refusal(MATCHING, request)
+        if failed is not None:
+            return Answer(failed.code)
+        if original.fate is Fate.UNKNOWN:
+            return Answer(APPROVED)
+        assert original.call is not None
+        return reversal_of(
+            original.call, original.rrn, original.received_us, request.terminal.acquirer, _reason(request)
+        )
+
+    def conclude(self, request: Request, reply: Reply) -> Conclusion:
+        return Conclusion(reply.code, authorisation_of(reply))
+
+    def event(self, request: Request, conclusion: Conclusion) -> Mapping[str, Any] | None:
+        """Which transaction no longer counts; None when analytics never heard of it."""
+        if request.original is None or request.original.fate is not Fate.APPROVED:
+            return None
+        return {"kind": "reversal", "original_rrn": f"{request.original.rrn:012d}"}
+
+
+service = Reversal()

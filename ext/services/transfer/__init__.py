@@ -1,0 +1,48 @@
+"""Transfer from a card, or from the terminal's own account, to another account of the bank."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fengshou.ext.services.core_banking import CoreBankingService, payer_of, place_of
+from fengshou.ext.services.rungs import (
+    AMOUNT_GIVEN,
+    CARD_NUMBER_VALID,
+    CARD_READ,
+    ENTRY_MODE_KNOWN,
+    PAYEE_IS_ANOTHER,
+    WELL_FORMED,
+)
+from fengshou.protocol import elements as de
+from fengshou.protocol.service import Conclusion, Iso8583Call, Request
+from fengshou.protocol.templates import ANSWER, Template, layout, optional, required
+
+TRANSFER = Template(
+    7,
+    "transfer",
+    200,
+    layout(
+        required(de.AMOUNT, de.STAN, de.LOCAL_TIME, de.LOCAL_DATE, de.ENTRY_MODE, de.TO_ACCOUNT),
+        optional(de.PAN),
+    ),
+    ANSWER,
+)
+
+
+class Transfer(CoreBankingService):
+    name = "transfer"
+    templates = (TRANSFER,)
+    processing_code = "400000"
+    ladder = (*WELL_FORMED, ENTRY_MODE_KNOWN, AMOUNT_GIVEN, CARD_NUMBER_VALID, CARD_READ, PAYEE_IS_ANOTHER)
+
+    def call(self, request: Request) -> Iso8583Call:
+        # DE 102 names the payer even when DE 2 does: a transfer is defined between DE 102 and DE 103.
+        return self.financial_request(
+            request, payer=payer_of(request), payee=request.string(de.TO_ACCOUNT), reference="TRANSFER"
+        )
+
+    def event(self, request: Request, conclusion: Conclusion) -> Mapping[str, Any]:
+        """That money moved and where it was asked for, not between whom."""
+        return {"kind": "transfer", "amount_fen": request.integer(de.AMOUNT), **place_of(request)}
+
+
+service = Transfer()
