@@ -13,7 +13,7 @@ The compiled twin is ``fengshou.codecs``; tests hold the two equal. A frame is::
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import construct as c
 
@@ -22,7 +22,12 @@ from fengshou.protocol.elements import Element, Kind
 from fengshou.protocol.errors import UntrustedBytesError, WireError
 from fengshou.protocol.message import COMMAND_MASK, Flag, Message, Value, expanded
 from fengshou.protocol.signing import TAG_REQUEST
-from fengshou.protocol.templates import Field, Grammar
+from fengshou.protocol.templates import Field, Grammar, Template
+
+
+def is_integer(value: object) -> TypeGuard[int]:
+    """Python's truth values are integers, the grammar's are not."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 class ShortestVarInt(c.Construct):  # type: ignore[misc]
@@ -31,7 +36,7 @@ class ShortestVarInt(c.Construct):  # type: ignore[misc]
     def _parse(self, stream: Any, context: Any, path: str) -> int:
         value, shift = 0, 0
         for count in range(1, limits.VARINT_BYTES_MAX + 1):
-            byte = stream.read(1)
+            byte: bytes = stream.read(1)
             if not byte:
                 raise UntrustedBytesError(WireError.TRUNCATED)
             value |= (byte[0] & 0x7F) << shift
@@ -42,10 +47,10 @@ class ShortestVarInt(c.Construct):  # type: ignore[misc]
             shift += 7
         raise UntrustedBytesError(WireError.VARINT_MALFORMED)
 
-    def _build(self, obj: int, stream: Any, context: Any, path: str) -> int:
-        value = obj
-        if not 0 <= value <= limits.UINT_MAX:
+    def _build(self, obj: object, stream: Any, context: Any, path: str) -> object:
+        if not is_integer(obj) or not 0 <= obj <= limits.UINT_MAX:
             raise UntrustedBytesError(WireError.VALUE_OUT_OF_RANGE)
+        value = obj
         while value > 0x7F:
             stream.write(bytes((value & 0x7F | 0x80,)))
             value >>= 7
@@ -66,8 +71,8 @@ class Exactly(c.Construct):  # type: ignore[misc]
             raise UntrustedBytesError(WireError.TRUNCATED)
         return data
 
-    def _build(self, obj: bytes, stream: Any, context: Any, path: str) -> bytes:
-        if len(obj) != self.count:
+    def _build(self, obj: object, stream: Any, context: Any, path: str) -> object:
+        if not isinstance(obj, bytes) or len(obj) != self.count:
             raise UntrustedBytesError(WireError.VALUE_OUT_OF_RANGE)
         stream.write(obj)
         return obj
@@ -89,7 +94,7 @@ class Bounded(c.Adapter):  # type: ignore[misc]
         return obj
 
     def _encode(self, obj: object, context: Any, path: str) -> int:
-        if not isinstance(obj, int) or not 0 <= obj <= self.maximum:
+        if not is_integer(obj) or not 0 <= obj <= self.maximum:
             raise UntrustedBytesError(WireError.VALUE_OUT_OF_RANGE)
         return obj
 
@@ -108,7 +113,7 @@ class Zigzag(c.Adapter):  # type: ignore[misc]
         return value
 
     def _encode(self, obj: object, context: Any, path: str) -> int:
-        if not isinstance(obj, int) or abs(obj) > self.maximum:
+        if not is_integer(obj) or abs(obj) > self.maximum:
             raise UntrustedBytesError(WireError.VALUE_OUT_OF_RANGE)
         return obj << 1 if obj >= 0 else (-obj << 1) - 1
 
@@ -144,6 +149,7 @@ class Ascii(c.Adapter):  # type: ignore[misc]
 
     def __init__(self, size: int) -> None:
         super().__init__(Exactly(size))
+        self.size = size
 
     def _decode(self, obj: bytes, context: Any, path: str) -> str:
         if any(not 0x20 <= byte <= 0x7E for byte in obj):
@@ -151,7 +157,9 @@ class Ascii(c.Adapter):  # type: ignore[misc]
         return obj.decode("ascii")
 
     def _encode(self, obj: object, context: Any, path: str) -> bytes:
-        if not isinstance(obj, str) or any(not 0x20 <= ord(char) <= 0x7E for char in obj):
+        if not isinstance(obj, str) or len(obj) != self.size:
+            raise UntrustedBytesError(WireError.VALUE_OUT_OF_RANGE)
+        if any(not 0x20 <= ord(char) <= 0x7E for char in obj):
             raise UntrustedBytesError(WireError.TEXT_MALFORMED)
         return obj.encode("ascii")
 
@@ -191,7 +199,7 @@ class Text(c.Adapter):  # type: ignore[misc]
 
     def _encode(self, obj: object, context: Any, path: str) -> bytes:
         if not isinstance(obj, str):
-            raise UntrustedBytesError(WireError.TEXT_MALFORMED)
+            raise UntrustedBytesError(WireError.VALUE_OUT_OF_RANGE)
         try:
             return obj.encode("utf-8")
         except UnicodeEncodeError:
@@ -245,9 +253,6 @@ class Fields(c.Construct):  # type: ignore[misc]
         return values
 
     def _build(self, obj: Mapping[int, Value], stream: Any, context: Any, path: str) -> Mapping[int, Value]:
-        for key in obj:
-            if key not in self.values:
-                raise UntrustedBytesError(WireError.UNKNOWN_FIELD, f"DE {key >> 8}.{key & 255}")
         bits = 0
         for index, key in enumerate(self.optional):
             if key in obj:
@@ -261,7 +266,15 @@ class Fields(c.Construct):  # type: ignore[misc]
                     raise UntrustedBytesError(error.error, self.paths[field.key]) from None
             elif field.required:
                 raise UntrustedBytesError(WireError.TRUNCATED, self.paths[field.key])
+        refuse_strangers(obj, self.values)
         return obj
+
+
+def refuse_strangers(values: Mapping[int, Value], known: Mapping[int, object]) -> None:
+    """Values whose key has no place: of a template, or of the whole grammar."""
+    for key in values:
+        if key not in known:
+            raise UntrustedBytesError(WireError.UNKNOWN_FIELD, f"DE {key >> 8}.{key & 255}")
 
 
 HEAD = c.BitStruct("version" / c.BitsInteger(2), "template" / c.BitsInteger(6))
@@ -272,6 +285,7 @@ class ReferenceCodec:
 
     def __init__(self, grammar: Grammar) -> None:
         self.grammar = grammar
+        self.elements = {key: element_grammar(element) for key, element in grammar.elements.items()}
         self.sides = {
             (template.id, response): Fields(grammar, template.response if response else template.request)
             for template in grammar.templates.values()
@@ -319,22 +333,12 @@ class ReferenceCodec:
         head = HEAD.parse_stream(stream)
         if head.version != limits.PROTOCOL_VERSION:
             raise UntrustedBytesError(WireError.UNKNOWN_VERSION)
-        template = self.grammar.templates.get(head.template)
-        if template is None:
-            raise UntrustedBytesError(WireError.UNKNOWN_TEMPLATE)
+        template = self._template(head.template)
         flags = stream.read(1)[0]
-        response = bool(flags & Flag.RESPONSE)
-        if flags & Flag.DELTA:
-            raise UntrustedBytesError(WireError.FORM_UNSUPPORTED)
-        if not response and flags & COMMAND_MASK & ~Flag.REPEAT:
-            raise UntrustedBytesError(WireError.UNKNOWN_FLAG)
+        self._judge(template, flags)
         signed = bool(flags & Flag.SIGNED)
-        if template.signed and not response and not signed:
-            raise UntrustedBytesError(WireError.SIGNATURE_MISSING)
-        if signed and (response or not template.signed):
-            raise UntrustedBytesError(WireError.SIGNATURE_UNEXPECTED)
         sequence = VARINT.parse_stream(stream)
-        values = self.sides[template.id, response].parse_stream(stream)
+        values = self.sides[template.id, bool(flags & Flag.RESPONSE)].parse_stream(stream)
         signature = Exactly(limits.SIGNATURE_BYTES).parse_stream(stream) if signed else b""
         if stream.read(1):
             raise UntrustedBytesError(WireError.TRAILING_BYTES)
@@ -342,12 +346,16 @@ class ReferenceCodec:
 
     def encode(self, message: Message) -> bytes:
         """The frame of a message, length included. Raises UntrustedBytesError for values outside the grammar."""
-        body = self.encode_body(message.template, message.is_response, message.values)
+        template = self._template(message.template)
+        self._judge(template, message.flags)
+        signed = bool(message.flags & Flag.SIGNED)
+        if not isinstance(message.signature, bytes) or len(message.signature) != limits.SIGNATURE_BYTES * signed:
+            raise UntrustedBytesError(WireError.SIGNATURE_MISSING if signed else WireError.SIGNATURE_UNEXPECTED)
         frame = (
-            HEAD.build({"version": limits.PROTOCOL_VERSION, "template": message.template})
+            HEAD.build({"version": limits.PROTOCOL_VERSION, "template": template.id})
             + bytes((message.flags,))
             + VARINT.build(message.sequence)
-            + body
+            + self.sides[template.id, message.is_response].build(message.values)
             + message.signature
         )
         if len(frame) > limits.FRAME_BYTES_MAX:
@@ -356,16 +364,13 @@ class ReferenceCodec:
 
     def encode_body(self, template: int, response: bool, values: Mapping[int, Value]) -> bytes:
         """Presence bits and fields only: the part of an answer that is stored and repeated byte for byte."""
-        if template not in self.grammar.templates:
-            raise UntrustedBytesError(WireError.UNKNOWN_TEMPLATE)
-        return bytes(self.sides[template, response].build(values))
+        return bytes(self.sides[self._template(template).id, response].build(values))
 
     def decode_body(self, template: int, response: bool, data: bytes) -> dict[int, Value]:
         """The values of a body that ``encode_body`` made. Raises UntrustedBytesError."""
-        if template not in self.grammar.templates:
-            raise UntrustedBytesError(WireError.UNKNOWN_TEMPLATE)
+        fields = self.sides[self._template(template).id, response]
         stream = c.io.BytesIO(data)
-        values: dict[int, Value] = self.sides[template, response].parse_stream(stream)
+        values: dict[int, Value] = fields.parse_stream(stream)
         if stream.read(1):
             raise UntrustedBytesError(WireError.TRAILING_BYTES)
         return values
@@ -374,36 +379,37 @@ class ReferenceCodec:
         """The bytes that are signed: version, template, direction, sequence, then every element by ascending key.
 
         ``values`` are the expanded values, those of the session included. Each element is its number, its sub-number,
-        a two-byte length and its canonical value.
+        a two-byte length and its canonical value. Raises UntrustedBytesError for what could not be encoded either.
         """
-        parts = [
-            bytes((limits.PROTOCOL_VERSION, template, int(response))),
-            sequence.to_bytes(8, "big"),
-        ]
+        head = bytes((limits.PROTOCOL_VERSION, self._template(template).id, int(response)))
+        if not is_integer(sequence) or not 0 <= sequence <= limits.UINT_MAX:
+            raise UntrustedBytesError(WireError.VALUE_OUT_OF_RANGE)
+        parts = [head, sequence.to_bytes(8, "big")]
+        refuse_strangers(values, self.elements)
         for key in sorted(values):
             value = canonical_value(self.grammar.elements[key], values[key])
             parts.append(key.to_bytes(2, "big") + len(value).to_bytes(2, "big") + value)
         return b"".join(parts)
 
     def digest(self, za: bytes, binding: bytes, message: Message, implied: Mapping[int, Value]) -> bytes:
-        """What a request's signature covers, 32 bytes; see ``signing``. ``implied`` are the values of the session."""
+        """What a request's signature covers, 32 bytes; see ``signing``. ``implied`` are the values of the session.
+
+        Raises UntrustedBytesError as ``canonical`` does, and ValueError when ``za`` or ``binding`` is not 32 bytes:
+        with another length the bytes after it would change their meaning.
+        """
+        if len(za) != limits.DIGEST_BYTES or len(binding) != limits.BINDING_BYTES:
+            raise ValueError("ZA and the session binding have 32 bytes each")
         canonical = self.canonical(
             message.template, message.is_response, message.sequence, expanded(message.values, implied)
         )
         return hashlib.new("sm3", za + TAG_REQUEST + binding + canonical).digest()
 
     def pack(self, values: Mapping[int, Value]) -> bytes:
-        """Values outside a template, as the journal keeps them: by ascending key, each its key (2 bytes) and wire form."""
-        parts = []
-        for key in sorted(values):
-            element = self.grammar.elements.get(key)
-            if element is None:
-                raise UntrustedBytesError(WireError.UNKNOWN_FIELD, f"DE {key >> 8}.{key & 255}")
-            try:
-                parts.append(key.to_bytes(2, "big") + element_grammar(element).build(values[key]))
-            except UntrustedBytesError as error:
-                raise UntrustedBytesError(error.error, element.path) from None
-        return b"".join(parts)
+        """Values outside a template, as the journal keeps them: by ascending key, each its key (2 bytes), wire form."""
+        refuse_strangers(values, self.elements)
+        return b"".join(
+            key.to_bytes(2, "big") + wire_value(self.grammar.elements[key], values[key]) for key in sorted(values)
+        )
 
     def unpack(self, data: bytes) -> dict[int, Value]:
         """The values that ``pack`` wrote. Raises UntrustedBytesError: unknown key, keys not ascending, cut short."""
@@ -412,19 +418,46 @@ class ReferenceCodec:
         last = 0
         while stream.tell() < len(data):
             key = int.from_bytes(Exactly(2).parse_stream(stream), "big")
-            element = self.grammar.elements.get(key)
-            if element is None or key <= last:
+            if key not in self.elements or key <= last:
                 raise UntrustedBytesError(WireError.UNKNOWN_FIELD, f"DE {key >> 8}.{key & 255}")
             try:
-                values[key] = element_grammar(element).parse_stream(stream)
+                values[key] = self.elements[key].parse_stream(stream)
             except UntrustedBytesError as error:
-                raise UntrustedBytesError(error.error, element.path) from None
+                raise UntrustedBytesError(error.error, self.grammar.path(key)) from None
             last = key
         return values
 
+    def _template(self, template: int) -> Template:
+        if template not in self.grammar.templates:
+            raise UntrustedBytesError(WireError.UNKNOWN_TEMPLATE)
+        return self.grammar.templates[template]
+
+    def _judge(self, template: Template, flags: int) -> None:
+        """Whether a message of this template may carry these flags; the same ladder for both directions."""
+        if not is_integer(flags) or not 0 <= flags <= 0xFF:
+            raise UntrustedBytesError(WireError.UNKNOWN_FLAG)
+        response, signed = bool(flags & Flag.RESPONSE), bool(flags & Flag.SIGNED)
+        if flags & Flag.DELTA:
+            raise UntrustedBytesError(WireError.FORM_UNSUPPORTED)
+        if not response and flags & COMMAND_MASK & ~Flag.REPEAT:
+            raise UntrustedBytesError(WireError.UNKNOWN_FLAG)
+        if template.signed and not response and not signed:
+            raise UntrustedBytesError(WireError.SIGNATURE_MISSING)
+        if signed and (response or not template.signed):
+            raise UntrustedBytesError(WireError.SIGNATURE_UNEXPECTED)
+
+
+def wire_value(element: Element, value: Value) -> bytes:
+    """One value as it travels. Raises UntrustedBytesError, naming the element, for a value that is none of its kind."""
+    try:
+        return bytes(element_grammar(element).build(value))
+    except UntrustedBytesError as error:
+        raise UntrustedBytesError(error.error, element.path) from None
+
 
 def canonical_value(element: Element, value: Value) -> bytes:
-    """One value as it is signed; see the table in ``elements``."""
+    """One value as it is signed; see the table in ``elements``. What has no wire form has no canonical form."""
+    wire_value(element, value)
     if isinstance(value, int):
         return value.to_bytes(8, "big", signed=True)
     if isinstance(value, str):

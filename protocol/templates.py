@@ -1,8 +1,8 @@
 """Message templates: which elements a message carries, in which order, and which of them may be left out.
 
 A template has a request and a response side. Fields stand in ascending order of their key. A required field is always
-on the wire; each optional field has one presence bit. The grammar of a running switch is the templates built in here and
-those of the services it loads.
+on the wire; each optional field has one presence bit. The grammar of a running switch is the templates built in here
+and those of the services it loads.
 """
 
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from fengshou.protocol import elements as de
 from fengshou.protocol import limits
-from fengshou.protocol.elements import BASE_ELEMENTS, PRIVATE_NUMBERS, Element
+from fengshou.protocol.elements import BASE_ELEMENTS, PRIVATE_NUMBERS, Element, Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +86,18 @@ ERROR = Template(63, "error", 620, (), ANSWER, signed=False)
 BASE_TEMPLATES: tuple[Template, ...] = (SIGN_IN, SIGN_OFF, ECHO, RECEIPT, ERROR)
 
 
+# The largest maximum or size of each kind. Zigzag doubles; the count of digits is a byte; the rest must fit a frame.
+BOUND_MAX = {
+    Kind.N: limits.UINT_MAX,
+    Kind.Z: limits.UINT_MAX // 2,
+    Kind.D: 0xFF,
+    Kind.AN: limits.FRAME_BYTES_MAX,
+    Kind.ANS: limits.FRAME_BYTES_MAX,
+    Kind.B: limits.FRAME_BYTES_MAX,
+    Kind.BV: limits.FRAME_BYTES_MAX,
+}
+
+
 class GrammarError(ValueError):
     """Elements or templates contradict each other; raised at start, before any peer is served."""
 
@@ -113,6 +125,11 @@ class Grammar:
     def _add_element(self, element: Element) -> None:
         if element.key in self.elements or element.name in self.by_name:
             raise GrammarError(f"{element.path} ({element.name}) is defined twice")
+        if not (0 < element.number <= 0xFF and 0 <= element.sub <= 0xFF):
+            raise GrammarError(f"{element.path} ({element.name}): number and sub-number are a byte each")
+        bound = element.maximum if element.kind in (Kind.N, Kind.Z) else element.size
+        if not 0 < bound <= BOUND_MAX[element.kind]:
+            raise GrammarError(f"{element.path} ({element.name}): {bound} is not 1 .. {BOUND_MAX[element.kind]}")
         self.elements[element.key] = element
         self.by_name[element.name] = element
 
