@@ -1,0 +1,25 @@
+"""The few OpenSSL calls that pyOpenSSL has no public face for, in one place.
+
+They reach the library through the bindings that pyOpenSSL itself uses; its version is pinned, and the tests of the
+channel fail if a later one moves them.
+"""
+
+from OpenSSL import SSL
+from OpenSSL._util import lib as _lib
+
+
+def set_groups(context: SSL.Context, groups: str) -> None:
+    """Key exchange groups in order of preference, SSL_CTX_set1_groups_list(3). ``?`` before a name: skip if unknown."""
+    if _lib.SSL_CTX_set1_curves_list(context._context, groups.encode()) != 1:
+        raise ValueError(f"the TLS library knows none of the groups {groups}")
+
+
+def set_signature_algorithms(context: SSL.Context, algorithms: str) -> None:
+    """Signature algorithms that are offered and accepted, SSL_CTX_set1_sigalgs_list(3)."""
+    if _lib.SSL_CTX_set1_sigalgs_list(context._context, algorithms.encode()) != 1:
+        raise ValueError(f"the TLS library does not know the signature algorithms {algorithms}")
+
+
+def verify_result(connection: SSL.Connection) -> int:
+    """Why the peer's certificate was refused, one of SSL.X509VerificationCodes; OK when it was not."""
+    return int(_lib.SSL_get_verify_result(connection._ssl))
