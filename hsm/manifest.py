@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from fengshou.codecs import BadSignature, PublicKey, sm3
-from fengshou.hsm._files import write_public
+from fengshou.hsm.files import write_public
 from fengshou.hsm.x509 import Signer
 from fengshou.protocol.signing import TAG_MANIFEST
 

@@ -27,8 +27,8 @@ import msgspec
 
 from fengshou.codecs import PublicKey
 from fengshou.hsm import x509
-from fengshou.hsm._files import write_public
-from fengshou.hsm._pem import CERTIFICATE, REVOCATION_LIST, from_pem, to_pem
+from fengshou.hsm.files import write_public
+from fengshou.hsm.pem import CERTIFICATE, REVOCATION_LIST, from_pem, to_pem
 from fengshou.hsm.software import Kind, SoftwareCustody
 from fengshou.hsm.x509 import Certificate, CertificateError, CustodySigner, Profile, Subject
 

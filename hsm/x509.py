@@ -126,6 +126,9 @@ class Subject:
         )
         if not all(isinstance(value, str) for value in (common_name, organisation, serial)):
             raise CertificateError("the subject names something twice")
+        # A request's subject is a stranger's text that an operator reads on a screen.
+        if not all(value.isprintable() for value in (common_name, organisation, serial)):
+            raise CertificateError("the subject holds characters that cannot be shown")
         return cls(common_name, organisation, serial, names)
 
 

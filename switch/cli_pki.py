@@ -1,0 +1,401 @@
+"""``fengshou pki``: make the certification authority, issue and revoke certificates, look at them."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fengshou.codecs import PrivateKey
+from fengshou.hsm import x509
+from fengshou.hsm.files import write_public
+from fengshou.hsm.pem import CERTIFICATE, REQUEST, from_pem, to_pem
+from fengshou.hsm.custody import SWITCH_TLS, CustodyError
+from fengshou.hsm.pki import AUTHORITIES, CRL_DAYS, Authority, Entry, PkiError
+from fengshou.hsm.software import load_private_key, provision, save_private_key
+from fengshou.hsm.x509 import LEAF_PROFILES, Certificate, CertificateError, CustodySigner, Signer, Subject
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _explained(command: Callable[P, R]) -> Callable[P, R]:
+    """What the operator can mend becomes one line on standard error and exit status 1."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except (PkiError, CertificateError, CustodyError) as error:
+            raise click.ClickException(str(error)) from None
+        except OSError as error:
+            raise click.ClickException(f"{error.filename}: {error.strerror}") from None
+
+    return run
+
+
+_folder = click.option(
+    "--pki",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("pki"),
+    show_default=True,
+    envvar="FENGSHOU_PKI",
+    show_envvar=True,
+    help="The authority's folder.",
+)
+_profile = click.Choice(sorted(LEAF_PROFILES))
+_serial = click.option("--serial", default="", help="Serial number of the device; a terminal must have one.")
+_names = click.option(
+    "--name",
+    "names",
+    multiple=True,
+    help="DNS name or IP address under which a server is reached; may be given several times.",
+)
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+_file = click.Path(path_type=Path, dir_okay=False)
+
+
+def _print(facts: Mapping[str, Any], as_json: bool) -> None:
+    if as_json:
+        click.echo(msgspec.json.encode(facts))
+        return
+    table = Table(show_header=False, box=None)
+    for name, value in facts.items():
+        lines = [str(item) for item in value] if isinstance(value, list) else [str(value)]
+        table.add_row(name.replace("_", " "), Text("\n".join(lines), overflow="fold"))
+    Console().print(table)
+
+
+def _facts(certificate: Certificate) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "subject": certificate.subject.common_name,
+        "organisation": certificate.subject.organisation,
+        "device_serial": certificate.subject.serial,
+        "names": list(certificate.subject.names),
+        "issuer": certificate.issuer,
+        "serial": f"{certificate.serial:032x}",
+        "not_before": certificate.not_before.isoformat(),
+        "not_after": certificate.not_after.isoformat(),
+        "use": list(certificate.extended_usage),
+        "public_key": certificate.public_key.point.hex(),
+        "fingerprint_sm3": certificate.fingerprint.hex(),
+    }
+    return {name: value for name, value in facts.items() if value}
+
+
+@click.group()
+def pki() -> None:
+    """Certificates of the network: one root, one issuing authority, and what they issue.
+
+    \b
+    A whole network from nothing:
+      fengshou pki init pki --organisation "Fengshou Rural Bank"
+      fengshou pki keys custody
+      fengshou pki issue switch switch-1 --name switch.bank.example --custody custody --out tls
+      fengshou pki issue host core-1 --name core.bank.example --out tls
+      fengshou pki issue terminal P0000001 --serial SN20260001 --out terminals
+    """
+
+
+@pki.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--organisation", required=True, help="Name of the bank, as it stands in every certificate.")
+@_json
+@_explained
+def init(folder: Path, organisation: str, as_json: bool) -> None:
+    """Make root and issuing authority in FOLDER.
+
+    Never overwrites: an authority of the same organisation that is there already is left as it is. Afterwards move
+    FOLDER/root off line; only a new issuing authority needs it.
+
+    \b
+    Example:
+      fengshou pki init pki --organisation "Fengshou Rural Bank"
+    """
+    try:
+        authority, made = Authority.initialise(folder, organisation, datetime.now(UTC)), True
+    except PkiError as refusal:
+        try:
+            authority, made = Authority(folder), False
+        except PkiError:
+            raise refusal from None
+        if authority.certificate.subject.organisation != organisation:
+            raise
+    _print(
+        {
+            "authority": str(folder),
+            "made": made,
+            "trust": str(folder / AUTHORITIES),
+            "move_off_line": str(folder / "root"),
+            "not_after": authority.certificate.not_after.isoformat(),
+        },
+        as_json,
+    )
+
+
+@pki.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@_json
+@_explained
+def keys(folder: Path, as_json: bool) -> None:
+    """Make the switch's own keys in FOLDER; keys that are there already stay.
+
+    \b
+    Example:
+      fengshou pki keys custody
+    """
+    custody = provision(folder)
+    _print({label: kind.name for label, kind in sorted(custody.labels().items())}, as_json)
+
+
+@pki.command()
+@click.argument("profile", type=_profile)
+@click.argument("common_name")
+@_serial
+@_names
+@click.option(
+    "--custody",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Certify the switch's TLS key that is kept in this folder, instead of making a key file.",
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), default=Path("."), help="Folder for the files."
+)
+@_folder
+@_json
+@_explained
+def issue(
+    profile: str,
+    common_name: str,
+    serial: str,
+    names: tuple[str, ...],
+    custody: Path | None,
+    out: Path,
+    folder: Path,
+    as_json: bool,
+) -> None:
+    """Issue a certificate together with its key.
+
+    Writes COMMON_NAME.crt (certificate and issuer) and COMMON_NAME.key (mode 0600). Where the key must never leave its
+    device, use `csr` there and `sign-csr` here.
+
+    \b
+    Examples:
+      fengshou pki issue switch switch-1 --name switch.bank.example --custody custody --out tls
+      fengshou pki issue terminal P0000001 --serial SN20260001 --out terminals
+      fengshou pki issue host core-1 --name core.bank.example --name 10.0.0.7 --out tls
+      fengshou pki issue publisher "Fengshou Apps" --out publisher
+    """
+    authority = Authority(folder)
+    subject = Subject(common_name, serial=serial, names=names)
+    subject.check(LEAF_PROFILES[profile])
+    out.mkdir(parents=True, exist_ok=True)
+    key_file = out / f"{_stem(common_name)}.key"
+    signer: Signer
+    if custody is not None:
+        if profile != x509.SWITCH.name:
+            raise click.UsageError("--custody goes with the profile switch only")
+        signer = CustodySigner(provision(custody), SWITCH_TLS)
+    else:
+        signer = PrivateKey.generate()
+        save_private_key(key_file, signer)
+    certificate = authority.issue(LEAF_PROFILES[profile], subject, signer.public_key, datetime.now(UTC))
+    certificate_file = out / f"{_stem(common_name)}.crt"
+    write_public(certificate_file, authority.chain(certificate))
+    where = f"{SWITCH_TLS} in {custody}" if custody is not None else str(key_file)
+    _print({"certificate": str(certificate_file), "key": where, **_facts(certificate)}, as_json)
+
+
+@pki.command()
+@click.argument("profile", type=_profile)
+@click.argument("common_name")
+@_serial
+@_names
+@click.option("--key", type=_file, required=True, help="Private key; made when it is not there.")
+@click.option("--out", type=_file, required=True, help="File for the request.")
+@_json
+@_explained
+def csr(
+    profile: str, common_name: str, serial: str, names: tuple[str, ...], key: Path, out: Path, as_json: bool
+) -> None:
+    """Make a certification request where the key is.
+
+    \b
+    Example:
+      fengshou pki csr terminal P0000001 --serial SN20260001 --key P0000001.key --out P0000001.csr
+    """
+    subject = Subject(common_name, serial=serial, names=names)
+    subject.check(LEAF_PROFILES[profile])
+    if not key.exists():
+        save_private_key(key, PrivateKey.generate())
+    write_public(out, to_pem(REQUEST, x509.request(load_private_key(key), subject)))
+    _print({"request": str(out), "key": str(key)}, as_json)
+
+
+@pki.command("sign-csr")
+@click.argument("profile", type=_profile)
+@click.argument("request_file", type=_file)
+@_names
+@click.option("--out", type=_file, required=True, help="File for certificate and issuer.")
+@_folder
+@_json
+@_explained
+def sign_csr(profile: str, request_file: Path, names: tuple[str, ...], out: Path, folder: Path, as_json: bool) -> None:
+    """Issue a certificate to whoever made REQUEST_FILE.
+
+    Look at the request first with `show`: its subject is what gets certified. --name replaces the names it asks for.
+
+    \b
+    Example:
+      fengshou pki sign-csr terminal P0000001.csr --out P0000001.crt
+    """
+    authority = Authority(folder)
+    request = _single(REQUEST, request_file)
+    certificate = authority.issue_from_request(LEAF_PROFILES[profile], request, datetime.now(UTC), names)
+    write_public(out, authority.chain(certificate))
+    _print({"certificate": str(out), **_facts(certificate)}, as_json)
+
+
+@pki.command()
+@click.argument("certificate")
+@click.option("--reason", type=click.Choice(x509.REVOCATION_REASONS), default="unspecified", show_default=True)
+@_folder
+@_json
+@_explained
+def revoke(certificate: str, reason: str, folder: Path, as_json: bool) -> None:
+    """Revoke CERTIFICATE, given as a file or a serial number, for good, and sign a new revocation list.
+
+    \b
+    Examples:
+      fengshou pki revoke terminals/P0000001.crt --reason key_compromise
+      fengshou pki revoke 8f14e45fceea167a5a36dedd4bea2543
+    """
+    authority = Authority(folder)
+    now = datetime.now(UTC)
+    issued = authority.revoke(_serial_of(certificate), reason, now)
+    crl = authority.make_revocation_list(now)
+    _print({"revoked": issued.common_name, "serial": issued.serial, "reason": reason, "list": str(crl)}, as_json)
+
+
+@pki.command()
+@click.option("--days", type=click.IntRange(1, 365), default=CRL_DAYS, show_default=True, help="How long it is valid.")
+@_folder
+@_json
+@_explained
+def crl(days: int, folder: Path, as_json: bool) -> None:
+    """Sign a new revocation list. Do it daily: peers refuse every certificate once the list has expired.
+
+    \b
+    Example:
+      fengshou pki crl --days 30
+    """
+    authority = Authority(folder)
+    path = authority.make_revocation_list(datetime.now(UTC), days)
+    revoked = sum(entry.revoked is not None for entry in authority.entries())
+    _print({"list": str(path), "revoked": revoked, "days": days}, as_json)
+
+
+@pki.command("list")
+@click.option("--profile", type=_profile, help="Only certificates of this profile.")
+@_folder
+@_json
+@_explained
+def list_(profile: str | None, folder: Path, as_json: bool) -> None:
+    """All certificates that were issued, oldest first.
+
+    \b
+    Example:
+      fengshou pki list --profile terminal
+    """
+    now = datetime.now(UTC)
+    entries = [entry for entry in Authority(folder).entries() if profile in (None, entry.issued.profile)]
+    if as_json:
+        click.echo(msgspec.json.encode([_row(entry, now) for entry in entries]))
+        return
+    table = Table("profile", "name", "serial", "until", "state")
+    for entry in entries:
+        row = _row(entry, now)
+        cells = (row["profile"], row["name"], row["serial"], row["not_after"][:10], row["state"])
+        table.add_row(*(Text(cell, overflow="fold") for cell in cells))
+    Console().print(table)
+
+
+def _row(entry: Entry, now: datetime) -> dict[str, str]:
+    state = "expired" if entry.issued.not_after < now else "valid"
+    return {
+        "profile": entry.issued.profile,
+        "name": entry.issued.common_name,
+        "serial": entry.issued.serial,
+        "issued": entry.issued.at.isoformat(),
+        "not_after": entry.issued.not_after.isoformat(),
+        "state": f"revoked: {entry.revoked.reason}" if entry.revoked else state,
+    }
+
+
+@pki.command()
+@click.argument("file", type=_file)
+@_json
+@_explained
+def show(file: Path, as_json: bool) -> None:
+    """Show the certificates, or the certification request, in FILE.
+
+    \b
+    Example:
+      fengshou pki show terminals/P0000001.crt
+    """
+    data = file.read_bytes()
+    shown: Sequence[dict[str, Any]]
+    if f"-----BEGIN {REQUEST}-----".encode() in data:
+        subject, key = x509.verify_request(_single(REQUEST, file))
+        facts = {
+            "request_of": subject.common_name,
+            "device_serial": subject.serial,
+            "names": list(subject.names),
+            "public_key": key.point.hex(),
+        }
+        shown = [{name: value for name, value in facts.items() if value}]
+    else:
+        shown = [_facts(x509.parse_certificate(der)) for der in _blocks(CERTIFICATE, file)]
+    if as_json:
+        click.echo(msgspec.json.encode(shown))
+        return
+    for row in shown:
+        _print(row, as_json=False)
+
+
+def _stem(common_name: str) -> str:
+    """The common name as a file name."""
+    return (
+        "".join(char if char.isalnum() or char in "._-" else "-" for char in common_name).lstrip(".") or "certificate"
+    )
+
+
+def _serial_of(certificate: str) -> int:
+    path = Path(certificate)
+    if path.is_file():
+        return x509.parse_certificate(_blocks(CERTIFICATE, path)[0]).serial
+    try:
+        return int(certificate.replace(":", ""), 16)
+    except ValueError:
+        raise CertificateError(f"{certificate} is neither a file nor a serial number") from None
+
+
+def _blocks(kind: str, path: Path) -> list[bytes]:
+    try:
+        return from_pem(kind, path.read_bytes())
+    except ValueError as error:
+        raise CertificateError(f"{path}: {error}") from None
+
+
+def _single(kind: str, path: Path) -> bytes:
+    blocks = _blocks(kind, path)
+    if len(blocks) != 1:
+        raise CertificateError(f"{path} holds {len(blocks)} blocks of {kind.lower()}, not one")
+    return blocks[0]
