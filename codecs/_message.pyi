@@ -1,0 +1,46 @@
+"""Frames and messages, compiled; the twin of ``fengshou.protocol.grammar.ReferenceCodec``, which is the authority.
+
+Same results and same errors for every input. Plans derive from the grammar's rows when the codec is made.
+"""
+
+from collections.abc import Mapping
+
+from fengshou.protocol.message import Message, Value
+from fengshou.protocol.templates import Grammar
+
+class MessageCodec:
+    """The codec of one grammar. Holds no state of a connection and may be shared by all."""
+
+    def __new__(cls, grammar: Grammar) -> MessageCodec: ...
+    def split(self, data: bytes | bytearray | memoryview) -> tuple[list[bytes], int]:
+        """The whole frames at the start of ``data`` (without their length) and how many bytes they took.
+
+        Raises UntrustedBytesError when a length is malformed, too long or too short.
+        """
+
+    def decode(self, frame: bytes) -> Message:
+        """The message of a frame without its length. Raises UntrustedBytesError."""
+
+    def encode(self, message: Message) -> bytes:
+        """The frame of a message, length included. Raises UntrustedBytesError for values outside the grammar."""
+
+    def encode_body(self, template: int, response: bool, values: Mapping[int, Value]) -> bytes:
+        """Presence bits and fields only: the part of an answer that is stored and repeated byte for byte."""
+
+    def decode_body(self, template: int, response: bool, data: bytes) -> dict[int, Value]:
+        """The values of a body that ``encode_body`` made. Raises UntrustedBytesError."""
+
+    def canonical(self, template: int, response: bool, sequence: int, values: Mapping[int, Value]) -> bytes:
+        """The bytes that are signed, from the expanded values. Raises UntrustedBytesError."""
+
+    def digest(self, za: bytes, binding: bytes, message: Message, implied: Mapping[int, Value]) -> bytes:
+        """What a request's signature covers, 32 bytes. ``implied`` are the values of the session.
+
+        Raises UntrustedBytesError, and ValueError when ``za`` or ``binding`` is not 32 bytes.
+        """
+
+    def pack(self, values: Mapping[int, Value]) -> bytes:
+        """Values outside a template, as the journal keeps them. Raises UntrustedBytesError."""
+
+    def unpack(self, data: bytes) -> dict[int, Value]:
+        """The values that ``pack`` wrote. Raises UntrustedBytesError."""

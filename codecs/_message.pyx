@@ -1,0 +1,734 @@
+"""Frames and messages, compiled from the grammar's rows: the twin of ``fengshou.protocol.grammar.ReferenceCodec``.
+
+Reading: a ``Reader`` walks the frame once and hands out checked pieces. Writing: values are sorted into a table by the rank
+of their element (one pass over the dict, nothing is hashed or compared), checked, and written by a ``Writer``. The table
+borrows its references; nothing between filling and reading it runs Python code.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_Check, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.dict cimport PyDict_Next, PyDict_SetItem
+from cpython.long cimport PyLong_Check, PyLong_FromLongLong
+from cpython.object cimport PyObject
+from cpython.unicode cimport PyUnicode_Check, PyUnicode_DecodeUTF8, PyUnicode_GET_LENGTH
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy, memset
+
+from fengshou.codecs._gm cimport DIGEST_BYTES, sm3_into
+
+from fengshou.protocol import limits
+from fengshou.protocol.elements import Kind as GrammarKind
+from fengshou.protocol.errors import UntrustedBytesError, WireError
+from fengshou.protocol.message import Message
+from fengshou.protocol.signing import TAG_REQUEST
+
+cdef extern from "Python.h":
+    object PyUnicode_New(Py_ssize_t size, Py_UCS4 maximum)
+    void *PyUnicode_DATA(object text)
+    bint PyUnicode_IS_ASCII(object text)
+    const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
+    bint PyBool_Check(object value)
+    # Of an integer, which is all it is asked for here, it cannot fail.
+    long long PyLong_AsLongLongAndOverflow(object value, int *overflow) noexcept
+
+cdef size_t FRAME_BYTES_MAX = limits.FRAME_BYTES_MAX
+cdef size_t FRAME_BYTES_MIN = limits.FRAME_BYTES_MIN
+cdef int LENGTH_BYTES_MAX = limits.LENGTH_BYTES_MAX
+cdef int VARINT_BYTES_MAX = limits.VARINT_BYTES_MAX
+cdef int VERSION = limits.PROTOCOL_VERSION
+cdef size_t SIGNATURE_BYTES = limits.SIGNATURE_BYTES
+cdef size_t BINDING_BYTES = limits.BINDING_BYTES
+cdef int64_t UINT_MAX = limits.UINT_MAX
+cdef const uint8_t *TAG = <const uint8_t *>PyBytes_AS_STRING(TAG_REQUEST)
+cdef size_t TAG_BYTES = len(TAG_REQUEST)
+
+cdef tuple WIRE_ERRORS = (
+    None,
+    WireError.FRAME_TOO_LONG,
+    WireError.FRAME_TOO_SHORT,
+    WireError.LENGTH_MALFORMED,
+    WireError.UNKNOWN_VERSION,
+    WireError.UNKNOWN_TEMPLATE,
+    WireError.UNKNOWN_FLAG,
+    WireError.UNKNOWN_FIELD,
+    WireError.FORM_UNSUPPORTED,
+    WireError.TRUNCATED,
+    WireError.TRAILING_BYTES,
+    WireError.VARINT_MALFORMED,
+    WireError.VALUE_OUT_OF_RANGE,
+    WireError.TEXT_MALFORMED,
+    WireError.SIGNATURE_MISSING,
+    WireError.SIGNATURE_UNEXPECTED,
+)
+cdef dict KINDS = {
+    GrammarKind.N: KIND_N,
+    GrammarKind.Z: KIND_Z,
+    GrammarKind.D: KIND_D,
+    GrammarKind.AN: KIND_AN,
+    GrammarKind.ANS: KIND_ANS,
+    GrammarKind.B: KIND_B,
+    GrammarKind.BV: KIND_BV,
+}
+
+
+cdef int refuse(Error error, str path) except -1:
+    raise UntrustedBytesError(WIRE_ERRORS[<int>error], path)
+
+
+# ---- bytes in
+
+
+cdef inline const uint8_t *take(Reader *reader, size_t count) noexcept nogil:
+    """The next ``count`` bytes, or NULL when fewer are left. Nothing else moves through received bytes."""
+    cdef const uint8_t *piece = reader.at
+    if <size_t>(reader.end - piece) < count:
+        return NULL
+    reader.at = piece + count
+    return piece
+
+
+cdef inline Error read_varint(Reader *reader, uint64_t *value) noexcept nogil:
+    cdef const uint8_t *byte
+    cdef int count
+    value[0] = 0
+    for count in range(VARINT_BYTES_MAX):
+        byte = take(reader, 1)
+        if byte == NULL:
+            return TRUNCATED
+        value[0] |= <uint64_t>(byte[0] & 0x7F) << (7 * count)
+        if byte[0] < 0x80:
+            return VARINT_MALFORMED if byte[0] == 0 and count > 0 else NONE
+    return VARINT_MALFORMED
+
+
+cdef object read_value(Reader *reader, const Element *element, Error *error):
+    """A value of the element's kind; None with ``error`` set when the bytes are not one."""
+    cdef uint64_t number
+    cdef int64_t signed
+    if element.kind == KIND_N:
+        error[0] = read_varint(reader, &number)
+        if error[0] == NONE and number > <uint64_t>element.maximum:
+            error[0] = VALUE_OUT_OF_RANGE
+        return PyLong_FromLongLong(<int64_t>number) if error[0] == NONE else None
+    if element.kind == KIND_Z:
+        error[0] = read_varint(reader, &number)
+        signed = <int64_t>(number >> 1) ^ -<int64_t>(number & 1)
+        if error[0] == NONE and not -element.maximum <= signed <= element.maximum:
+            error[0] = VALUE_OUT_OF_RANGE
+        return PyLong_FromLongLong(signed) if error[0] == NONE else None
+    if element.kind == KIND_D:
+        return read_digits(reader, element.size, error)
+
+    number = element.size
+    if element.kind == KIND_ANS or element.kind == KIND_BV:
+        error[0] = read_varint(reader, &number)
+        if error[0] == NONE and number > element.size:
+            error[0] = VALUE_OUT_OF_RANGE
+        if error[0] != NONE:
+            return None
+    cdef const uint8_t *piece = take(reader, number)
+    if piece == NULL:
+        error[0] = TRUNCATED
+        return None
+    if element.kind == KIND_AN:
+        return printable(piece, number, error)
+    if element.kind == KIND_ANS:
+        try:
+            return PyUnicode_DecodeUTF8(<char *>piece, number, NULL)
+        except UnicodeDecodeError:
+            error[0] = TEXT_MALFORMED
+            return None
+    return PyBytes_FromStringAndSize(<char *>piece, number)
+
+
+cdef object read_digits(Reader *reader, size_t size, Error *error):
+    cdef const uint8_t *piece = take(reader, 1)
+    cdef size_t count, index
+    cdef uint8_t nibble
+    if piece == NULL:
+        error[0] = TRUNCATED
+        return None
+    count = piece[0]
+    if not 1 <= count <= size:
+        error[0] = VALUE_OUT_OF_RANGE
+        return None
+    piece = take(reader, (count + 1) // 2)
+    if piece == NULL:
+        error[0] = TRUNCATED
+        return None
+    digits = PyUnicode_New(count, 127)
+    cdef uint8_t *out = <uint8_t *>PyUnicode_DATA(digits)
+    for index in range(count):
+        nibble = piece[index // 2] & 0x0F if index & 1 else piece[index // 2] >> 4
+        if nibble > 9:
+            error[0] = TEXT_MALFORMED
+        out[index] = c'0' + (nibble if nibble <= 9 else 0)
+    if count & 1 and piece[count // 2] & 0x0F != 0x0F:
+        error[0] = TEXT_MALFORMED
+    return digits if error[0] == NONE else None
+
+
+cdef inline bint is_printable(const uint8_t *piece, size_t size) noexcept nogil:
+    cdef size_t index
+    for index in range(size):
+        if not 0x20 <= piece[index] <= 0x7E:
+            return False
+    return True
+
+
+cdef object printable(const uint8_t *piece, size_t size, Error *error):
+    if not is_printable(piece, size):
+        error[0] = TEXT_MALFORMED
+        return None
+    text = PyUnicode_New(size, 127)
+    memcpy(PyUnicode_DATA(text), piece, size)
+    return text
+
+
+# ---- bytes out
+
+
+cdef inline void open_writer(Writer *writer) noexcept:
+    writer.start = writer.at = writer.local
+    writer.end = writer.local + LOCAL_BYTES
+
+
+cdef inline void close_writer(Writer *writer) noexcept:
+    if writer.start != writer.local:
+        free(writer.start)
+
+
+cdef inline uint8_t *room(Writer *writer, size_t count) except NULL:
+    """The place for the next ``count`` bytes. Nothing else moves through bytes that are being written."""
+    if <size_t>(writer.end - writer.at) < count:
+        grow(writer, count)
+    writer.at += count
+    return writer.at - count
+
+
+cdef int grow(Writer *writer, size_t count) except -1:
+    cdef size_t used = writer.at - writer.start
+    cdef size_t size = 2 * (used + count)
+    cdef uint8_t *memory = <uint8_t *>malloc(size)
+    if memory == NULL:
+        raise MemoryError
+    memcpy(memory, writer.start, used)
+    close_writer(writer)
+    writer.start = memory
+    writer.at = memory + used
+    writer.end = memory + size
+    return 0
+
+
+cdef inline int write_bytes(Writer *writer, const uint8_t *data, size_t size) except -1:
+    memcpy(room(writer, size), data, size)
+    return 0
+
+
+cdef inline int write_varint(Writer *writer, uint64_t value) except -1:
+    while value > 0x7F:
+        room(writer, 1)[0] = <uint8_t>(value | 0x80)
+        value >>= 7
+    room(writer, 1)[0] = <uint8_t>value
+    return 0
+
+
+cdef inline int write_big_endian(Writer *writer, uint64_t value, int size) except -1:
+    cdef uint8_t *out = room(writer, size)
+    cdef int index
+    for index in range(size):
+        out[index] = <uint8_t>(value >> (8 * (size - 1 - index)))
+    return 0
+
+
+cdef inline Error check_number(object value, int64_t minimum, int64_t maximum, int64_t *number) noexcept:
+    cdef int overflow = 0
+    number[0] = 0
+    if not PyLong_Check(value) or PyBool_Check(value):
+        return VALUE_OUT_OF_RANGE
+    number[0] = PyLong_AsLongLongAndOverflow(value, &overflow)
+    return NONE if overflow == 0 and minimum <= number[0] <= maximum else VALUE_OUT_OF_RANGE
+
+
+cdef Error check_value(const Element *element, object value, Checked *checked) except? TEXT_MALFORMED:
+    """Whether the value is one of its kind, and where its number or bytes are."""
+    cdef Py_ssize_t size
+    cdef size_t index
+    if element.kind == KIND_N:
+        return check_number(value, 0, element.maximum, &checked.number)
+    if element.kind == KIND_Z:
+        return check_number(value, -element.maximum, element.maximum, &checked.number)
+
+    if element.kind == KIND_B or element.kind == KIND_BV:
+        if not PyBytes_Check(value):
+            return VALUE_OUT_OF_RANGE
+        checked.data = <const uint8_t *>PyBytes_AS_STRING(value)
+        checked.size = PyBytes_GET_SIZE(value)
+        if checked.size > element.size or (element.kind == KIND_B and checked.size < element.size):
+            return VALUE_OUT_OF_RANGE
+        return NONE
+
+    if not PyUnicode_Check(value):
+        return VALUE_OUT_OF_RANGE
+    checked.size = PyUnicode_GET_LENGTH(value)
+    if element.kind == KIND_ANS:
+        try:
+            checked.data = <const uint8_t *>PyUnicode_AsUTF8AndSize(value, &size)
+        except UnicodeEncodeError:
+            return TEXT_MALFORMED
+        checked.size = size
+        return NONE if checked.size <= element.size else VALUE_OUT_OF_RANGE
+
+    if checked.size > element.size or checked.size < (element.size if element.kind == KIND_AN else 1):
+        return VALUE_OUT_OF_RANGE
+    if not PyUnicode_IS_ASCII(value):
+        return TEXT_MALFORMED
+    checked.data = <const uint8_t *>PyUnicode_DATA(value)
+    if element.kind == KIND_AN:
+        return NONE if is_printable(checked.data, checked.size) else TEXT_MALFORMED
+    for index in range(checked.size):
+        if not c'0' <= checked.data[index] <= c'9':
+            return TEXT_MALFORMED
+    return NONE
+
+
+cdef int write_wire(Writer *writer, const Element *element, const Checked *checked) except -1:
+    cdef uint8_t *out
+    cdef size_t index
+    if element.kind == KIND_N:
+        return write_varint(writer, checked.number)
+    if element.kind == KIND_Z:
+        return write_varint(writer, (<uint64_t>checked.number << 1) ^ <uint64_t>(checked.number >> 63))
+    if element.kind == KIND_D:
+        out = room(writer, 1 + (checked.size + 1) // 2)
+        out[0] = <uint8_t>checked.size
+        for index in range(checked.size // 2):
+            out[1 + index] = (checked.data[2 * index] & 0x0F) << 4 | (checked.data[2 * index + 1] & 0x0F)
+        if checked.size & 1:
+            out[1 + checked.size // 2] = (checked.data[checked.size - 1] & 0x0F) << 4 | 0x0F
+        return 0
+    if element.kind == KIND_ANS or element.kind == KIND_BV:
+        write_varint(writer, checked.size)
+    return write_bytes(writer, checked.data, checked.size)
+
+
+cdef int write_canonical(Writer *writer, const Element *element, const Checked *checked) except -1:
+    write_big_endian(writer, element.key, 2)
+    if element.kind == KIND_N or element.kind == KIND_Z:
+        write_big_endian(writer, 8, 2)
+        return write_big_endian(writer, <uint64_t>checked.number, 8)
+    write_big_endian(writer, checked.size, 2)
+    return write_bytes(writer, checked.data, checked.size)
+
+
+cdef bytes written(Writer *writer):
+    return PyBytes_FromStringAndSize(<char *>writer.start, writer.at - writer.start)
+
+
+# ---- messages
+
+
+cdef Error judge(const Template *template, int flags) noexcept nogil:
+    """Whether a message of this template may carry these flags; the same ladder for both directions."""
+    cdef bint response = flags & RESPONSE
+    cdef bint signed = flags & SIGNED
+    if flags & DELTA:
+        return FORM_UNSUPPORTED
+    if not response and flags & COMMAND_BITS & ~REPEAT:
+        return UNKNOWN_FLAG
+    if template.signed and not response and not signed:
+        return SIGNATURE_MISSING
+    if signed and (response or not template.signed):
+        return SIGNATURE_UNEXPECTED
+    return NONE
+
+
+cdef class MessageCodec:
+    def __cinit__(self, grammar):
+        cdef int index
+        cdef Template *template
+        rows = sorted(grammar.elements.values(), key=lambda row: row.key)
+        if len(rows) > ELEMENTS_MAX:
+            raise ValueError(f"a grammar has at most {ELEMENTS_MAX} elements")
+        self.count = len(rows)
+        self.keys = [row.key for row in rows]
+        self.paths = [row.path for row in rows]
+        self.elements = <Element *>calloc(self.count, sizeof(Element))
+        self.ranks = <uint16_t *>calloc(1 << 16, sizeof(uint16_t))
+        if self.elements == NULL or self.ranks == NULL:
+            raise MemoryError
+        for index in range(self.count):
+            row = rows[index]
+            self.elements[index].kind = KINDS[row.kind]
+            self.elements[index].key = row.key
+            self.elements[index].maximum = row.maximum
+            self.elements[index].size = row.size
+            self.elements[index].key_object = <PyObject *>self.keys[index]
+            self.ranks[<int>row.key] = index + 1
+        for row in grammar.templates.values():
+            template = &self.templates[<int>row.id % TEMPLATES]
+            template.known = True
+            template.signed = row.signed
+            self.plan_side(&template.request, row.request)
+            self.plan_side(&template.response, row.response)
+
+    def __dealloc__(self):
+        cdef int index
+        for index in range(TEMPLATES):
+            free(self.templates[index].request.slots)
+            free(self.templates[index].response.slots)
+        free(self.elements)
+        free(self.ranks)
+
+    cdef int plan_side(self, Side *side, tuple fields) except -1:
+        cdef int index, optional = 0
+        cdef Slot *slot
+        side.slots = <Slot *>calloc(len(fields) or 1, sizeof(Slot))
+        if side.slots == NULL:
+            raise MemoryError
+        side.count = len(fields)
+        for index, field in enumerate(fields):
+            slot = &side.slots[index]
+            slot.rank = self.ranks[<uint16_t>field.key] - 1
+            if not field.required:
+                slot.presence_byte = optional // 8
+                slot.presence_bit = 0x80 >> optional % 8
+                optional += 1
+        side.presence_bytes = (optional + 7) // 8
+        side.spare_bits = 0xFF >> optional % 8 if optional % 8 else 0
+        return 0
+
+    cdef const Template *template_of(self, object template) except NULL:
+        cdef int64_t number
+        if check_number(template, 0, TEMPLATES - 1, &number) != NONE or not self.templates[number].known:
+            refuse(UNKNOWN_TEMPLATE, "")
+        return &self.templates[number]
+
+    # ---- reading
+
+    def split(self, data):
+        cdef Py_buffer buffer
+        cdef Reader reader
+        cdef list frames = []
+        cdef const uint8_t *whole
+        cdef const uint8_t *byte
+        cdef size_t length
+        cdef int index
+        PyObject_GetBuffer(data, &buffer, PyBUF_SIMPLE)
+        try:
+            reader.at = whole = <const uint8_t *>buffer.buf
+            reader.end = whole + buffer.len
+            while True:
+                length = 0
+                for index in range(LENGTH_BYTES_MAX):
+                    byte = take(&reader, 1)
+                    if byte == NULL:
+                        return frames, whole - <const uint8_t *>buffer.buf
+                    length |= <size_t>(byte[0] & 0x7F) << (7 * index)
+                    if byte[0] < 0x80:
+                        if byte[0] == 0 and index:
+                            refuse(LENGTH_MALFORMED, "")
+                        break
+                else:
+                    refuse(FRAME_TOO_LONG, "")
+                if length > FRAME_BYTES_MAX:
+                    refuse(FRAME_TOO_LONG, "")
+                if length < FRAME_BYTES_MIN:
+                    refuse(FRAME_TOO_SHORT, "")
+                byte = take(&reader, length)
+                if byte == NULL:
+                    return frames, whole - <const uint8_t *>buffer.buf
+                frames.append(PyBytes_FromStringAndSize(<char *>byte, length))
+                whole = reader.at
+        finally:
+            PyBuffer_Release(&buffer)
+
+    def decode(self, bytes frame not None):
+        cdef Reader reader
+        cdef const uint8_t *piece
+        cdef const Template *template
+        cdef uint64_t sequence = 0
+        cdef Error error
+        cdef int flags, template_id
+        cdef size_t size = PyBytes_GET_SIZE(frame)
+        cdef bytes signature = b""
+        if size < FRAME_BYTES_MIN:
+            refuse(FRAME_TOO_SHORT, "")
+        if size > FRAME_BYTES_MAX:
+            refuse(FRAME_TOO_LONG, "")
+        reader.at = <const uint8_t *>PyBytes_AS_STRING(frame)
+        reader.end = reader.at + size
+        piece = take(&reader, 2)
+        if piece[0] >> 6 != VERSION:
+            refuse(UNKNOWN_VERSION, "")
+        template_id = piece[0] & (TEMPLATES - 1)
+        template = &self.templates[template_id]
+        if not template.known:
+            refuse(UNKNOWN_TEMPLATE, "")
+        flags = piece[1]
+        error = judge(template, flags)
+        if error == NONE:
+            error = read_varint(&reader, &sequence)
+        if error != NONE:
+            refuse(error, "")
+        values = self.read_fields(&reader, &template.response if flags & RESPONSE else &template.request)
+        if flags & SIGNED:
+            piece = take(&reader, SIGNATURE_BYTES)
+            if piece == NULL:
+                refuse(TRUNCATED, "")
+            signature = PyBytes_FromStringAndSize(<char *>piece, SIGNATURE_BYTES)
+        if reader.at != reader.end:
+            refuse(TRAILING_BYTES, "")
+        return Message(template_id, flags, sequence, values, signature)
+
+    def decode_body(self, template, bint response, bytes data not None):
+        cdef const Template *plan = self.template_of(template)
+        cdef Reader reader
+        reader.at = <const uint8_t *>PyBytes_AS_STRING(data)
+        reader.end = reader.at + PyBytes_GET_SIZE(data)
+        values = self.read_fields(&reader, &plan.response if response else &plan.request)
+        if reader.at != reader.end:
+            refuse(TRAILING_BYTES, "")
+        return values
+
+    def unpack(self, bytes data not None):
+        cdef Reader reader
+        cdef const uint8_t *piece
+        cdef const Element *element
+        cdef int key, last = 0
+        cdef Error error = NONE
+        cdef dict values = {}
+        reader.at = <const uint8_t *>PyBytes_AS_STRING(data)
+        reader.end = reader.at + PyBytes_GET_SIZE(data)
+        while reader.at != reader.end:
+            piece = take(&reader, 2)
+            if piece == NULL:
+                refuse(TRUNCATED, "")
+            key = piece[0] << 8 | piece[1]
+            if key <= last or self.ranks[key] == 0:
+                refuse(UNKNOWN_FIELD, f"DE {key >> 8}.{key & 255}")
+            element = &self.elements[self.ranks[key] - 1]
+            value = read_value(&reader, element, &error)
+            if error != NONE:
+                refuse(error, self.paths[self.ranks[key] - 1])
+            PyDict_SetItem(values, <object>element.key_object, value)
+            last = key
+        return values
+
+    cdef dict read_fields(self, Reader *reader, const Side *side):
+        cdef const uint8_t *presence = take(reader, side.presence_bytes)
+        cdef const Slot *slot
+        cdef const Element *element
+        cdef Error error = NONE
+        cdef dict values = {}
+        cdef int index
+        if presence == NULL:
+            refuse(TRUNCATED, "")
+        if side.spare_bits and presence[side.presence_bytes - 1] & side.spare_bits:
+            refuse(UNKNOWN_FIELD, "")
+        for index in range(side.count):
+            slot = &side.slots[index]
+            if slot.presence_bit and not presence[slot.presence_byte] & slot.presence_bit:
+                continue
+            element = &self.elements[slot.rank]
+            value = read_value(reader, element, &error)
+            if error != NONE:
+                refuse(error, self.paths[slot.rank])
+            PyDict_SetItem(values, <object>element.key_object, value)
+        return values
+
+    # ---- writing
+
+    def encode(self, message):
+        cdef const Template *template = self.template_of(message.template)
+        cdef int64_t flags, sequence
+        cdef Error error
+        cdef Writer writer
+        cdef size_t expected, length
+        cdef uint8_t *start
+        if check_number(message.flags, 0, 0xFF, &flags) != NONE:
+            refuse(UNKNOWN_FLAG, "")
+        error = judge(template, <int>flags)
+        if error != NONE:
+            refuse(error, "")
+        signature = message.signature
+        expected = SIGNATURE_BYTES if flags & SIGNED else 0
+        if not PyBytes_Check(signature) or <size_t>PyBytes_GET_SIZE(signature) != expected:
+            refuse(SIGNATURE_MISSING if expected else SIGNATURE_UNEXPECTED, "")
+        if check_number(message.sequence, 0, UINT_MAX, &sequence) != NONE:
+            refuse(VALUE_OUT_OF_RANGE, "")
+        open_writer(&writer)
+        try:
+            # Room for the longest length; a short one starts a byte later.
+            room(&writer, LENGTH_BYTES_MAX)
+            start = room(&writer, 2)
+            start[0] = <uint8_t>(VERSION << 6 | (template - &self.templates[0]))
+            start[1] = <uint8_t>flags
+            write_varint(&writer, sequence)
+            self.write_fields(&writer, &template.response if flags & RESPONSE else &template.request, message.values)
+            write_bytes(&writer, <const uint8_t *>PyBytes_AS_STRING(signature), expected)
+            length = writer.at - writer.start - LENGTH_BYTES_MAX
+            if length > FRAME_BYTES_MAX:
+                refuse(FRAME_TOO_LONG, "")
+            if length > 0x7F:
+                writer.start[0] = <uint8_t>(length | 0x80)
+                writer.start[1] = <uint8_t>(length >> 7)
+                return written(&writer)
+            writer.start[1] = <uint8_t>length
+            return PyBytes_FromStringAndSize(<char *>writer.start + 1, 1 + length)
+        finally:
+            close_writer(&writer)
+
+    def encode_body(self, template, bint response, values):
+        cdef const Template *plan = self.template_of(template)
+        cdef Writer writer
+        open_writer(&writer)
+        try:
+            self.write_fields(&writer, &plan.response if response else &plan.request, values)
+            return written(&writer)
+        finally:
+            close_writer(&writer)
+
+    cdef int write_fields(self, Writer *writer, const Side *side, object values) except -1:
+        cdef PyObject *table[ELEMENTS_MAX]
+        cdef dict given = values if type(values) is dict else dict(values)
+        cdef const Slot *slot
+        cdef Checked checked
+        cdef Error error
+        cdef size_t presence = writer.at - writer.start
+        cdef int index, count = 0
+        memset(room(writer, side.presence_bytes), 0, side.presence_bytes)
+        self.collect(given, table)
+        for index in range(side.count):
+            slot = &side.slots[index]
+            if table[slot.rank] == NULL:
+                if slot.presence_bit:
+                    continue
+                refuse(TRUNCATED, self.paths[slot.rank])
+            error = check_value(&self.elements[slot.rank], <object>table[slot.rank], &checked)
+            if error != NONE:
+                refuse(error, self.paths[slot.rank])
+            write_wire(writer, &self.elements[slot.rank], &checked)
+            writer.start[presence + slot.presence_byte] |= slot.presence_bit
+            count += 1
+        if count != len(given):
+            refuse_stranger(given, {self.keys[side.slots[index].rank] for index in range(side.count)})
+        return 0
+
+    cdef int collect(self, dict values, PyObject **table) except -1:
+        """Sort values into a table by rank. Returns how many found their place; strangers find none."""
+        cdef PyObject *key
+        cdef PyObject *value
+        cdef Py_ssize_t place = 0
+        cdef int64_t number
+        cdef int count = 0
+        memset(table, 0, self.count * sizeof(PyObject *))
+        while PyDict_Next(values, &place, &key, &value):
+            if check_number(<object>key, 0, 0xFFFF, &number) == NONE and self.ranks[number]:
+                table[self.ranks[number] - 1] = value
+                count += 1
+        return count
+
+    def pack(self, values):
+        cdef PyObject *table[ELEMENTS_MAX]
+        cdef dict given = values if type(values) is dict else dict(values)
+        cdef Checked checked
+        cdef Error error
+        cdef Writer writer
+        cdef int index
+        if self.collect(given, table) != len(given):
+            refuse_stranger(given, set(self.keys))
+        open_writer(&writer)
+        try:
+            for index in range(self.count):
+                if table[index] == NULL:
+                    continue
+                error = check_value(&self.elements[index], <object>table[index], &checked)
+                if error != NONE:
+                    refuse(error, self.paths[index])
+                write_big_endian(&writer, self.elements[index].key, 2)
+                write_wire(&writer, &self.elements[index], &checked)
+            return written(&writer)
+        finally:
+            close_writer(&writer)
+
+    # ---- signing
+
+    def canonical(self, template, bint response, sequence, values):
+        cdef PyObject *table[ELEMENTS_MAX]
+        cdef dict given = values if type(values) is dict else dict(values)
+        cdef Writer writer
+        open_writer(&writer)
+        try:
+            self.write_head(&writer, template, response, sequence)
+            if self.collect(given, table) != len(given):
+                refuse_stranger(given, set(self.keys))
+            self.write_canonicals(&writer, table)
+            return written(&writer)
+        finally:
+            close_writer(&writer)
+
+    def digest(self, bytes za not None, bytes binding not None, message, implied):
+        cdef PyObject *table[ELEMENTS_MAX]
+        cdef PyObject *session[ELEMENTS_MAX]
+        cdef dict given = message.values if type(message.values) is dict else dict(message.values)
+        cdef dict known = implied if type(implied) is dict else dict(implied)
+        cdef uint8_t out[DIGEST_BYTES]
+        cdef Writer writer
+        cdef int index
+        if PyBytes_GET_SIZE(za) != DIGEST_BYTES or <size_t>PyBytes_GET_SIZE(binding) != BINDING_BYTES:
+            raise ValueError("ZA and the session binding have 32 bytes each")
+        open_writer(&writer)
+        try:
+            write_bytes(&writer, <const uint8_t *>PyBytes_AS_STRING(za), DIGEST_BYTES)
+            write_bytes(&writer, TAG, TAG_BYTES)
+            write_bytes(&writer, <const uint8_t *>PyBytes_AS_STRING(binding), BINDING_BYTES)
+            self.write_head(&writer, message.template, message.flags & RESPONSE, message.sequence)
+            if self.collect(known, session) != len(known):
+                refuse_stranger(known, set(self.keys))
+            if self.collect(given, table) != len(given):
+                refuse_stranger(given, set(self.keys))
+            # What stands in the message itself wins.
+            for index in range(self.count):
+                if table[index] == NULL:
+                    table[index] = session[index]
+            self.write_canonicals(&writer, table)
+            if sm3_into(out, writer.start, writer.at - writer.start):
+                raise MemoryError
+            return PyBytes_FromStringAndSize(<char *>out, DIGEST_BYTES)
+        finally:
+            close_writer(&writer)
+
+    cdef int write_head(self, Writer *writer, object template, bint response, object sequence) except -1:
+        cdef const Template *plan = self.template_of(template)
+        cdef int64_t number
+        cdef uint8_t *out
+        if check_number(sequence, 0, UINT_MAX, &number) != NONE:
+            refuse(VALUE_OUT_OF_RANGE, "")
+        out = room(writer, 3)
+        out[0] = <uint8_t>VERSION
+        out[1] = <uint8_t>(plan - &self.templates[0])
+        out[2] = response
+        return write_big_endian(writer, number, 8)
+
+    cdef int write_canonicals(self, Writer *writer, PyObject **table) except -1:
+        cdef Checked checked
+        cdef Error error
+        cdef int index
+        for index in range(self.count):
+            if table[index] == NULL:
+                continue
+            error = check_value(&self.elements[index], <object>table[index], &checked)
+            if error != NONE:
+                refuse(error, self.paths[index])
+            write_canonical(writer, &self.elements[index], &checked)
+        return 0
+
+
+cdef int refuse_stranger(dict values, set known) except -1:
+    """Name the first value whose key has no place."""
+    for key in values:
+        if key not in known:
+            refuse(UNKNOWN_FIELD, f"DE {key >> 8}.{key & 255}")
+    raise TypeError("the keys of elements are integers")
