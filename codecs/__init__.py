@@ -12,8 +12,8 @@ from fengshou.codecs._message import MessageCodec
 __all__ = [
     "BadKey",
     "BadSignature",
-    "MessageCodec",
     "Iso8583Codec",
+    "MessageCodec",
     "PrivateKey",
     "PublicKey",
     "hmac_sm3",
