@@ -4,12 +4,47 @@ from collections.abc import Awaitable, Callable
 from random import Random
 
 import trio
+from OpenSSL import SSL
+
+from fengshou.hsm.channel import TlsStream
 
 # Gives a stream that is ready for the first byte: connected and, where the link is TLS, with the handshake done.
 Connect = Callable[[], Awaitable[trio.abc.Stream]]
 
-# What a network does to a link. Anything else that is raised is a fault of ours and must not be swallowed.
+# Makes an accepted stream ready for the first byte.
+Accept = Callable[[trio.abc.Stream], Awaitable[trio.abc.Stream]]
+
+# What a network and a peer do to a link (a ChannelError is a BrokenResourceError). Anything else that is raised is a
+# fault of ours and must not be swallowed.
 LINK_ERRORS = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
+
+
+def tls_connect(host: str, port: int, context: SSL.Context, peer_name: str) -> Connect:
+    """Connect over the security channel. ``peer_name`` is the name or address in the server's certificate."""
+
+    async def connect() -> trio.abc.Stream:
+        stream = TlsStream.client(await trio.open_tcp_stream(host, port), context, peer_name)
+        return await _with_handshake(stream)
+
+    return connect
+
+
+def tls_accept(context: SSL.Context) -> Accept:
+    """Accept over the security channel."""
+
+    async def accept(raw: trio.abc.Stream) -> trio.abc.Stream:
+        return await _with_handshake(TlsStream.server(raw, context))
+
+    return accept
+
+
+async def _with_handshake(stream: TlsStream) -> TlsStream:
+    try:
+        await stream.do_handshake()
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+    return stream
 
 
 class Backoff:

@@ -132,11 +132,6 @@ class HttpServer(_End):
     def __init__(self, request_bytes_max: int) -> None:
         super().__init__(h11.SERVER, request_bytes_max)
 
-    @property
-    def begun(self) -> bool:
-        """A request is under way: some of it has come."""
-        return self._http.their_state is not h11.IDLE or bool(self._http.trailing_data[0])
-
     def request(self) -> HttpRequest | None:
         """The next request when it is complete. Raises HttpFault."""
         if not self._read():
