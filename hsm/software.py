@@ -21,9 +21,9 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from OpenSSL import SSL
 
 from fengshou.codecs import PrivateKey, PublicKey, hmac_sm3
+from fengshou.hsm.custody import JOURNAL_DATA, PSEUDONYM, SWITCH_SIGN, SWITCH_TLS, CustodyError, SealBroken
 from fengshou.hsm.files import check_folder, make_folder, read_secret, write_secret
 from fengshou.hsm.pem import PRIVATE_KEY, from_pem, to_pem
-from fengshou.hsm.custody import JOURNAL_DATA, PSEUDONYM, SWITCH_SIGN, SWITCH_TLS, CustodyError, SealBroken
 
 _NONCE_BYTES = 12  # RFC 5116 section 5.1, as AEAD_SM4_GCM of RFC 8998 section 3.1
 _TAG_BYTES = 16

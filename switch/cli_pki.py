@@ -14,9 +14,9 @@ from rich.text import Text
 
 from fengshou.codecs import PrivateKey
 from fengshou.hsm import x509
+from fengshou.hsm.custody import SWITCH_TLS, CustodyError
 from fengshou.hsm.files import write_public
 from fengshou.hsm.pem import CERTIFICATE, REQUEST, from_pem, to_pem
-from fengshou.hsm.custody import SWITCH_TLS, CustodyError
 from fengshou.hsm.pki import AUTHORITIES, CRL_DAYS, Authority, Entry, PkiError
 from fengshou.hsm.software import load_private_key, provision, save_private_key
 from fengshou.hsm.x509 import LEAF_PROFILES, Certificate, CertificateError, CustodySigner, Signer, Subject
