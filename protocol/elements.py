@@ -148,6 +148,8 @@ BASE_ELEMENTS: tuple[Element, ...] = (
         120, 5, "commits", "b..4096", Kind.BV, 4096, about="commit headers from the record's commit to the signed one"
     ),
     Element(120, 6, "root_signature", "b64", Kind.B, 64, about="the switch's signature over the last of the commits"),
+    Element(120, 7, "session_binding", "b32", Kind.B, 32, about="in the record of a sign-in: what its channel derived"),
+    Element(120, 8, "signer", "b65", Kind.B, 65, about="in the record of a sign-in: the terminal's key, 04 || x || y"),
 )
 
 # Elements that service packages may define for themselves.
@@ -211,6 +213,8 @@ LEAF_INDEX = _key("leaf_index")
 AUDIT_PATH = _key("audit_path")
 COMMITS = _key("commits")
 ROOT_SIGNATURE = _key("root_signature")
+SESSION_BINDING = _key("session_binding")
+SIGNER = _key("signer")
 
 # What the session knows and a message therefore does not carry; it is part of what is signed.
 SESSION_IMPLIED = (TERMINAL, MERCHANT, CURRENCY, BATCH, OPERATOR)

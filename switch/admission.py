@@ -1,0 +1,177 @@
+"""Who may do what: the guards between a verified message and an intent, in order of precedence.
+
+Nothing here waits or writes. Each guard either lets an exchange pass or ends it with a code; what was never allowed is
+refused for the record, what was only too much is refused for now.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import trio
+
+from fengshou.protocol import elements as de
+from fengshou.protocol.message import COMMAND_SIGN_IN, Value
+from fengshou.protocol.service import Counter, Fate, Iso8583Call, JsonCall, Original, Request, TerminalFacts, refusal
+from fengshou.protocol.templates import Template
+from fengshou.switch.counters import Counters
+from fengshou.switch.duplicates import Duplicates
+from fengshou.switch.exchange import Exchange
+from fengshou.switch.grammar import Catalogue
+from fengshou.switch.journal import Journal, key_of
+from fengshou.switch.recording import Recorder
+from fengshou.switch.rrn import RrnSource
+from fengshou.terminals.binding import TerminalRow, binding_refusal
+from fengshou.terminals.pump import Peer
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """An intent that needs no back end: refused by the ladder or a limit, or answered by its service."""
+
+    code: str
+    values: Mapping[int, Value]
+    tombstone: bytes = b""  # key of an original that never came
+
+
+class Admission:
+    """The guards. ``terminals`` gives the registry's current view."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        journal: Journal,
+        duplicates: Duplicates,
+        counters: Counters,
+        recorder: Recorder,
+        rrns: RrnSource,
+        pseudonym: Callable[[str], str],
+        terminals: Callable[[str], TerminalRow | None],
+        in_flight_max: int,
+    ) -> None:
+        self._catalogue = catalogue
+        self._journal = journal
+        self._duplicates = duplicates
+        self._counters = counters
+        self._recorder = recorder
+        self._rrns = rrns
+        self._pseudonym = pseudonym
+        self._terminals = terminals
+        self._in_flight_max = in_flight_max
+
+    # -- before the signature is looked at: cheap, so that a flood is cheap ----------------------------------------
+
+    def overload(self, peer: Peer, waiting: int) -> str | None:
+        """65 when the terminal sends faster than its rate allows, 96 when the switch has enough in flight, else None."""
+        if peer.row is not None:
+            now, rate = trio.current_time(), peer.row.rate_per_second
+            # A bucket of two seconds: a person may press twice, a loop may not run.
+            peer.allowance = min(2.0 * rate, peer.allowance + (now - peer.spent_at) * rate)
+            peer.spent_at = now
+            if peer.allowance < 1.0:
+                return "65"
+            peer.allowance -= 1.0
+        return "96" if len(self._duplicates) + waiting >= self._in_flight_max else None
+
+    # -- sign-in -----------------------------------------------------------------------------------------------------
+
+    def sign_in(self, exchange: Exchange) -> tuple[TerminalRow, int] | None:
+        """The row and batch that a sign-in takes on; None when it is refused."""
+        values = exchange.asked.values
+        row = self._terminals(str(values[de.TERMINAL]))
+        refused = binding_refusal(row, exchange.peer.certificate, values)
+        if refused is not None or row is None:
+            assert refused is not None
+            exchange.refuse(refused.code, refused.reason)
+            return None
+        batch = self._batch(row.facts.terminal, values[de.BATCH])
+        if batch is None:
+            exchange.refuse("77", "the batch is neither the current nor the next one", COMMAND_SIGN_IN)
+            return None
+        return row, batch
+
+    def _batch(self, terminal: str, claimed: Value) -> int | None:
+        """The current batch goes on, the next one begins; 0 asks which is current."""
+        current = self._journal.batch(terminal) or 1
+        if claimed == 0:
+            return current
+        return int(claimed) if claimed in (current, current % 999_999 + 1) else None
+
+    # -- requests ----------------------------------------------------------------------------------------------------
+
+    def permit(self, exchange: Exchange) -> bool:
+        """Is there such a service, and may this terminal with this application use it?"""
+        message, row = exchange.asked, exchange.peer.row
+        service = self._catalogue.service(message.template)
+        if service is None:
+            exchange.refuse("40", "no service for this template")
+        elif row is None or service.name not in exchange.peer.permitted:
+            exchange.refuse("58", f"service {service.name} is not permitted")
+        elif not message.values.get(de.STAN):
+            exchange.refuse("30", "STAN is 0")
+        else:
+            exchange.service = service
+            exchange.content = self._recorder.content(message)
+            implied = exchange.peer.session.implied
+            exchange.key = key_of(
+                row.facts.terminal, row.facts.merchant, int(implied[de.BATCH]), int(message.values[de.STAN])
+            )
+        return exchange.is_open
+
+    def begin(self, exchange: Exchange) -> Ended | None:
+        """Make the intent: RRN, original, ladder, limits, call. What is returned ends it in the same commit."""
+        message, row, service = exchange.asked, exchange.peer.row, exchange.service
+        assert row is not None
+        assert service is not None
+        rrn, day = self._rrns.next(exchange.received_us)
+        request = Request(
+            self._catalogue.template(message.template),
+            {**exchange.peer.session.implied, **message.values},
+            row.facts,
+            exchange.received_us,
+            day,
+            rrn,
+            self._pseudonym,
+        )
+        named = service.original_key(request)
+        key = key_of(row.facts.terminal, row.facts.merchant, *named) if named else b""
+        if named:
+            request = replace(request, original=self._original(key, row.facts))
+        exchange.request = request
+        failed = refusal(service.ladder, request)
+        if failed is not None:
+            return Ended(failed.code, {de.TEXT: failed.name[:64]})
+        charges = self._counters.reserve(day, service.counters(request))
+        if isinstance(charges, Counter):
+            return Ended(charges.code, {de.TEXT: f"limit {charges.name}"[:64]})
+        exchange.charges = charges
+        call = service.call(request)
+        if request.original is not None:
+            known = self._journal.known(key)
+            exchange.original, exchange.original_intent = key, known.intent if known else 0
+        if isinstance(call, Iso8583Call | JsonCall):
+            exchange.call = call
+            return None
+        return Ended(call.code, call.values, key if call.tombstone else b"")
+
+    def _original(self, key: bytes, facts: TerminalFacts) -> Original | None:
+        fate, known = self._duplicates.fate(key)
+        running = self._duplicates.running(key)
+        if running is not None and running.request is not None:
+            was = running.request
+            return Original(
+                was.template.id, was.template.mti, Fate.OPEN, was.business_day, was.received_us, was.rrn, was.values
+            )
+        if known is None or known.intent == 0:
+            return None
+        record = self._journal.record(known.intent)
+        template: Template = self._catalogue.template(record.template)
+        return Original(
+            record.template,
+            template.mti,
+            fate,
+            record.business_day,
+            record.time_us,
+            record.rrn,
+            self._recorder.values(record),
+            self._recorder.call(record, facts, self._pseudonym),
+        )

@@ -1,0 +1,83 @@
+"""One effect a key: what the switch already knows under (merchant, terminal, batch, STAN), in flight or in the journal."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from fengshou.protocol.codes import APPROVED, UNKNOWN_OUTCOME
+from fengshou.protocol.record import Record
+from fengshou.protocol.service import Fate
+from fengshou.switch.exchange import Exchange
+from fengshou.switch.journal import Journal, Known
+
+
+class Verdict(Enum):
+    """What a request's key means; the value is the response code where there is one."""
+
+    FRESH = ""
+    REPLAY = "00"  # same key, same content: the stored response, byte for byte
+    IN_PROGRESS = "09"  # same key, same content, no outcome yet
+    CONFLICT = "94"  # same key, another content, or a reversal came first
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    verdict: Verdict
+    outcome: Record | None = None  # of a replay
+
+
+class Duplicates:
+    """The exchanges in flight by key, in front of the journal's index."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._in_flight: dict[bytes, Exchange] = {}
+        self._undoing: set[bytes] = set()
+
+    def __len__(self) -> int:
+        return len(self._in_flight)
+
+    def look(self, key: bytes, content: bytes) -> Found:
+        """Judge a key by what is in flight and what the journal's current view holds."""
+        running = self._in_flight.get(key)
+        if running is not None:
+            return Found(Verdict.IN_PROGRESS if running.content == content else Verdict.CONFLICT)
+        known = self._journal.known(key)
+        if known is None:
+            return Found(Verdict.FRESH)
+        if known.intent == 0 or self._journal.record(known.intent).content != content:
+            return Found(Verdict.CONFLICT)
+        if known.outcome == 0:
+            return Found(Verdict.IN_PROGRESS)
+        return Found(Verdict.REPLAY, self._journal.record(known.outcome))
+
+    def begin(self, exchange: Exchange) -> None:
+        """From now on its key is in flight."""
+        self._in_flight[exchange.key] = exchange
+        if exchange.original:
+            self._undoing.add(exchange.original)
+
+    def finish(self, exchange: Exchange) -> None:
+        """The journal knows its end, or it never began."""
+        if self._in_flight.get(exchange.key) is exchange:
+            del self._in_flight[exchange.key]
+            self._undoing.discard(exchange.original)
+
+    def running(self, key: bytes) -> Exchange | None:
+        """The exchange in flight under ``key``."""
+        return self._in_flight.get(key)
+
+    def fate(self, key: bytes) -> tuple[Fate, Known | None]:
+        """What became of the transaction at ``key``; None as second: it is not in the journal."""
+        known = self._journal.known(key)
+        if key in self._in_flight or key in self._undoing:
+            return Fate.OPEN, known
+        if known is None:
+            return Fate.OPEN, None
+        if known.undone_by:
+            return Fate.REVERSED, known
+        if not known.outcome:
+            return Fate.OPEN, known
+        code = self._journal.record(known.outcome).code
+        if code == APPROVED:
+            return Fate.APPROVED, known
+        return (Fate.UNKNOWN if code == UNKNOWN_OUTCOME else Fate.DECLINED), known

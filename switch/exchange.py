@@ -1,0 +1,89 @@
+"""One request on its way through the switch: what each step has found out, and how it ended."""
+
+from dataclasses import dataclass, field
+
+from fengshou.protocol import codes
+from fengshou.protocol import elements as de
+from fengshou.protocol.message import COMMAND_NONE, Message, Value
+from fengshou.protocol.service import Conclusion, Iso8583Call, JsonCall, Request, Service
+from fengshou.protocol.transaction import Event, State, step
+from fengshou.switch.journal import Charges, Entry
+from fengshou.terminals.pump import Peer
+
+
+@dataclass(slots=True, eq=False)
+class Exchange:
+    """The steps of the pipeline fill this in from top to bottom; ``conclusion`` ends it."""
+
+    peer: Peer
+    frame: bytes
+    received_us: int
+    message: Message | None = None
+    sequence: int = 0  # of the answer: the request's, or what can be read of it when it has no meaning
+    digest: bytes = b""  # e, what the terminal signed
+    service: Service | None = None
+    content: bytes = b""  # SM3 of template and body: equal for the same request under any sequence and session
+    key: bytes = b""
+    request: Request | None = None
+    call: Iso8583Call | JsonCall | None = None
+    charges: Charges = ()
+    original: bytes = b""  # key of the transaction that this one is about to reverse
+    original_intent: int = 0  # and its record
+    intent: Entry | None = None
+    state: State = State.RECEIVED
+    conclusion: Conclusion | None = None
+    outcome: Entry | None = None  # what the journal says of the end
+    values: dict[int, Value] = field(default_factory=dict)  # the whole response
+    command: int = COMMAND_NONE
+    reason: str = ""  # of a refusal, for the journal and the operator
+    replayed: int = 0  # record of the outcome that is given again
+
+    @property
+    def asked(self) -> Message:
+        """The request; only where it was decoded."""
+        assert self.message is not None
+        return self.message
+
+    def advance(self, event: Event) -> None:
+        """Take a transition of the transaction table."""
+        self.state = step(self.state, event)
+
+    def refuse(self, code: str, reason: str = "", command: int = COMMAND_NONE) -> None:
+        """End it before it became an intent, for the record. ``reason`` holds no value of the message."""
+        self.advance(Event.REFUSE)
+        self.values = {de.RESPONSE_CODE: code}
+        self.conclusion = Conclusion(code)
+        self.command = command
+        self.reason = reason
+
+    def shed(self, code: str) -> None:
+        """End it without a trace: there is too much, or it is on its way already. Nothing was or will be done for it."""
+        self.advance(Event.REFUSE)
+        self.answer_now({de.RESPONSE_CODE: code})
+
+    def answer_now(self, values: dict[int, Value]) -> None:
+        """The switch itself knows the answer."""
+        self.values = values
+        self.conclusion = Conclusion(str(values[de.RESPONSE_CODE]))
+
+    def replay(self, values: dict[int, Value], outcome: int) -> None:
+        """The same request was answered before; ``outcome`` is the record that says so."""
+        self.answer_now(values)
+        self.replayed = outcome
+
+    def end(self, conclusion: Conclusion, event: Event | None = None) -> None:
+        """End an intent; without ``event`` the code says whether it was approved."""
+        self.advance(event or (Event.APPROVE if conclusion.code == codes.APPROVED else Event.DECLINE))
+        self.conclusion = conclusion
+
+    @property
+    def is_open(self) -> bool:
+        return self.conclusion is None
+
+    @property
+    def refused_for_the_record(self) -> bool:
+        return bool(self.reason)
+
+    @property
+    def approved(self) -> bool:
+        return self.conclusion is not None and self.conclusion.code == codes.APPROVED

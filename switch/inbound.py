@@ -1,0 +1,234 @@
+"""The first half of the way: from frames to intents."""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+
+from fengshou.codecs import verify_batch
+from fengshou.protocol import codes
+from fengshou.protocol import elements as de
+from fengshou.protocol.errors import UntrustedBytesError
+from fengshou.protocol.message import COMMAND_SIGN_IN, Value
+from fengshou.protocol.service import Conclusion
+from fengshou.protocol.session import Event as SessionEvent
+from fengshou.protocol.session import SessionRefusal
+from fengshou.protocol.templates import ECHO, ERROR, RECEIPT, SIGN_IN, SIGN_OFF
+from fengshou.protocol.transaction import Event
+from fengshou.switch.admission import Admission
+from fengshou.switch.clock import Clock, local_time
+from fengshou.switch.counters import Counters
+from fengshou.switch.duplicates import Duplicates, Verdict
+from fengshou.switch.exchange import Exchange
+from fengshou.switch.grammar import Catalogue
+from fengshou.switch.journal import Entry
+from fengshou.switch.recording import Recorder
+from fengshou.terminals.binding import TerminalRow
+from fengshou.terminals.pump import Closing, Peer
+
+logger = logging.getLogger(__name__)
+
+
+class Inbound:
+    """The steps ``read``, ``verify`` and ``admit``, and what follows when the disk has or has not taken a batch."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        clock: Clock,
+        admission: Admission,
+        duplicates: Duplicates,
+        counters: Counters,
+        recorder: Recorder,
+        receipt: Callable[[Exchange], None],
+    ) -> None:
+        """``receipt`` answers a request for an earlier transaction's receipt."""
+        self._catalogue = catalogue
+        self._codec = catalogue.codec
+        self._clock = clock
+        self._admission = admission
+        self._duplicates = duplicates
+        self._counters = counters
+        self._recorder = recorder
+        self._receipt = receipt
+        self._signed_in: dict[str, Peer] = {}
+        self._sign_ins: dict[Exchange, tuple[TerminalRow, int, Entry]] = {}
+        self.refused: Counter[str] = Counter()  # by reason
+
+    # -- frames → messages: the grammar and the session's rules -----------------------------------------------------
+
+    def read(self, arrivals: Iterable[tuple[Peer, bytes]]) -> list[Exchange]:
+        """Decode, and refuse what the session does not allow. A flood is refused here, before it costs a signature."""
+        now_us = self._clock.now_us()
+        exchanges = []
+        for peer, frame in arrivals:
+            exchange = Exchange(peer, frame, now_us)
+            exchanges.append(exchange)
+            try:
+                message = self._codec.decode(frame)
+            except UntrustedBytesError as error:
+                exchange.sequence = _sequence_of(frame)
+                exchange.refuse(error.code, str(error))
+                continue
+            exchange.message = message
+            exchange.sequence = message.sequence
+            unlawful = peer.session.refusal(message)
+            if unlawful is not None:
+                command = COMMAND_SIGN_IN if unlawful is SessionRefusal.NOT_SIGNED_IN else 0
+                exchange.refuse(unlawful.value, unlawful.name.lower().replace("_", " "), command)
+            elif overload := self._admission.overload(peer, len(exchanges)):
+                exchange.shed(overload)
+        return exchanges
+
+    # -- signatures ----------------------------------------------------------------------------------------------------
+
+    def verify(self, exchanges: Iterable[Exchange]) -> None:
+        """Refuse every signed message whose signature is not its terminal's over its canonical form in this session."""
+        signed = [exchange for exchange in exchanges if exchange.is_open and exchange.asked.signature]
+        for exchange in signed:
+            message, peer = exchange.asked, exchange.peer
+            implied: dict[int, Value] = {} if message.template == SIGN_IN.id else dict(peer.session.implied)
+            exchange.digest = self._codec.digest(peer.certificate.public_key.za, peer.session.binding, message, implied)
+        verdicts = verify_batch(
+            [(exchange.peer.certificate.public_key, exchange.digest, exchange.asked.signature) for exchange in signed]
+        )
+        for exchange, genuine in zip(signed, verdicts, strict=True):
+            if not genuine:
+                exchange.refuse("63", "signature does not verify")
+
+    # -- admission, duplicates -------------------------------------------------------------------------------------------
+
+    def admit(self, exchanges: Iterable[Exchange]) -> list[Entry]:
+        """End what may not or need not go on; returns everything that must be durable before an answer or a call."""
+        entries: list[Entry] = []
+        for exchange in exchanges:
+            if exchange.is_open:
+                match exchange.asked.template:
+                    case SIGN_IN.id:
+                        self._admit_sign_in(exchange, entries)
+                    case SIGN_OFF.id:
+                        self._admit_sign_off(exchange, entries)
+                    case ECHO.id:
+                        exchange.answer_now({de.RESPONSE_CODE: codes.APPROVED})
+                    case RECEIPT.id:
+                        self._receipt(exchange)
+                    case ERROR.id:
+                        exchange.refuse("40", "never a request")
+                    case _:
+                        self._admit_request(exchange, entries)
+            if exchange.refused_for_the_record:
+                self.refused[exchange.reason] += 1
+                entries.append(self._recorder.refusal(exchange))
+        return entries
+
+    def _admit_request(self, exchange: Exchange, entries: list[Entry]) -> None:
+        if not self._admission.permit(exchange):
+            return
+        found = self._duplicates.look(exchange.key, exchange.content)
+        if found.verdict is Verdict.REPLAY:
+            assert found.outcome is not None
+            exchange.replay(self._recorder.values(found.outcome), found.outcome.number)
+        elif found.verdict is Verdict.IN_PROGRESS:
+            exchange.shed(Verdict.IN_PROGRESS.value)
+        elif found.verdict is Verdict.CONFLICT:
+            exchange.refuse(Verdict.CONFLICT.value, "another content under the same key")
+        else:
+            ended = self._admission.begin(exchange)
+            exchange.intent = self._recorder.intent(exchange)
+            entries.append(exchange.intent)
+            self._duplicates.begin(exchange)
+            if ended is not None:
+                exchange.conclusion = Conclusion(ended.code, ended.values)
+                entries.append(self._recorder.outcome(exchange, gives_back=exchange.charges, tombstone=ended.tombstone))
+
+    def _admit_sign_in(self, exchange: Exchange, entries: list[Entry]) -> None:
+        accepted = self._admission.sign_in(exchange)
+        if accepted is None:
+            return
+        row, batch = accepted
+        entry = self._recorder.session(exchange, row.facts, batch)
+        entries.append(entry)
+        self._sign_ins[exchange] = (row, batch, entry)
+        now = local_time(exchange.received_us)
+        exchange.answer_now(
+            {
+                de.RESPONSE_CODE: codes.APPROVED,
+                de.LOCAL_TIME: now.hour * 10_000 + now.minute * 100 + now.second,
+                de.LOCAL_DATE: now.month * 100 + now.day,
+                de.BATCH: batch,
+            }
+        )
+
+    def _admit_sign_off(self, exchange: Exchange, entries: list[Entry]) -> None:
+        peer = exchange.peer
+        assert peer.row is not None
+        batch = peer.session.implied[de.BATCH]
+        assert isinstance(batch, int)
+        entries.append(self._recorder.session(exchange, peer.row.facts, batch))
+        exchange.answer_now({de.RESPONSE_CODE: codes.APPROVED})
+        peer.session.advance(SessionEvent.SIGN_OFF, {})
+
+    # -- after the disk ----------------------------------------------------------------------------------------------------
+
+    def durable(self, exchanges: Sequence[Exchange]) -> None:
+        """The batch's entries are in the journal: sign-ins take effect, reservations are charges, what ended has ended."""
+        for exchange in exchanges:
+            if exchange.intent is not None:
+                self._counters.release(exchange.charges)
+                exchange.advance(Event.JOURNAL)
+                if exchange.conclusion is not None:
+                    exchange.end(exchange.conclusion)
+                    self._duplicates.finish(exchange)
+            elif exchange in self._sign_ins:
+                self._take_sign_in(exchange)
+
+    def lost(self, exchanges: Sequence[Exchange]) -> None:
+        """The journal could not take the batch: nothing was done, and that is what the terminals hear."""
+        for exchange in exchanges:
+            if exchange.intent is not None:
+                self._counters.release(exchange.charges)
+                self._duplicates.finish(exchange)
+                exchange.shed("96")
+            elif self._sign_ins.pop(exchange, None):
+                exchange.shed("96")
+
+    def _take_sign_in(self, exchange: Exchange) -> None:
+        row, batch, entry = self._sign_ins.pop(exchange)
+        peer, values = exchange.peer, exchange.asked.values
+        if peer.closed:
+            return
+        terminal = row.facts.terminal
+        before = self._signed_in.get(terminal)
+        if before is not None and before is not peer:
+            before.pump.close(before, Closing.SUPERSEDED)  # what a terminal left half-open when it lost its link
+        self._signed_in[terminal] = peer
+        app = row.apps[str(values[de.APP]), str(values[de.APP_VERSION])]
+        peer.row = row
+        peer.permitted = row.services & app.services
+        peer.session_record = entry.record.number
+        peer.allowance = 2.0 * row.rate_per_second
+        peer.session.advance(
+            SessionEvent.SIGN_IN,
+            {
+                de.TERMINAL: row.facts.terminal,
+                de.MERCHANT: row.facts.merchant,
+                de.CURRENCY: de.CURRENCY_CNY,
+                de.BATCH: batch,
+                de.OPERATOR: values[de.OPERATOR],
+            },
+        )
+
+    def forget(self, peer: Peer) -> None:
+        """A connection was closed."""
+        if peer.row is not None and self._signed_in.get(peer.row.facts.terminal) is peer:
+            del self._signed_in[peer.row.facts.terminal]
+
+
+def _sequence_of(untrusted: bytes) -> int:
+    """The sequence of a frame that has no meaning, so that its sender can tell which it was; 0 when unreadable."""
+    value, shift = 0, 0
+    for byte in untrusted[2:11]:
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            return value
+    return 0

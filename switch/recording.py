@@ -1,0 +1,250 @@
+"""From exchanges to journal entries, and back from records to what they recorded.
+
+Values are kept by their privacy class (JR/T 0171-2020): C1 in clear, C2 sealed under the journal's data key, C3 never.
+What stands in the record's own columns is not written again.
+"""
+
+from collections.abc import Callable, Mapping
+
+from fengshou.codecs import sm3
+from fengshou.hsm.custody import JOURNAL_DATA, PSEUDONYM, Custody
+from fengshou.protocol import elements as de
+from fengshou.protocol.elements import Privacy
+from fengshou.protocol.message import Message, Value
+from fengshou.protocol.record import Record, RecordKind
+from fengshou.protocol.service import Iso8583Call, Request, TerminalFacts
+from fengshou.switch.clock import Clock
+from fengshou.switch.exchange import Exchange
+from fengshou.switch.grammar import Catalogue
+from fengshou.switch.journal import Charges, Entry
+
+_COLUMNS = frozenset((de.TERMINAL, de.MERCHANT, de.BATCH, de.STAN))
+_RESPONSE_COLUMNS = frozenset((de.RESPONSE_CODE, de.RRN))
+_REASON_BYTES_MAX = 64
+
+
+class Recorder:
+    """Makes entries and reads records; owns nothing but knowledge of the format."""
+
+    def __init__(self, catalogue: Catalogue, custody: Custody, clock: Clock) -> None:
+        self._catalogue = catalogue
+        self._codec = catalogue.codec
+        self._custody = custody
+        self._clock = clock
+        elements = catalogue.grammar.elements.values()
+        self._sealed = frozenset(element.key for element in elements if element.privacy is Privacy.C2)
+        self._dropped = frozenset(element.key for element in elements if element.privacy is Privacy.C3)
+
+    # -- entries ---------------------------------------------------------------------------------------------------
+
+    def intent(self, exchange: Exchange) -> Entry:
+        """The line that is durable before a back end hears of the request."""
+        request, message = exchange.request, exchange.asked
+        assert request is not None
+        clear, sealed = self._keep(request.values, RecordKind.INTENT, exchange.content, _COLUMNS)
+        record = Record(
+            RecordKind.INTENT,
+            0,
+            request.received_us,
+            request.business_day,
+            request.rrn,
+            message.template,
+            request.terminal.terminal,
+            request.terminal.merchant,
+            request.integer(de.BATCH),
+            request.integer(de.STAN),
+            refers=exchange.peer.session_record,
+            content=exchange.content,
+            evidence=exchange.digest + message.signature,
+            clear=clear,
+            sealed=sealed,
+        )
+        return Entry(record, charges=exchange.charges)
+
+    def outcome(
+        self, exchange: Exchange, *, owes: int = 0, gives_back: Charges = (), tombstone: bytes = b"", event: bytes = b""
+    ) -> Entry:
+        """The line that is durable before the terminal hears of the end. Fills in ``exchange.values``.
+
+        ``owes`` is the intent whose back end is owed a reversal, ``gives_back`` what no longer counts against limits.
+        """
+        intent, conclusion = exchange.intent, exchange.conclusion
+        assert intent is not None
+        assert conclusion is not None
+        was = intent.record
+        exchange.values = {
+            de.RESPONSE_CODE: conclusion.code,
+            de.RRN: was.rrn,
+            de.SETTLEMENT_DATE: was.business_day % 10_000,
+            **conclusion.values,
+        }
+        body = self._codec.encode_body(was.template, True, exchange.values)
+        clear, sealed = self._keep(exchange.values, RecordKind.OUTCOME, was.content, _RESPONSE_COLUMNS)
+        record = Record(
+            RecordKind.OUTCOME,
+            0,
+            self._clock.now_us(),
+            was.business_day,
+            was.rrn,
+            was.template,
+            was.terminal,
+            was.merchant,
+            was.batch,
+            was.stan,
+            refers=was.number,
+            code=conclusion.code,
+            content=was.content,
+            evidence=sm3(body),
+            clear=clear,
+            sealed=sealed,
+        )
+        exchange.outcome = Entry(
+            record,
+            intent=intent,
+            owes=owes,
+            tombstone=tombstone,
+            undoes=exchange.original if exchange.approved and exchange.original_intent else b"",
+            charges=gives_back,
+            event=event,
+        )
+        return exchange.outcome
+
+    def session(self, exchange: Exchange, facts: TerminalFacts, batch: int) -> Entry:
+        """An accepted sign-in or sign-off: who, with which key, on which channel."""
+        peer, message = exchange.peer, exchange.asked
+        values = {
+            **message.values,
+            de.SESSION_BINDING: peer.session.binding,
+            de.SIGNER: peer.certificate.public_key.point,
+        }
+        clear, sealed = self._keep(values, RecordKind.SESSION, exchange.content, _COLUMNS)
+        stan = message.values.get(de.STAN, 0)
+        assert isinstance(stan, int)
+        return Entry(
+            Record(
+                RecordKind.SESSION,
+                0,
+                exchange.received_us,
+                self._clock.business_day(exchange.received_us),
+                0,
+                message.template,
+                facts.terminal,
+                facts.merchant,
+                batch,
+                stan,
+                code="00",
+                content=exchange.content,
+                evidence=exchange.digest + message.signature,
+                clear=clear,
+                sealed=sealed,
+            )
+        )
+
+    def refusal(self, exchange: Exchange) -> Entry:
+        """Why something never became an intent. The frame itself is kept as a digest only."""
+        assert exchange.conclusion is not None
+        row = exchange.peer.row
+        message = exchange.message
+        stan = message.values.get(de.STAN, 0) if message else 0
+        return Entry(
+            Record(
+                RecordKind.REFUSAL,
+                0,
+                exchange.received_us,
+                self._clock.business_day(exchange.received_us),
+                0,
+                message.template if message else 0,
+                exchange.peer.terminal[:8],
+                row.facts.merchant if row else "",
+                _integer(exchange.peer.session.implied.get(de.BATCH, 0)),
+                _integer(stan),
+                code=exchange.conclusion.code,
+                content=sm3(exchange.frame),
+                clear=self._codec.pack({de.TEXT: exchange.reason[:_REASON_BYTES_MAX]}) if exchange.reason else b"",
+            )
+        )
+
+    def follow_up(self, kind: RecordKind, was: Record, code: str) -> Record:
+        """What happened to an intent after its outcome: a reversal was answered, or its own reply came late."""
+        now_us = self._clock.now_us()
+        return Record(
+            kind, 0, now_us, self._clock.business_day(now_us), was.rrn, was.template, was.terminal, was.merchant, was.batch,
+            was.stan, refers=was.number, code=code, content=was.content,
+        )  # fmt: skip
+
+    def _keep(
+        self, values: Mapping[int, Value], kind: RecordKind, content: bytes, columns: frozenset[int]
+    ) -> tuple[bytes, bytes]:
+        skip = columns | self._dropped
+        clear = {key: value for key, value in values.items() if key not in skip and key not in self._sealed}
+        sealed = {key: value for key, value in values.items() if key in self._sealed}
+        return (
+            self._codec.pack(clear),
+            self._custody.seal(JOURNAL_DATA, self._codec.pack(sealed), _context(kind, content)) if sealed else b"",
+        )
+
+    # -- records -----------------------------------------------------------------------------------------------------
+
+    def values(self, record: Record) -> dict[int, Value]:
+        """Everything that was kept of a request or response, C2 opened. Raises SealBroken, UntrustedBytesError."""
+        values = self._codec.unpack(record.clear)
+        if record.sealed:
+            values |= self._codec.unpack(
+                self._custody.open(JOURNAL_DATA, record.sealed, _context(record.kind, record.content))
+            )
+        if record.kind in (RecordKind.INTENT, RecordKind.SESSION):
+            values |= {
+                de.TERMINAL: record.terminal,
+                de.MERCHANT: record.merchant,
+                de.BATCH: record.batch,
+                de.STAN: record.stan,
+            }
+        elif record.kind == RecordKind.OUTCOME:
+            values |= {de.RESPONSE_CODE: record.code, de.RRN: record.rrn}
+        return values
+
+    def request(self, record: Record, facts: TerminalFacts, pseudonym: Callable[[str], str]) -> Request:
+        """The request that an intent recorded, without its C3 values."""
+        return Request(
+            self._catalogue.template(record.template),
+            self.values(record),
+            facts,
+            record.time_us,
+            record.business_day,
+            record.rrn,
+            pseudonym,
+        )
+
+    def call(self, record: Record, facts: TerminalFacts, pseudonym: Callable[[str], str]) -> Iso8583Call | None:
+        """What asked a host to move money, derived again; None when nothing moved, or it undid another."""
+        service = self._catalogue.service(record.template)
+        if service is None or not service.moves_money:
+            return None
+        request = self.request(record, facts, pseudonym)
+        if service.original_key(request) is not None:
+            return None
+        call = service.call(request)
+        return call if isinstance(call, Iso8583Call) else None
+
+    def content(self, message: Message) -> bytes:
+        """SM3 of the template id and the body: the same for the same request under any sequence and session."""
+        body = self._codec.encode_body(message.template, False, message.values)
+        return sm3(bytes((message.template,)) + body)
+
+
+def pseudonyms(custody: Custody) -> Callable[[str], str]:
+    """The stable keyed hash of identifiers: 16 hexadecimal characters of HMAC-SM3."""
+
+    def pseudonym(identifier: str) -> str:
+        return custody.mac(PSEUDONYM, identifier.encode())[:8].hex()
+
+    return pseudonym
+
+
+def _context(kind: int, content: bytes) -> bytes:
+    """What a sealed value is tied to, so that it cannot be moved to another record."""
+    return bytes((kind,)) + content
+
+
+def _integer(value: Value) -> int:
+    return value if isinstance(value, int) else 0

@@ -1,0 +1,30 @@
+"""Retrieval reference numbers (ISO 8583:1987 DE 37): YDDD of the business day and a count of eight digits.
+
+The count goes on from the highest number in the journal, so no number is given twice, whatever happened before.
+"""
+
+from fengshou.switch.clock import Clock, rrn_base
+from fengshou.switch.journal import Journal
+
+_COUNT = 10**8
+
+
+class RrnSource:
+    """Gives numbers. Those of requests that were then not journalled are left out, never given again while it runs."""
+
+    def __init__(self, journal: Journal, clock: Clock) -> None:
+        self._journal = journal
+        self._clock = clock
+        self._business_day = 0
+        self._last = 0
+
+    def next(self, now_us: int) -> tuple[int, int]:
+        """The next RRN and the business day (YYYYMMDD) that it belongs to."""
+        day = self._clock.business_day(now_us)
+        if day != self._business_day:
+            base = rrn_base(day)
+            known = self._journal.last_rrn(base + _COUNT)
+            self._last = max(base, known)
+            self._business_day = day
+        self._last += 1
+        return self._last, day
