@@ -12,7 +12,6 @@ from fengshou.protocol.codes import APPROVED
 from fengshou.protocol.message import Value
 from fengshou.protocol.service import Conclusion, Iso8583Call, Reply, Request, Service
 
-
 CORE_BANKING = "core-banking"
 
 

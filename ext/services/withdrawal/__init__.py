@@ -55,11 +55,8 @@ class Withdrawal(CoreBankingService):
         self._options = options_as(Options, options, self.name)
 
     def counters(self, request: Request) -> tuple[Counter, ...]:
-        return (
-            Counter(
-                "withdrawal", request.string(de.PAN), request.integer(de.AMOUNT), self._options.daily_cap_fen
-            ),
-        )  # fmt: skip
+        cap = self._options.daily_cap_fen
+        return (Counter("withdrawal", request.string(de.PAN), request.integer(de.AMOUNT), cap),)
 
     def call(self, request: Request) -> Iso8583Call:
         return self.financial_request(
