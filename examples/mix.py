@@ -11,10 +11,8 @@ from cast import Account, Cast, Terminal, account_number, card_number
 REGULAR = 300
 _CHIP, _KEYED = 52, 12  # DE 22: chip without PIN, keyed
 
-# Items of the government catalogue: (domain, item), all enquiries that want a subject only.
-_ITEMS = ((1, 1), (2, 101), (4, 301), (7, 601))
-_ITEM_UNKNOWN = (1, 1023)
-_YEAR = 2025
+# Items of the government catalogue: (domain, item), all enquiries about a person that want no period.
+_ITEMS = ((1, 1), (1, 7), (2, 102), (4, 301))
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,14 +170,19 @@ def _reversal_cases(script: Script, point: Terminal, cases: list[Account]) -> No
 
 
 def _enquiry_cases(script: Script, kiosk: Terminal, cases: list[Account]) -> None:
-    domain, item = _ITEMS[0]
     subject = "990211197001010010"
     rows = (
-        ("00", "a year asked about", item, domain, subject, _YEAR),
-        ("40", "an item that no office offers", _ITEM_UNKNOWN[1], _ITEM_UNKNOWN[0], subject, None),
-        ("40", "a domain that does not exist", item, 9, subject, None),
-        ("30", "about nobody", item, domain, "", None),
-        ("30", "a thirteenth month", item, domain, subject, _YEAR * 100 + 13),
+        ("00", "without a period", 1, 1, subject, None),
+        ("00", "a year asked about", 2, 1, subject, 2025),
+        ("00", "a month asked about", 302, 4, subject, 202_512),
+        ("40", "an item that no office offers", 1023, 1, subject, None),
+        ("40", "an item of another domain", 301, 1, subject, None),
+        ("40", "a domain that does not exist", 1, 9, subject, None),
+        ("25", "a person whom no office knows", 1, 1, "990211197013010010", None),
+        ("25", "a year that is still to come", 2, 1, subject, 2099),
+        ("30", "about nobody", 1, 1, "", None),
+        ("30", "an item that wants a period, without one", 2, 1, subject, None),
+        ("30", "a thirteenth month", 2, 1, subject, 202_513),
     )
     for expect, why, number, domain_number, about, period in rows:
         optional = {} if period is None else {"period": period}

@@ -1,8 +1,8 @@
 """Reversal: a terminal takes back a transaction of its own, named by the batch and STAN of the original.
 
 The switch finds the original among the terminal's own, so nobody can reverse another's. What is found is judged by the
-ladder ``MATCHING``: 12 nothing that can be undone, 25 already reversed or of another business day, 01 declined, 64
-another amount, 09 still in flight (ask again). An original that never came is answered 00, so that the terminal stops,
+ladder ``MATCHING``: 09 still in flight (ask again), 12 nothing that can be undone, 25 already reversed or of another
+business day, 01 declined, 64 another amount. An original that never came is answered 00, so that the terminal stops,
 and leaves a tombstone: should it come late, it is refused. Where the switch already owes the host a reversal, 00 says
 that it will deliver it.
 """
@@ -54,6 +54,8 @@ def _original(request: Request) -> Original:
 
 
 MATCHING = (
+    # First, because nothing else is certain of a transaction in flight.
+    Rung("the original has an outcome", IN_PROGRESS, lambda request: _original(request).fate is not Fate.OPEN),
     Rung("the original moved money", "12", lambda request: _original(request).call is not None),
     Rung("the original is not reversed", "25", lambda request: _original(request).fate is not Fate.REVERSED),
     Rung(
@@ -67,7 +69,6 @@ MATCHING = (
         "64",
         lambda request: _original(request).values.get(de.AMOUNT) == request.integer(de.AMOUNT),
     ),
-    Rung("the original has an outcome", IN_PROGRESS, lambda request: _original(request).fate is not Fate.OPEN),
 )
 
 

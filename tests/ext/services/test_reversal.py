@@ -40,7 +40,8 @@ MATCHING = (
     ({"call": None, "fate": Fate.REVERSED},             "12",  "nothing to undo comes first"),
     ({"fate": Fate.REVERSED, "values": {}},             "25",  "reversed comes before the amount"),
     ({"fate": Fate.DECLINED, "business_day": TODAY - 1}, "25", "another day comes before declined"),
-    ({"fate": Fate.OPEN, "values": {de.AMOUNT: 1}},     "64",  "a wrong amount need not wait"),
+    ({"fate": Fate.OPEN, "call": None},                 "09",  "in flight comes before everything"),
+    ({"fate": Fate.OPEN, "values": {de.AMOUNT: 1}},     "09",  "in flight comes before everything"),
     ({"fate": Fate.UNKNOWN, "values": {de.AMOUNT: 1}},  "64",  "a wrong amount is never right"),
 )
 # fmt: on
