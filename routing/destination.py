@@ -16,11 +16,12 @@ from fengshou.protocol.service import Iso8583Call, JsonCall, Reply
 class Failure(Enum):
     """Why there is no reply; the value is the response code.
 
-    The difference between the first two and UNKNOWN is the difference between nothing to undo and a reversal.
+    The difference between UNKNOWN and the others is the difference between a reversal and nothing to undo.
     """
 
     UNAVAILABLE = "91"  # never left this machine: no link is up
-    BUSY = "96"  # never left this machine: as many calls as allowed are in flight
+    BUSY = "96"  # never left this machine: as many calls as allowed are in flight, or it was not sent in time
+    UNSENDABLE = "30"  # never left this machine: the back end's format cannot carry a value of it
     UNKNOWN = "98"  # may have arrived: the deadline passed or the link broke after sending
 
 

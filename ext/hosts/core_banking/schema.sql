@@ -1,0 +1,49 @@
+-- The ledger of the embedded core-banking host. Amounts are fen.
+
+CREATE TABLE IF NOT EXISTS accounts (
+    number      TEXT PRIMARY KEY,      -- account number or card number
+    name        TEXT NOT NULL,
+    kind        TEXT NOT NULL,
+    status      TEXT NOT NULL CHECK (status IN ('open', 'restricted', 'closed')),
+    balance_fen INTEGER NOT NULL       -- the sum of the account's legs
+) STRICT, WITHOUT ROWID;
+
+-- Every financial request and every reversal that was decided, with the answer that its repeats get.
+CREATE TABLE IF NOT EXISTS transactions (
+    id                INTEGER PRIMARY KEY,
+    acquirer          INTEGER NOT NULL,
+    terminal          TEXT NOT NULL,
+    rrn               TEXT NOT NULL,
+    stan              TEXT NOT NULL,
+    class             TEXT NOT NULL CHECK (class IN ('2', '4')),  -- second digit of the MTI: financial, reversal
+    transmission_time TEXT NOT NULL,   -- DE 7
+    processing_code   TEXT NOT NULL,
+    amount_fen        INTEGER NOT NULL,
+    fingerprint       BLOB NOT NULL,   -- of what was asked, to tell a repeat from another request under the same key
+    code              TEXT NOT NULL,   -- DE 39 of the answer
+    settlement_date   TEXT NOT NULL,   -- DE 15 of the answer
+    state             TEXT NOT NULL CHECK (state IN ('declined', 'posted', 'reversed', 'reversal')),
+    UNIQUE (acquirer, terminal, rrn, class, stan)
+) STRICT;
+
+-- How a reversal finds its original: by DE 41 and DE 90.
+CREATE INDEX IF NOT EXISTS transactions_by_original_data
+    ON transactions (terminal, stan, transmission_time, acquirer) WHERE class = '2';
+
+-- Double entry: the legs of each posting sum to zero. Positive is credit, what the bank owes the account's holder.
+CREATE TABLE IF NOT EXISTS legs (
+    posting INTEGER NOT NULL,  -- transactions.id; 0 for opening balances
+    account TEXT NOT NULL REFERENCES accounts,
+    fen     INTEGER NOT NULL
+) STRICT;
+
+CREATE INDEX IF NOT EXISTS legs_by_posting ON legs (posting);
+
+-- Originals that were reversed before they came. Should one still come, it is refused.
+CREATE TABLE IF NOT EXISTS tombstones (
+    acquirer          INTEGER NOT NULL,
+    terminal          TEXT NOT NULL,
+    stan              TEXT NOT NULL,
+    transmission_time TEXT NOT NULL,
+    PRIMARY KEY (acquirer, terminal, stan, transmission_time)
+) STRICT, WITHOUT ROWID;

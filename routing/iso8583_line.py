@@ -1,0 +1,160 @@
+"""One connection to an ISO 8583 host: sign-on, batches out and in, echo when nothing is heard, sign-off.
+
+Three Trio tasks: one sends whatever has gathered, one receives, one signs on and then keeps watch. What goes wrong in
+any of them ends the line; who opened it decides what becomes of its calls.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+import trio
+
+from fengshou.protocol.backend import Fields
+from fengshou.protocol.codes import APPROVED
+from fengshou.protocol.errors import UntrustedBytesError
+from fengshou.protocol.iso8583 import ECHO, MTI, SIGN_OFF, SIGN_ON, Codec, transmission_time
+from fengshou.routing.connect import LINK_ERRORS
+from fengshou.routing.iso8583_matching import Flight
+from fengshou.routing.iso8583_wire import READ_BYTES, drain, is_network, is_request, network_answer
+
+# How long an orderly end may take; a host that does not read is left without a word.
+SIGN_OFF_TIMEOUT_S = 1.0
+
+
+class SignOnRefused(ConnectionError):
+    """The host answered the sign-on with a code other than 00."""
+
+
+@dataclass(frozen=True, slots=True)
+class LineSettings:
+    echo_idle_s: float = 30.0  # an echo is sent when nothing was heard for so long
+    network_timeout_s: float = 10.0  # for the host's answer to sign-on or echo
+
+
+class Line:
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        codec: Codec,
+        settings: LineSettings,
+        now_us: Callable[[], int],
+        receive: Callable[[Sequence[Fields]], None],
+    ) -> None:
+        """``receive`` gets the messages of one read that are not network management. ``now_us`` is a wall clock."""
+        self.up = False
+        self.load = 0  # calls in flight; kept by who hands them over
+        self.sent = 0
+        self.fault: Exception | None = None
+        self._stream = stream
+        self._codec = codec
+        self._settings = settings
+        self._now_us = now_us
+        self._receive_messages = receive
+        self._control: list[bytes] = []
+        self._flights: list[Flight] = []
+        self._work = trio.Event()
+        self._mid_send = False
+        self._heard_at = trio.current_time()
+        self._stan = 0
+        self._network_answer = trio.Event()
+        self._network_code: str | bytes | None = None
+
+    def put(self, flight: Flight) -> None:
+        """Send a call with whatever else is ready. Never waits; the destination bounds what gathers."""
+        self._flights.append(flight)
+        self.load += 1
+        self._work.set()
+
+    async def run(self) -> None:
+        """Carry calls until the line breaks, and then say why in ``fault``; or until cancelled, and then sign off."""
+        try:
+            async with trio.open_nursery() as nursery:
+                for task in (self._receive, self._send, self._watch):
+                    nursery.start_soon(self._until_broken, task, nursery.cancel_scope)
+        finally:
+            signed_on, self.up = self.up, False
+            with trio.move_on_after(SIGN_OFF_TIMEOUT_S, shield=True):
+                if signed_on and self.fault is None and not self._mid_send:
+                    await self._sign_off()
+                await self._stream.aclose()
+
+    async def _until_broken(self, task: Callable[[], Awaitable[None]], scope: trio.CancelScope) -> None:
+        try:
+            await task()
+        except (*LINK_ERRORS, UntrustedBytesError) as fault:
+            self.fault = self.fault or fault
+            scope.cancel()
+
+    async def _send(self) -> None:
+        while True:
+            if not self._control and not self._flights:
+                self._work = trio.Event()
+                await self._work.wait()
+            frames, self._control = self._control, []
+            flights, self._flights = self._flights, []
+            for flight in flights:
+                if flight.open:
+                    flight.sent = True
+                    frames.append(flight.frame)
+                    self.sent += 1
+            self._mid_send = True
+            await self._stream.send_all(b"".join(frames))
+            self._mid_send = False
+
+    async def _receive(self) -> None:
+        buffer = bytearray()
+        while True:
+            data = await self._stream.receive_some(READ_BYTES)
+            if not data:
+                raise trio.BrokenResourceError("the host closed the connection")
+            self._heard_at = trio.current_time()
+            buffer += data
+            messages: list[Fields] = []
+            try:
+                for fields in drain(self._codec, buffer):
+                    if is_network(fields):
+                        self._hear_network(fields)
+                    else:
+                        messages.append(fields)
+            finally:
+                if messages:
+                    self._receive_messages(messages)
+
+    async def _watch(self) -> None:
+        code = await self._ask(SIGN_ON)
+        if code != APPROVED:
+            raise SignOnRefused(f"the host answered the sign-on with {code!r}")
+        self.up = True
+        while True:
+            await trio.sleep_until(self._heard_at + self._settings.echo_idle_s)
+            if trio.current_time() >= self._heard_at + self._settings.echo_idle_s:
+                await self._ask(ECHO)
+
+    async def _ask(self, network_code: str) -> str | bytes | None:
+        """Send a 0800 and give DE 39 of its answer. Raises trio.TooSlowError."""
+        self._control.append(self._network_request(network_code))
+        self._network_answer = trio.Event()
+        self._work.set()
+        with trio.fail_after(self._settings.network_timeout_s):
+            await self._network_answer.wait()
+        return self._network_code
+
+    def _network_request(self, network_code: str) -> bytes:
+        self._stan = self._stan % 999_999 + 1
+        return self._codec.frame(
+            {MTI: "0800", 7: transmission_time(self._now_us()), 11: f"{self._stan:06d}", 70: network_code}
+        )
+
+    def _hear_network(self, fields: Fields) -> None:
+        if is_request(fields):  # hosts send echoes of their own
+            self._control.append(self._codec.frame(network_answer(fields)))
+            self._work.set()
+        elif fields.get(11) == f"{self._stan:06d}":
+            self._network_code = fields.get(39)
+            self._network_answer.set()
+
+    async def _sign_off(self) -> None:
+        try:
+            await self._stream.send_all(self._network_request(SIGN_OFF))
+        except LINK_ERRORS as fault:
+            self.fault = fault

@@ -1,0 +1,160 @@
+"""Which answer belongs to which call, and which calls are overdue. No clock and no I/O: times are passed in.
+
+A call is known by the fields that its answer repeats and by the first three digits of the answer's MTI, so that a
+request and its repeat (0200, 0201) have one key. A call that was given up as UNKNOWN is remembered for a while: its
+answer, should it come, is a late one.
+"""
+
+import heapq
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from fengshou.protocol.backend import Fields
+from fengshou.protocol.iso8583 import MTI, answer_mti, host_stan, institution, transmission_time
+from fengshou.protocol.service import Iso8583Call
+from fengshou.routing.destination import Outbound, Trace
+from fengshou.routing.iso8583_wire import mti_of
+
+Key = tuple[str | bytes | None, ...]
+
+NEVER = float("inf")
+
+
+def request_fields(call: Iso8583Call, trace: Trace) -> dict[int, str | bytes]:
+    """The message of a call: what the trace says of it, under what the call itself says.
+
+    A repeat has the last digit of its MTI set (0200 becomes 0201); all else is the same, so the host knows it again.
+    """
+    sent_at = transmission_time(trace.received_us)
+    repeat = trace.repeat and call.mti % 2 == 0
+    return {
+        MTI: f"{call.mti + repeat:04d}",
+        7: sent_at,
+        11: host_stan(trace.rrn),
+        12: sent_at[4:],
+        13: sent_at[:4],
+        32: institution(trace.acquirer),
+        37: f"{trace.rrn:012d}",
+        41: trace.terminal,
+        42: trace.merchant,
+        49: f"{trace.currency:03d}",
+        **call.fields,
+    }
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """A call on its way. ``line`` is whatever carries it; ``sent``: some of the frame may have left this machine."""
+
+    outbound: Outbound
+    key: Key
+    frame: bytes
+    line: object
+    serial: int
+    sent: bool = False
+    open: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """When a call is overdue. It holds no call, so that an answered one is freed at once."""
+
+    deadline: float
+    serial: int
+    key: Key
+
+    def __lt__(self, other: "Due") -> bool:
+        return self.deadline < other.deadline
+
+
+class InFlight:
+    """The open calls of a destination.
+
+    Deadlines come nearly in order. One that is not before the last goes to the end of a queue, at a cost that does not
+    depend on how many wait; only the others go to a heap. What belongs to answered calls is dropped at the front.
+    """
+
+    def __init__(self, match_fields: tuple[int, ...], late_max: int) -> None:
+        """``late_max`` bounds the memory of calls that were given up; the oldest is forgotten first."""
+        self._match_fields = match_fields
+        self._late_max = late_max
+        self._open: dict[Key, Flight] = {}
+        self._late: OrderedDict[Key, Outbound] = OrderedDict()
+        self._serial = 0
+        self._queue: deque[Due] = deque()
+        self._heap: list[Due] = []
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def key_of_answer(self, answer: Fields) -> Key:
+        return (mti_of(answer)[:3], *map(answer.get, self._match_fields))
+
+    def key_of_request(self, request: Fields) -> Key:
+        return (answer_mti(mti_of(request))[:3], *map(request.get, self._match_fields))
+
+    def add(self, request: Fields, frame: bytes, outbound: Outbound, line: object) -> Flight | None:
+        """Take a call; None when one with the same key is open, because their answers could not be told apart."""
+        key = self.key_of_request(request)
+        if key in self._open:
+            return None
+        self._late.pop(key, None)  # an answer belongs to the newest attempt
+        self._serial += 1
+        flight = self._open[key] = Flight(outbound, key, frame, line, self._serial)
+        due = Due(outbound.deadline, self._serial, key)
+        if not self._queue or due.deadline >= self._queue[-1].deadline:
+            self._queue.append(due)
+        else:
+            heapq.heappush(self._heap, due)
+        return flight
+
+    def take(self, answer: Fields) -> Flight | Outbound | None:
+        """Close and return the call that an answer belongs to; its Outbound alone when the answer is a late one."""
+        key = self.key_of_answer(answer)
+        flight = self._open.get(key)
+        if flight is None:
+            return self._late.pop(key, None)
+        self._close(flight)
+        return flight
+
+    def next_due(self) -> float:
+        """The earliest deadline of an open call; ``NEVER`` when there is none."""
+        return min(self._front_of_queue(), self._front_of_heap())
+
+    def expire(self, now: float) -> Iterator[Flight]:
+        """Close the calls whose deadline is not after ``now``, each as it is given."""
+        while self.next_due() <= now:
+            due = self._queue[0] if self._front_of_queue() <= self._front_of_heap() else self._heap[0]
+            yield self._give_up(self._open[due.key])
+
+    def lose(self, line: object) -> Iterator[Flight]:
+        """Close the calls that ``line`` carried. Costs a walk over all open calls; links are not lost often."""
+        for flight in [flight for flight in self._open.values() if flight.line is line]:
+            yield self._give_up(flight)
+
+    def _give_up(self, flight: Flight) -> Flight:
+        self._close(flight)
+        if flight.sent:
+            self._late[flight.key] = flight.outbound
+            if len(self._late) > self._late_max:
+                self._late.popitem(last=False)
+        return flight
+
+    def _close(self, flight: Flight) -> None:
+        del self._open[flight.key]
+        flight.open = False
+
+    def _is_open(self, due: Due) -> bool:
+        flight = self._open.get(due.key)
+        return flight is not None and flight.serial == due.serial
+
+    def _front_of_queue(self) -> float:
+        while self._queue and not self._is_open(self._queue[0]):
+            self._queue.popleft()
+        return self._queue[0].deadline if self._queue else NEVER
+
+    def _front_of_heap(self) -> float:
+        while self._heap and not self._is_open(self._heap[0]):
+            heapq.heappop(self._heap)
+        return self._heap[0].deadline if self._heap else NEVER

@@ -1,0 +1,46 @@
+"""What both ends of an ISO 8583 link share: messages off a stream, and network management (08xx)."""
+
+from collections.abc import Iterator
+
+from fengshou.protocol.backend import Fields
+from fengshou.protocol.codes import APPROVED
+from fengshou.protocol.iso8583 import MTI, Codec, answer_mti
+
+# One read. A batch of 200 requests of 12 fields fits it.
+READ_BYTES = 64 * 1024
+
+
+def mti_of(fields: Fields) -> str:
+    mti = fields[MTI]
+    assert isinstance(mti, str), "the codec gives digits"
+    return mti
+
+
+def is_network(fields: Fields) -> bool:
+    """Sign-on, sign-off, echo and their answers."""
+    return mti_of(fields)[1] == "8"
+
+
+def is_request(fields: Fields) -> bool:
+    """The function digit of requests and advices is even, that of their answers odd."""
+    return mti_of(fields)[2] in "02468"
+
+
+def network_answer(request: Fields) -> dict[int, str | bytes]:
+    """The 0810 to a 0800: its own fields, approved."""
+    kept = {number: request[number] for number in (7, 11, 32, 33, 70) if number in request}
+    return {MTI: answer_mti(mti_of(request)), **kept, 39: APPROVED}
+
+
+def drain(codec: Codec, buffer: bytearray) -> Iterator[dict[int, str | bytes]]:
+    """The whole messages in ``buffer``, decoded, while their bytes leave it.
+
+    Raises UntrustedBytesError after giving every message before the fault; the stream has no more meaning then.
+    """
+    while True:
+        messages, used = codec.split(buffer)
+        if used == 0:
+            return
+        del buffer[:used]
+        for message in messages:
+            yield codec.decode(message)
