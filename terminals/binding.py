@@ -1,15 +1,16 @@
 """What a terminal is bound to, and the ladder that holds a sign-in against it.
 
-Regulation binds the serial number of a terminal to acquirer, merchant, unified social credit code and settlement account
-(PBOC Yin Fa [2021] 259); this network binds its certificate and its application too. A sign-in states all of them, and
-the first that differs from the registry refuses it.
+Regulation binds the serial number of a terminal to acquirer, merchant, unified social credit code and settlement
+account (PBOC Yin Fa [2021] 259); this network binds its certificate and its application too. A sign-in states all of
+them, and the first that differs from the registry refuses it.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
+from fengshou.hsm.x509 import Certificate
 from fengshou.protocol import elements as de
 from fengshou.protocol.message import Value
 from fengshou.protocol.service import TerminalFacts
@@ -58,18 +59,6 @@ class TerminalRow:
     certificate: str  # the certificate's serial number, hexadecimal
 
 
-class PeerCertificate(Protocol):
-    """What the ladder reads of the certificate that the channel has verified; ``hsm.channel`` supplies it."""
-
-    @property
-    def common_name(self) -> str: ...
-
-    @property
-    def fingerprint(self) -> bytes:
-        """SM3 of the DER, 32 bytes."""
-        ...
-
-
 class Refusal(NamedTuple):
     code: str
     reason: str  # in words, for the operator; names no value
@@ -80,7 +69,7 @@ class _Claim:
     """A sign-in beside the row that it names."""
 
     row: TerminalRow
-    peer: PeerCertificate
+    peer: Certificate
     values: Mapping[int, Value]
 
     @property
@@ -112,7 +101,7 @@ LADDER: tuple[BindingRung, ...] = (
     BindingRung("status", "58", "the terminal is blocked or retired", lambda it: it.row.status is Status.ACTIVE),
     BindingRung(
         "certificate name", "63", "the certificate names another terminal",
-        lambda it: it.peer.common_name == it.row.facts.terminal,
+        lambda it: it.peer.subject.common_name == it.row.facts.terminal,
     ),
     BindingRung(
         "certificate", "63", "the certificate is not the one that was enrolled",
@@ -146,10 +135,10 @@ LADDER: tuple[BindingRung, ...] = (
 )  # fmt: skip
 
 
-def binding_refusal(row: TerminalRow | None, peer: PeerCertificate, values: Mapping[int, Value]) -> Refusal | None:
-    """Why a sign-in with ``values`` over a channel with ``peer`` is refused; None when every element agrees.
+def binding_refusal(row: TerminalRow | None, peer: Certificate, values: Mapping[int, Value]) -> Refusal | None:
+    """Why a sign-in with ``values`` over the channel of ``peer`` is refused; None when every element agrees.
 
-    ``row`` is the registry's row of the terminal that the sign-in names. Whether its batch fits is the journal's to say.
+    ``row`` is the registry's row of the terminal that the sign-in names. Whether its batch fits, the journal knows.
     """
     if row is None:
         return UNKNOWN_TERMINAL

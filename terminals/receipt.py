@@ -1,8 +1,8 @@
 """Receipts: how a terminal, or an auditor years later, proves that the switch accepted a request and how it ended.
 
-A receipt is the journal's outcome record, its place in a commit and the commits up to one that the switch has signed; see
-``protocol.record``. It proves by itself that the record stands in the signed journal, and with what the terminal sent and
-received that the record is about that exchange.
+A receipt is the journal's outcome record, its place in a commit and the commits up to one that the switch has signed;
+see ``protocol.record``. It proves by itself that the record stands in the signed journal, and with what the terminal
+sent and received that the record is about that exchange.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """The registry of terminals, sites and applications: one SQLite file, written by operators, read by every worker.
 
-Writers are separate processes (``fengshou terminal …``) and take turns by SQLite's own lock. A running switch never asks
-the file on its hot path: it holds a ``Snapshot`` and takes a new one when ``changed`` says so.
+Writers are separate processes (``fengshou terminal …``) and take turns by SQLite's own lock. A running switch never
+asks the file on its hot path: it holds a ``Snapshot`` and takes a new one when ``changed`` says so.
 """
 
 import sqlite3
@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from fengshou.codecs import PublicKey
 from fengshou.hsm.custody import JOURNAL_DATA, Custody
-from fengshou.hsm.manifest import Manifest, verify_manifest
+from fengshou.hsm.manifest import Manifest
 from fengshou.protocol import elements as de
 from fengshou.protocol.errors import UntrustedBytesError
 from fengshou.protocol.grammar import element_grammar
@@ -41,7 +41,8 @@ CREATE TABLE IF NOT EXISTS apps (
     version TEXT NOT NULL,
     digest BLOB NOT NULL CHECK (length(digest) = 32),
     services TEXT NOT NULL,
-    manifest BLOB NOT NULL,
+    body BLOB NOT NULL,
+    signature BLOB NOT NULL,
     status TEXT NOT NULL CHECK (status IN ('active', 'blocked', 'retired')),
     PRIMARY KEY (app, version)
 ) STRICT;
@@ -175,33 +176,43 @@ class Registry:
 
     # Writing
 
-    def add_site(self, site: Site) -> None:
-        """Add or correct a site."""
-        if site.kind not in ("branch", "point"):
-            raise RegistryError(f"site {site.site}: kind is branch or point, not {site.kind!r}")
+    def add_sites(self, sites: Iterable[Site]) -> int:
+        """Add or correct sites, all of them or none; returns how many."""
+        count = 0
         with self._transaction():
-            self._connection.execute(
-                "INSERT INTO sites VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE "
-                "SET name = excluded.name, kind = excluded.kind, town = excluded.town",
-                (site.site, site.name, site.kind, site.town),
-            )
+            for site in sites:
+                if site.kind not in ("branch", "point"):
+                    raise RegistryError(f"site {site.site}: kind is branch or point, not {site.kind!r}")
+                self._connection.execute(
+                    "INSERT INTO sites VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE "
+                    "SET name = excluded.name, kind = excluded.kind, town = excluded.town",
+                    (site.site, site.name, site.kind, site.town),
+                )
+                count += 1
+        return count
 
-    def add_app(self, signed_manifest: bytes, publisher: PublicKey) -> AppRow:
-        """Add a version of an application. Raises ManifestError when its signature does not hold, RegistryError when
-        the version was added before with another manifest."""
-        manifest: Manifest = verify_manifest(signed_manifest, publisher)
-        row = AppRow(manifest.app, manifest.version, manifest.digest, frozenset(manifest.services), Status.ACTIVE)
+    def add_app(self, manifest: Manifest, publisher: PublicKey) -> AppRow:
+        """Add a version of an application.
+
+        Raises ManifestError when its signature does not hold, RegistryError when the version is there with another one.
+        """
+        manifest.verify(publisher)
+        body = manifest.body
+        row = AppRow(body.app, body.version, manifest.digest, frozenset(body.services), Status.ACTIVE)
         with self._transaction():
             found = self._connection.execute(
                 "SELECT digest FROM apps WHERE app = ? AND version = ?", (row.app, row.version)
             ).fetchone()
             if found is None:
                 self._connection.execute(
-                    "INSERT INTO apps VALUES (?, ?, ?, ?, ?, ?)",
-                    (row.app, row.version, row.digest, _list(row.services), signed_manifest, row.status.value),
-                )
+                    "INSERT INTO apps VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        row.app, row.version, row.digest, _list(row.services), manifest.canonical, manifest.signature,
+                        row.status.value,
+                    ),
+                )  # fmt: skip
             elif found[0] != row.digest:
-                raise RegistryError(f"app {row.app} {row.version} is there with another manifest; give it a new version")
+                raise RegistryError(f"app {row.app} {row.version} has another manifest already; give it a new version")
         return row
 
     def add_terminals(self, terminals: Iterable[NewTerminal]) -> int:

@@ -1,0 +1,420 @@
+"""The client: what a program on a terminal uses to trade.
+
+Theory of operation. A request gets its key (batch and STAN) before it is sent and keeps it for ever; whatever happens
+to the connection, the same key with the same body may be sent again, because the switch answers a repeat with the
+stored answer and does nothing twice. ``send`` and ``retry`` are the steps; ``trade`` is the policy over them, which
+ends with an answer or says that the outcome is not known here. The connection and the sign-in are made when they are
+first needed, and again when the switch asks for it or the connection is lost.
+"""
+
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import trio
+from OpenSSL import SSL
+
+from fengshou.codecs import MessageCodec
+from fengshou.hsm.channel import TlsStream
+from fengshou.hsm.x509 import Signer
+from fengshou.protocol import elements as de
+from fengshou.protocol.codes import APPROVED, action_of, text_of
+from fengshou.protocol.message import COMMAND_SIGN_IN, Flag, Message, Value
+from fengshou.protocol.templates import ECHO, RECEIPT, SIGN_IN, SIGN_OFF, Grammar, Template
+from fengshou.terminals.identity import BATCH_MAX, BATCH_UNKNOWN, Clock, Counters, Identity, china_now, local_values
+from fengshou.terminals.link import Link, LinkLost, Pending
+from fengshou.terminals.receipt import Exchange, Receipt, ReceiptInvalid
+
+_BATCH_DIFFERS = "77"
+# The switch did nothing and wants a new sign-in first.
+_SIGN_IN_FIRST = ("22", _BATCH_DIFFERS)
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a terminal waits, in seconds.
+
+    The answer must come later than the switch's own deadline for back ends, or every slow answer would be sent twice.
+    """
+
+    connect_s: float = 10.0
+    answer_s: float = 30.0
+    receipt_s: float = 10.0
+    trade_s: float = 90.0
+    first_delay_s: float = 0.2
+    longest_delay_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request under its key. The same object sent again is the same transaction."""
+
+    template: Template
+    values: Mapping[int, Value]
+    batch: int
+
+    @property
+    def stan(self) -> int:
+        """0 for a template that has none."""
+        value = self.values.get(de.STAN, 0)
+        assert isinstance(value, int)
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What the switch answered. ``receipt`` is there when one was asked for and came in time."""
+
+    request: Request
+    values: Mapping[int, Value]
+    command: int  # see ``protocol.message.COMMANDS``
+    body: bytes
+    receipt: Receipt | None = None
+
+    @property
+    def code(self) -> str:
+        value = self.values[de.RESPONSE_CODE]
+        assert isinstance(value, str)
+        return value
+
+    @property
+    def approved(self) -> bool:
+        return self.code == APPROVED
+
+    @property
+    def action(self) -> str:
+        """The action class A to E, see ``protocol.codes``."""
+        return action_of(self.code)
+
+    @property
+    def rrn(self) -> int | None:
+        value = self.values.get(de.RRN)
+        assert value is None or isinstance(value, int)
+        return value
+
+    def text(self, language: str = "en") -> str:
+        """What to show a person, ``en`` or ``zh``."""
+        return text_of(self.code, language)
+
+
+class TerminalError(Exception):
+    """Base of what the client raises."""
+
+
+class Unreachable(TerminalError):
+    """No connection to the switch; nothing was sent."""
+
+
+class SignInRefused(TerminalError):
+    """The switch refused the sign-in; ``response`` says why."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__(f"{response.code}: {response.values.get(de.TEXT) or response.text()}")
+        self.response = response
+
+
+class Unanswered(TerminalError):
+    """``request`` was or may have been sent and no answer came: give it to ``retry``."""
+
+    def __init__(self, request: Request, reason: str) -> None:
+        super().__init__(reason)
+        self.request = request
+
+
+class BatchClosed(TerminalError):
+    """``request`` was made in a batch that is not the session's any more, and so cannot be sent."""
+
+    def __init__(self, request: Request) -> None:
+        super().__init__(f"batch {request.batch} is closed")
+        self.request = request
+
+
+class OutcomeUnknown(TerminalError):
+    """``request`` may have been done or not. Ask for its receipt later, or have it reversed."""
+
+    def __init__(self, request: Request) -> None:
+        super().__init__(f"no answer to batch {request.batch} STAN {request.stan}")
+        self.request = request
+
+
+class TerminalClient:
+    """A terminal that is on. Made by ``connect``; any number of tasks may trade at once."""
+
+    def __init__(
+        self,
+        dial: Callable[[], Awaitable[TlsStream]],
+        nursery: trio.Nursery,
+        identity: Identity,
+        signer: Signer,
+        counters: Counters,
+        grammar: Grammar,
+        patience: Patience,
+        clock: Clock,
+    ) -> None:
+        self.identity = identity
+        self.grammar = grammar
+        self._dial = dial
+        self._nursery = nursery
+        self._signer = signer
+        self._counters = counters
+        self._patience = patience
+        self._clock = clock
+        self._codec = MessageCodec(grammar)
+        self._by_name = {template.name: template for template in grammar.templates.values()}
+        self._signed = {template.id: template.signed for template in grammar.templates.values()}
+        self._link: Link | None = None
+        self._must_sign_in = False
+        # Held from numbering a request until its last byte is out, and through a sign-in: what is signed depends on it.
+        self._turn = trio.Lock()
+
+    # The steps
+
+    async def sign_in(self) -> Response:
+        """Connect if there is no connection, and sign in. Raises Unreachable, SignInRefused, Unanswered."""
+        async with self._turn:
+            return await self._sign_in(await self._linked())
+
+    async def sign_off(self) -> None:
+        """End the session in good order, if there is one. Raises Unanswered."""
+        if self._link is not None and not self._link.lost and self._link.session.implied:
+            await self.send(SIGN_OFF.name, {})
+            self._must_sign_in = True
+
+    async def send(self, template: str, values: Mapping[int, Value], *, receipt: bool = False) -> Response:
+        """Send a new request of the named template and wait for its answer.
+
+        STAN, local time and date are filled in. Raises Unreachable, SignInRefused (nothing was sent), Unanswered, and
+        UntrustedBytesError when a value is outside the grammar.
+        """
+        try:
+            return await self._exchange(self.request(template, values), receipt=receipt, repeat=False)
+        except BatchClosed:  # the sign-in that came first opened another batch; nothing was sent yet
+            return await self._exchange(self.request(template, values), receipt=receipt, repeat=False)
+
+    async def retry(self, request: Request, *, receipt: bool = False) -> Response:
+        """Send the same key with the same body again, under a new sequence number and signature.
+
+        Raises as ``send`` does, and BatchClosed.
+        """
+        return await self._exchange(request, receipt=receipt, repeat=True)
+
+    async def receipt(self, batch: int, stan: int) -> Receipt:
+        """The receipt of an earlier transaction of this terminal; verify it with ``verify_receipt``.
+
+        Raises as ``send`` does, and ReceiptInvalid when the switch has none (yet).
+        """
+        response = await self.send(RECEIPT.name, {de.ORIGINAL_BATCH: batch, de.ORIGINAL_STAN: stan})
+        if not response.approved:
+            raise ReceiptInvalid(f"{response.code}: {response.text()}")
+        return Receipt.from_values(response.values)
+
+    async def echo(self) -> Response:
+        """Ask whether the switch is there (network management 301)."""
+        return await self.send(ECHO.name, {de.NETWORK_CODE: 301})
+
+    # The policy
+
+    async def trade(self, template: str, values: Mapping[int, Value], *, receipt: bool = False) -> Response:
+        """Send a request and see it through lost connections, restarts of the switch and its wish for patience.
+
+        The answer may be any code of class A, C, D or E. Raises Unreachable or SignInRefused when it is certain that
+        nothing was done, OutcomeUnknown when it is not. Cancelling it leaves the outcome unknown.
+        """
+        request = self.request(template, values)
+        doubtful = False  # an attempt went out and its fate is not known
+        why: TerminalError = Unreachable("no connection in time")
+        delay_s = self._patience.first_delay_s
+        last_attempt = trio.current_time() + self._patience.trade_s
+        while trio.current_time() <= last_attempt:
+            try:
+                response = await self._exchange(request, receipt=receipt, repeat=doubtful)
+            except Unanswered as error:
+                doubtful = True
+                self._drop(str(error))
+            except BatchClosed:
+                if doubtful:
+                    break
+                request = self.request(template, values)
+                continue
+            except Unreachable as error:
+                why = error
+            except SignInRefused as error:
+                why = error
+                if error.response.action == "D":  # an operator must act: waiting does not help
+                    break
+            else:
+                if response.code in _SIGN_IN_FIRST:
+                    self._must_sign_in = True
+                elif response.action == "B":
+                    doubtful = True
+                else:
+                    return response
+            # Half of the delay is drawn, so that terminals which lost the switch together do not come back together.
+            await trio.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311
+            delay_s = min(2 * delay_s, self._patience.longest_delay_s)
+        if doubtful:
+            raise OutcomeUnknown(request)
+        raise why
+
+    def request(self, template: str, values: Mapping[int, Value]) -> Request:
+        """A request under a new key, not yet sent. Raises KeyError for an unknown template."""
+        found = self._by_name[template]
+        keys = {field.key: field.required for field in found.request}
+        batch, stan = self._counters.next() if de.STAN in keys else (self._counters.batch, 0)
+        filled: dict[int, Value] = {de.STAN: stan, **local_values(self._clock())}
+        return Request(found, {**{key: filled[key] for key in filled if keys.get(key)}, **values}, batch)
+
+    def exchange_of(self, response: Response) -> Exchange:
+        """What the receipt of a response must be about; for ``verify_receipt``."""
+        request = response.request
+        return Exchange(
+            self.identity.terminal,
+            self.identity.merchant,
+            request.batch,
+            request.stan,
+            request.template.id,
+            self._codec.encode_body(request.template.id, False, request.values),
+            response.body,
+        )
+
+    # Inside
+
+    async def _exchange(self, request: Request, *, receipt: bool, repeat: bool) -> Response:
+        async with self._turn:
+            link = await self._ready()
+            if request.stan and request.batch != self._counters.batch:
+                raise BatchClosed(request)
+            pending = await self._post(link, request, repeat=repeat, receipt=receipt)
+        return await self._answer(link, request, pending, receipt)
+
+    async def _ready(self) -> Link:
+        """A connection that is signed in, in the batch of the counters."""
+        link = await self._linked()
+        implied = link.session.implied
+        if self._must_sign_in or implied.get(de.BATCH) != self._counters.batch:
+            response = await self._sign_in(link)
+            if not response.approved:
+                raise SignInRefused(response)
+        return link
+
+    async def _linked(self) -> Link:
+        if self._link is None or self._link.lost:
+            try:
+                with trio.fail_after(self._patience.connect_s):
+                    stream = await self._dial()
+            except (OSError, trio.BrokenResourceError, trio.TooSlowError) as error:
+                raise Unreachable(str(error) or "no connection in time") from None
+            self._link = Link(stream, self._codec, self._signer, self._signed)
+            self._nursery.start_soon(self._link.run)
+        return self._link
+
+    async def _sign_in(self, link: Link) -> Response:
+        response = await self._sign_in_once(link) if self._counters.batch else None
+        if response is None or response.code == _BATCH_DIFFERS:
+            response = await self._sign_in_once(link, ask=True)
+            current = response.values.get(de.BATCH)
+            if response.approved and isinstance(current, int):
+                # Which STANs of the current batch were used is not known here; of the next one, none.
+                self._counters.begin(current % BATCH_MAX + 1)
+                response = await self._sign_in_once(link)
+        return response
+
+    async def _sign_in_once(self, link: Link, *, ask: bool = False) -> Response:
+        """Sign in with the batch of the counters, or ask for the current one."""
+        batch, stan = self._counters.next()
+        if ask:
+            batch = BATCH_UNKNOWN
+        request = Request(SIGN_IN, self.identity.sign_in_values(self._clock(), batch, stan), batch)
+        try:
+            pending = await self._post(link, request)
+            response = await self._answer(link, request, pending, False)
+        except Unanswered as error:
+            link.lose(str(error))
+            raise Unreachable(f"the sign-in was not answered: {error}") from None
+        if response.approved:
+            link.session.signed_in(pending.request, Message(SIGN_IN.id, 0, 0, dict(response.values)))
+            self._must_sign_in = response.command == COMMAND_SIGN_IN
+        return response
+
+    async def _post(self, link: Link, request: Request, *, repeat: bool = False, receipt: bool = False) -> Pending:
+        try:
+            with trio.fail_after(self._patience.answer_s):
+                return await link.post(request.template.id, request.values, repeat=repeat, receipt=receipt)
+        except LinkLost as error:
+            raise Unanswered(request, str(error)) from None
+        except trio.TooSlowError:
+            raise Unanswered(request, "the switch takes no bytes") from None
+
+    async def _answer(self, link: Link, request: Request, pending: Pending, receipt: bool) -> Response:
+        try:
+            with trio.fail_after(self._patience.answer_s):
+                message = await pending.response()
+            if message.command == COMMAND_SIGN_IN and link is self._link:
+                self._must_sign_in = True
+            return Response(
+                request,
+                message.values,
+                message.command,
+                self._codec.encode_body(message.template, True, message.values),
+                await self._receipt(pending) if receipt and message.flags & Flag.RECEIPT else None,
+            )
+        except LinkLost as error:
+            raise Unanswered(request, str(error)) from None
+        except trio.TooSlowError:
+            raise Unanswered(request, "no answer in time") from None
+        finally:
+            link.forget(pending)
+
+    async def _receipt(self, pending: Pending) -> Receipt | None:
+        try:
+            with trio.fail_after(self._patience.receipt_s):
+                return Receipt.from_values((await pending.receipt()).values)
+        except (LinkLost, trio.TooSlowError, ReceiptInvalid):
+            return None  # the answer counts; the receipt can be asked for later
+
+    def _drop(self, reason: str) -> None:
+        """Give up a connection that did not answer; it may be half open."""
+        if self._link is not None:
+            self._link.lose(reason)
+
+
+@asynccontextmanager
+async def connect(
+    address: tuple[str, int],
+    context: SSL.Context,
+    peer_name: str,
+    identity: Identity,
+    signer: Signer,
+    counters: Counters,
+    grammar: Grammar,
+    patience: Patience = Patience(),
+    clock: Clock = china_now,
+) -> AsyncIterator[TerminalClient]:
+    """A client of the switch at ``address``, until the block ends. The first request opens the connection.
+
+    ``context`` is ``hsm.channel.client_context`` with the terminal's certificate; ``peer_name`` is the DNS name or IP
+    address in that of the switch; ``signer`` is the terminal's secure medium.
+    """
+
+    async def dial() -> TlsStream:
+        transport = await trio.open_tcp_stream(*address)
+        # The server name carries the terminal's id, so that a balancer can find the journal partition of a terminal.
+        stream = TlsStream.client(transport, context, peer_name, server_name=identity.terminal.lower())
+        try:
+            await stream.do_handshake()
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
+        return stream
+
+    failure: Exception | None = None
+    async with trio.open_nursery() as nursery:
+        try:
+            yield TerminalClient(dial, nursery, identity, signer, counters, grammar, patience, clock)
+        except Exception as error:
+            failure = error  # raised outside the nursery, which would wrap it into a group
+        finally:
+            nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure

@@ -1,0 +1,133 @@
+"""The home folder of a terminal: all that a program needs to be that terminal.
+
+::
+
+    terminal.toml     who it is, where its switch is, which services it knows
+    terminal.crt      its certificate and that of the issuing authority
+    terminal.key      its private key, mode 0600; in the field the secure medium keeps it instead
+    authorities.crt   whom it trusts
+    counters.json     batch and STAN, see ``identity.Counters``
+"""
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from OpenSSL import SSL
+
+from fengshou.codecs import BadKey, PrivateKey, PublicKey
+from fengshou.hsm import channel
+from fengshou.hsm.software import load_private_key, save_private_key
+from fengshou.terminals.identity import Counters, Identity
+
+_CONFIGURATION = "terminal.toml"
+_CERTIFICATE = "terminal.crt"
+_KEY = "terminal.key"
+_AUTHORITIES = "authorities.crt"
+_COUNTERS = "counters.json"
+
+
+class HomeError(Exception):
+    """The folder is not the home of a terminal; the text names file, key and reason."""
+
+
+class SwitchAddress(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the switch is and how to know that it is the right one."""
+
+    host: str
+    port: int
+    name: str  # DNS name or IP address in the switch's certificate
+    signing_key: str  # its public key for receipts: 04 || x || y, hexadecimal
+    profile: str = "national"  # of the channel; "narrow" saves bytes on a field link
+
+
+class Configuration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The content of ``terminal.toml``. ``services`` are dotted names of the packages that define its messages."""
+
+    switch: SwitchAddress
+    identity: Identity
+    services: tuple[str, ...] = ()
+
+
+class Home:
+    """An existing home folder."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises HomeError when ``terminal.toml`` is missing or wrong."""
+        self.folder = folder
+        path = folder / _CONFIGURATION
+        try:
+            self.configuration = msgspec.convert(tomllib.loads(path.read_text("utf-8")), Configuration)
+        except OSError as error:
+            raise HomeError(f"{path}: {error.strerror}; make a home with: fengshou terminal enrol") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+            raise HomeError(f"{path}: {error}") from None
+        if self.configuration.switch.profile not in channel.PROFILES:
+            raise HomeError(f"{path}: profile is one of {', '.join(channel.PROFILES)}")
+
+    @property
+    def identity(self) -> Identity:
+        return self.configuration.identity
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return self.configuration.switch.host, self.configuration.switch.port
+
+    @property
+    def switch_name(self) -> str:
+        return self.configuration.switch.name
+
+    def switch_key(self) -> PublicKey:
+        """The key that signs receipts. Raises HomeError."""
+        try:
+            return PublicKey(bytes.fromhex(self.configuration.switch.signing_key))
+        except (BadKey, ValueError):
+            raise HomeError(f"{self.folder / _CONFIGURATION}: signing_key is no SM2 public key") from None
+
+    def signer(self) -> PrivateKey:
+        """Raises CustodyError when the key is missing or open to others."""
+        return load_private_key(self.folder / _KEY)
+
+    def context(self) -> SSL.Context:
+        """The channel's context. Raises CustodyError."""
+        return channel.client_context(
+            channel.Identity.of_key_file(self.folder / _CERTIFICATE, self.folder / _KEY),
+            channel.Trust(self.folder / _AUTHORITIES),
+            channel.PROFILES[self.configuration.switch.profile],
+        )
+
+    def counters(self) -> Counters:
+        """Raises CountersError while another process runs this terminal."""
+        return Counters.open(self.folder / _COUNTERS)
+
+
+def make_home(
+    folder: Path, configuration: Configuration, certificate_chain: bytes, authorities: bytes, key: PrivateKey
+) -> Home:
+    """Write a home folder. An existing one gets the new files, all but its counters. Raises CustodyError.
+
+    ``certificate_chain`` and ``authorities`` are PEM.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (folder / _KEY).unlink(missing_ok=True)
+    save_private_key(folder / _KEY, key)
+    (folder / _CERTIFICATE).write_bytes(certificate_chain)
+    (folder / _AUTHORITIES).write_bytes(authorities)
+    (folder / _CONFIGURATION).write_text(_toml(configuration), "utf-8")
+    return Home(folder)
+
+
+def _toml(configuration: Configuration) -> str:
+    """TOML of strings, numbers and lists of strings, whose literals JSON writes alike."""
+    data: dict[str, Any] = msgspec.to_builtins(configuration)
+    tables = {name: data.pop(name) for name in ("switch", "identity")}
+    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in data.items()]
+    for name, table in tables.items():
+        lines += [
+            "",
+            f"[{name}]",
+            *(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in table.items()),
+        ]
+    return "\n".join(lines) + "\n"
