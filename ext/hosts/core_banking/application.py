@@ -46,7 +46,7 @@ class Application:
     """
 
     def __init__(self, options: Mapping[str, Any], *, now_us: Callable[[], int] = _wall_us) -> None:
-        """``now_us`` gives the business day. Raises ValueError naming an option that is missing, unknown or unusable."""
+        """``now_us`` gives the business day. Raises ValueError naming an option that is missing or unusable."""
         if unknown := sorted(set(options) - _OPTIONS):
             raise ValueError(f"core-banking host: unknown option {unknown[0]!r}; known are accounts, database")
         if "database" not in options:

@@ -1,7 +1,7 @@
 """The books: accounts and double-entry postings in SQLite.
 
 One connection writes. What a batch decides becomes durable in one transaction (WAL, synchronous FULL: the log is on
-disk when the commit returns). A posting is legs on accounts that sum to zero; anything else is refused as a fault of ours.
+disk when the commit returns). A posting is legs on accounts that sum to zero; anything else is refused as our fault.
 """
 
 import csv
