@@ -24,7 +24,10 @@ class JsonApplication(Protocol):
     """A gateway. Transport checks certificates and signatures; the body's signature is already verified."""
 
     def answer(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The answer's body; it holds at least ``code``, a response code. Raises LookupError: nothing is at ``path``."""
+        """The answer's body; it holds at least ``code``, a response code.
+
+        Raises LookupError: there is nothing at ``path``.
+        """
         ...
 
     def close(self) -> None: ...

@@ -1,5 +1,6 @@
 """How links to back ends come up: what can fail on the way, and how long to wait before trying again."""
 
+import socket
 from collections.abc import Awaitable, Callable
 from random import Random
 
@@ -17,6 +18,17 @@ Accept = Callable[[trio.abc.Stream], Awaitable[trio.abc.Stream]]
 # What a network and a peer do to a link (a ChannelError is a BrokenResourceError). Anything else that is raised is a
 # fault of ours and must not be swallowed.
 LINK_ERRORS = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
+
+
+def tcp_connect(host: str, port: int) -> Connect:
+    """Connect in the clear, for a host on the bank's own network. No Nagle delay: a batch is one write."""
+
+    async def connect() -> trio.abc.Stream:
+        stream = await trio.open_tcp_stream(host, port)
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return stream
+
+    return connect
 
 
 def tls_connect(host: str, port: int, context: SSL.Context, peer_name: str) -> Connect:

@@ -67,8 +67,9 @@ class EventStoreClient:
             await connection.aclose()
 
     async def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> JsonAnswer:
+        payload = b"" if body is None else msgspec.json.encode(body)
         with trio.fail_after(self._timeout_s):
-            answer = await self._connection.call(method, path, body)
+            answer = await self._connection.call(method, path, payload)
         if answer.status != 200:
             raise StoreRefused(f"{answer.status} {answer.body.get('error', '')}")
         return answer

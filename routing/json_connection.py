@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-import msgspec
 import trio
 
 from fengshou.protocol.signing import SIGNATURE_HEADER
@@ -58,9 +57,8 @@ class JsonConnection:
         """Another request may be sent."""
         return self._http.reusable
 
-    async def send(self, method: str, target: str, body: Mapping[str, Any] | None = None) -> None:
-        """Raises ExchangeFault. Cancelled half way, the connection is of no more use."""
-        payload = b"" if body is None else msgspec.json.encode(body)
+    async def send(self, method: str, target: str, payload: bytes = b"") -> None:
+        """``payload`` is a JSON object. Raises ExchangeFault. Cancelled half way, the connection is of no more use."""
         self._request_signature = self._envelope.sign_request(method, target, payload)
         headers = {SIGNATURE_HEADER: self._request_signature.hex(), "accept": JSON_TYPE}
         if payload:
@@ -88,9 +86,9 @@ class JsonConnection:
         except (HttpFault, BodyMalformed) as error:
             raise ExchangeFault(Fault.MALFORMED) from error
 
-    async def call(self, method: str, target: str, body: Mapping[str, Any] | None = None) -> JsonAnswer:
+    async def call(self, method: str, target: str, payload: bytes = b"") -> JsonAnswer:
         """Send and receive. Raises ExchangeFault."""
-        await self.send(method, target, body)
+        await self.send(method, target, payload)
         return await self.receive()
 
     async def wait_closed(self) -> None:

@@ -6,12 +6,15 @@ cancelling that; busy, it sends, hears the answer and takes the next call.
 """
 
 import heapq
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from itertools import count
+from math import inf
 from random import Random
-from typing import Any
 
+import msgspec
 import trio
 
 from fengshou.protocol.codes import CODES
@@ -21,6 +24,9 @@ from fengshou.routing.destination import Completion, Failure, Outbound, Sink, Tr
 from fengshou.routing.envelope import Envelope
 from fengshou.routing.json_connection import ExchangeFault, Fault, JsonAnswer, JsonConnection
 
+# RFC 9112 section 3.2.1, origin-form.
+_TARGET = re.compile(r"/[!-~]*")
+
 BEIJING = timezone(timedelta(hours=8))
 
 CONNECT_TIMEOUT_S = 10.0
@@ -28,10 +34,19 @@ CONNECT_TIMEOUT_S = 10.0
 ANSWER_BYTES_MAX = 64 * 1024
 
 
-def body_of(call: JsonCall, trace: Trace) -> dict[str, Any]:
-    """The call's body with its trace. The trace wins: it is the key by which the back end tells a repeat."""
+class Unsendable(Exception):
+    """A call that JSON over HTTP cannot carry; the fault of the service that made it."""
+
+
+def payload_of(call: JsonCall, trace: Trace) -> bytes:
+    """The call's body with its trace. The trace wins: it is the key by which the back end tells a repeat.
+
+    Raises Unsendable.
+    """
     received = datetime.fromtimestamp(trace.received_us // 1_000_000, BEIJING)
-    return {
+    if not _TARGET.fullmatch(call.path):
+        raise Unsendable("the path is not one of a request line")
+    body = {
         **call.body,
         "rrn": f"{trace.rrn:012d}",
         "terminal": trace.terminal,
@@ -39,6 +54,10 @@ def body_of(call: JsonCall, trace: Trace) -> dict[str, Any]:
         "received": received.replace(microsecond=trace.received_us % 1_000_000).isoformat(timespec="microseconds"),
         "repeat": trace.repeat,
     }
+    try:
+        return msgspec.json.encode(body)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise Unsendable("the body is not JSON") from error
 
 
 def _result(answer: JsonAnswer) -> Reply | Failure:
@@ -50,6 +69,17 @@ def _result(answer: JsonAnswer) -> Reply | Failure:
     if not isinstance(code, str) or code not in CODES or (answer.status >= 500 and answer.status != 503):
         return Failure.UNKNOWN
     return Reply(code, body=answer.body)
+
+
+@dataclass(order=True, slots=True)
+class _Waiting:
+    """A call that no connection has taken yet; the most urgent comes first."""
+
+    deadline: float
+    order: int
+    outbound: Outbound = field(compare=False)
+    path: str = field(compare=False)
+    payload: bytes = field(compare=False)
 
 
 class JsonLink:
@@ -70,7 +100,7 @@ class JsonLink:
     ) -> None:
         """``waiting_max`` bounds the calls that no connection is free for; beyond it they fail as BUSY.
 
-        ``late_wait_s`` is how long a connection listens on for an answer that missed its deadline; never while others wait.
+        ``late_wait_s`` is how long a connection listens on for an answer that missed its deadline, unless others wait.
         """
         self.name = name
         self._connect = connect
@@ -82,7 +112,7 @@ class JsonLink:
         self._late_wait_s = late_wait_s
         self._answer_bytes_max = answer_bytes_max
         self._order = count()
-        self._waiting: list[tuple[float, int, Outbound]] = []  # a heap, the most urgent call first
+        self._waiting: list[_Waiting] = []  # a heap
         self._idle: list[trio.CancelScope] = []  # connections with nothing to do
         self._lagging: list[trio.CancelScope] = []  # connections that listen for an answer after its deadline
         self._up = 0
@@ -107,9 +137,20 @@ class JsonLink:
             elif self.in_flight >= self._waiting_max + self._up:
                 self._complete(outbound, Failure.BUSY)
             else:
-                heapq.heappush(self._waiting, (outbound.deadline, next(self._order), outbound))
+                self._queue(outbound)
         self._work.set()
         self._rouse()
+
+    def _queue(self, outbound: Outbound) -> None:
+        call = outbound.call
+        assert isinstance(call, JsonCall)
+        try:
+            payload = payload_of(call, outbound.trace)
+        except Unsendable:
+            self._complete(outbound, Failure.UNSENDABLE)
+        else:
+            waiting = _Waiting(outbound.deadline, next(self._order), outbound, call.path, payload)
+            heapq.heappush(self._waiting, waiting)
 
     async def run(self, sink: Sink) -> None:
         try:
@@ -132,8 +173,8 @@ class JsonLink:
 
     def _fail_waiting(self) -> None:
         """No connection is left for those that wait, and they never left this machine."""
-        for _, _, outbound in self._waiting:
-            self._complete(outbound, Failure.UNAVAILABLE)
+        for waiting in self._waiting:
+            self._complete(waiting.outbound, Failure.UNAVAILABLE)
         self._waiting.clear()
 
     def _rouse(self) -> None:
@@ -149,10 +190,10 @@ class JsonLink:
         while True:
             self._flush(sink)
             self._work = trio.Event()
-            with trio.move_on_at(self._waiting[0][0] if self._waiting else float("inf")):
+            with trio.move_on_at(self._waiting[0].deadline if self._waiting else inf):
                 await self._work.wait()
-            while self._waiting and self._waiting[0][0] <= trio.current_time():
-                self._complete(heapq.heappop(self._waiting)[2], Failure.BUSY)
+            while self._waiting and self._waiting[0].deadline <= trio.current_time():
+                self._complete(heapq.heappop(self._waiting).outbound, Failure.BUSY)
 
     async def _keep_connected(self) -> None:
         backoff = Backoff(self._random)
@@ -192,12 +233,12 @@ class JsonLink:
                         if scope in self._idle:
                             self._idle.remove(scope)
                 continue
-            _, _, outbound = heapq.heappop(self._waiting)
-            if outbound.deadline <= trio.current_time():
-                self._complete(outbound, Failure.BUSY)
+            waiting = heapq.heappop(self._waiting)
+            if waiting.deadline <= trio.current_time():
+                self._complete(waiting.outbound, Failure.BUSY)
                 continue
             try:
-                await self._carry(connection, outbound)
+                await self._carry(connection, waiting)
             except ExchangeFault as fault:
                 match fault.fault:
                     case Fault.LOST:
@@ -208,23 +249,22 @@ class JsonLink:
                         self.forged += 1
                 return
 
-    async def _carry(self, connection: JsonConnection, outbound: Outbound) -> None:
+    async def _carry(self, connection: JsonConnection, call: _Waiting) -> None:
         """One call to its one completion, whatever happens, and to its late answer when there is one."""
-        assert isinstance(outbound.call, JsonCall)
         result: Reply | Failure = Failure.UNKNOWN
         self._busy += 1
         self.sent += 1
         try:
-            with trio.CancelScope(deadline=outbound.deadline) as scope:
-                await connection.send("POST", outbound.call.path, body_of(outbound.call, outbound.trace))
+            with trio.CancelScope(deadline=call.deadline) as scope:
+                await connection.send("POST", call.path, call.payload)
                 result = _result(await connection.receive())
                 self.answered += 1
         finally:
             self._busy -= 1
-            self._complete(outbound, result)
+            self._complete(call.outbound, result)
         if scope.cancelled_caught:
             self.timed_out += 1
-            await self._listen_late(connection, outbound)
+            await self._listen_late(connection, call.outbound)
 
     async def _listen_late(self, connection: JsonConnection, outbound: Outbound) -> None:
         if self._waiting:

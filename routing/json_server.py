@@ -187,6 +187,10 @@ class JsonServer:
             raise HttpFault(408, "request not complete in time")
         return request
 
+    async def _send(self, stream: trio.abc.Stream, data: bytes) -> None:
+        with trio.fail_after(self._limits.send_s):
+            await stream.send_all(data)
+
     async def _answer(self, request: HttpRequest) -> tuple[int, dict[str, str], bytes]:
         headers = {"content-type": JSON_TYPE}
         try:
