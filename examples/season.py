@@ -101,7 +101,7 @@ def _purchase(rng: random.Random, cast: Cast, dictionary: ProductDictionary, fie
         unit_price_fen=price,
         amount_fen=amount_of(weight, price),
         town=town,
-        lot=f"{TOWNS[town][0][:2].upper()}-{day:%m%d}-{rng.randrange(1, 100):02d}" if rng.random() < _LOT_SHARE else "",
+        lot=f"{TOWNS[town][0][:2].upper()}{rng.randrange(1, 400):03d}" if rng.random() < _LOT_SHARE else "",
     )
 
 

@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from fengshou.ext.services.pan import is_card_number
+from fengshou.protocol.grammar import ReferenceCodec
+from fengshou.protocol.message import Flag, Message
 from fengshou.protocol.service import Request, Service, refusal
+from fengshou.protocol.templates import Grammar
 
 Ask = Callable[..., Request]
 
@@ -35,15 +38,19 @@ def test_every_file_says_that_it_is_synthetic(name: str) -> None:
     assert (EXAMPLES / name).read_text(encoding="utf-8").startswith("# Synthetic example data")
 
 
-def test_every_purchase_is_lawful(services: Mapping[str, Service], ask: Ask) -> None:
+def test_every_purchase_is_lawful_and_small(services: Mapping[str, Service], grammar: Grammar, ask: Ask) -> None:
     terminals = {row["terminal"]: row for row in rows("terminals.csv")}
     ladder = services["farm-purchase"].ladder
     purchases = rows("purchases.csv")
     assert len(purchases) == 3_000
-    for row in purchases:
+    codec = ReferenceCodec(grammar)
+    own = {field.key for field in services["farm-purchase"].templates[0].request}
+    sizes = []
+    for stan, row in enumerate(purchases, 1):
         product, variety, grade, weight, price, amount, town = (int(row[column]) for column in NUMBERS)
         request = ask(
             "farm-purchase",
+            stan=stan,
             local_date=int(row["date"][5:].replace("-", "")),
             local_time=int(row["time"].replace(":", "")),
             entry_mode=52 if row["card"] else 12,
@@ -60,6 +67,10 @@ def test_every_purchase_is_lawful(services: Mapping[str, Service], ask: Ask) -> 
         )
         assert refusal(ladder, request) is None
         assert "farm-purchase" in terminals[row["terminal"]]["services"].split()
+        values = {key: value for key, value in request.values.items() if key in own}
+        sizes.append(len(codec.encode(Message(request.template.id, Flag.SIGNED, stan, values, bytes(64)))))
+    assert max(sizes) <= 120
+    assert sum(sizes) / len(sizes) < 106
 
 
 def test_the_files_know_each_other() -> None:

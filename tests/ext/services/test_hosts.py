@@ -164,7 +164,7 @@ def test_the_mix_is_answered_as_it_says(network: Network) -> None:
 
 
 def test_every_step_of_the_season_is_paid(network: Network) -> None:
-    purchases = rows("purchases.csv")[::20]
+    purchases = rows("purchases.csv")
     for row in purchases:
         row["entry_mode"] = "52" if row["card"] else "12"
         assert network.send("farm-purchase", row["terminal"], row) == "00", row
