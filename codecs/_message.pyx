@@ -1,21 +1,21 @@
 """Frames and messages, compiled from the grammar's rows: the twin of ``fengshou.protocol.grammar.ReferenceCodec``.
 
-Reading: a ``Reader`` walks the frame once and hands out checked pieces. Writing: values are sorted into a table by the rank
-of their element (one pass over the dict, nothing is hashed or compared), checked, and written by a ``Writer``. The table
-borrows its references; nothing between filling and reading it runs Python code.
+Reading: a ``Reader`` walks the frame once and hands out checked pieces. Writing: values are sorted into a table by the
+rank of their element (one pass over the dict, nothing is hashed or compared), checked, and written by a ``Writer``. The
+table borrows its references; nothing between filling and reading it runs Python code.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_Check, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_Check, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_Next, PyDict_SetItem
-from cpython.long cimport PyLong_Check, PyLong_FromLongLong
 from cpython.object cimport PyObject
-from cpython.unicode cimport PyUnicode_Check, PyUnicode_DecodeUTF8, PyUnicode_GET_LENGTH
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy, memset
+from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint16_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
 
-from fengshou.codecs._gm cimport DIGEST_BYTES, sm3_into
+from fengshou.codecs._gm cimport DIGEST_BYTES, SIGNATURE_BYTES, sm3_into
+from fengshou.codecs._values cimport *
+from fengshou.codecs._wire cimport *
 
 from fengshou.protocol import limits
 from fengshou.protocol.elements import Kind as GrammarKind
@@ -23,303 +23,70 @@ from fengshou.protocol.errors import UntrustedBytesError, WireError
 from fengshou.protocol.message import Message
 from fengshou.protocol.signing import TAG_REQUEST
 
-cdef extern from "Python.h":
-    object PyUnicode_New(Py_ssize_t size, Py_UCS4 maximum)
-    void *PyUnicode_DATA(object text)
-    bint PyUnicode_IS_ASCII(object text)
-    const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
-    bint PyBool_Check(object value)
-    # Of an integer, which is all it is asked for here, it cannot fail.
-    long long PyLong_AsLongLongAndOverflow(object value, int *overflow) noexcept
+cdef extern from "structmember.h":
+    ctypedef struct PyMemberDef
+    ctypedef struct PyMemberDescrObject:
+        PyMemberDef *d_member
+    object PyType_GenericAlloc(type kind, Py_ssize_t items)
+    int PyMember_SetOne(char *of, PyMemberDef *member, object value) except -1
+    object PyMember_GetOne(char *of, PyMemberDef *member)
 
-cdef size_t FRAME_BYTES_MAX = limits.FRAME_BYTES_MAX
-cdef size_t FRAME_BYTES_MIN = limits.FRAME_BYTES_MIN
-cdef int LENGTH_BYTES_MAX = limits.LENGTH_BYTES_MAX
-cdef int VARINT_BYTES_MAX = limits.VARINT_BYTES_MAX
-cdef int VERSION = limits.PROTOCOL_VERSION
-cdef size_t SIGNATURE_BYTES = limits.SIGNATURE_BYTES
-cdef size_t BINDING_BYTES = limits.BINDING_BYTES
-cdef int64_t UINT_MAX = limits.UINT_MAX
+cdef extern from *:
+    # Cython's own name for a dict that need not grow, on every Python that it supports.
+    dict __Pyx_PyDict_NewPresized(Py_ssize_t size)
+
+# In the order of the enumerations of the same names.
+cdef tuple WIRE_ERRORS = (None, *WireError)
+cdef dict KINDS = {kind: place for place, kind in enumerate(GrammarKind)}
+
 cdef const uint8_t *TAG = <const uint8_t *>PyBytes_AS_STRING(TAG_REQUEST)
 cdef size_t TAG_BYTES = len(TAG_REQUEST)
 
-cdef tuple WIRE_ERRORS = (
-    None,
-    WireError.FRAME_TOO_LONG,
-    WireError.FRAME_TOO_SHORT,
-    WireError.LENGTH_MALFORMED,
-    WireError.UNKNOWN_VERSION,
-    WireError.UNKNOWN_TEMPLATE,
-    WireError.UNKNOWN_FLAG,
-    WireError.UNKNOWN_FIELD,
-    WireError.FORM_UNSUPPORTED,
-    WireError.TRUNCATED,
-    WireError.TRAILING_BYTES,
-    WireError.VARINT_MALFORMED,
-    WireError.VALUE_OUT_OF_RANGE,
-    WireError.TEXT_MALFORMED,
-    WireError.SIGNATURE_MISSING,
-    WireError.SIGNATURE_UNEXPECTED,
-)
-cdef dict KINDS = {
-    GrammarKind.N: KIND_N,
-    GrammarKind.Z: KIND_Z,
-    GrammarKind.D: KIND_D,
-    GrammarKind.AN: KIND_AN,
-    GrammarKind.ANS: KIND_ANS,
-    GrammarKind.B: KIND_B,
-    GrammarKind.BV: KIND_BV,
-}
+if (
+    FRAME_BYTES_MAX, FRAME_BYTES_MIN, LENGTH_BYTES_MAX, VARINT_BYTES_MAX, VERSION, TEMPLATES - 1,
+    SIGNATURE_BYTES, BINDING_BYTES, DIGEST_BYTES, INT64_MAX,
+) != (
+    limits.FRAME_BYTES_MAX, limits.FRAME_BYTES_MIN, limits.LENGTH_BYTES_MAX, limits.VARINT_BYTES_MAX,
+    limits.PROTOCOL_VERSION, limits.TEMPLATE_ID_MAX, limits.SIGNATURE_BYTES, limits.BINDING_BYTES,
+    limits.DIGEST_BYTES, limits.UINT_MAX,
+):
+    raise ImportError("compiled for other limits than those of fengshou.protocol.limits; build it again")
+
+
+# The slots of a Message. Filling them directly costs a third of calling its class.
+cdef PyMemberDef *member(str name) except NULL:
+    slot = Message.__dict__[name]
+    if type(slot).__name__ != "member_descriptor":
+        raise ImportError(f"Message.{name} is not a slot")
+    return (<PyMemberDescrObject *>slot).d_member
+
+
+cdef PyMemberDef *TEMPLATE_SLOT = member("template")
+cdef PyMemberDef *FLAGS_SLOT = member("flags")
+cdef PyMemberDef *SEQUENCE_SLOT = member("sequence")
+cdef PyMemberDef *VALUES_SLOT = member("values")
+cdef PyMemberDef *SIGNATURE_SLOT = member("signature")
+
+
+cdef object new_message(int template, int flags, uint64_t sequence, dict values, bytes signature):
+    message = PyType_GenericAlloc(Message, 0)
+    cdef char *of = <char *>(<PyObject *>message)
+    PyMember_SetOne(of, TEMPLATE_SLOT, template)
+    PyMember_SetOne(of, FLAGS_SLOT, flags)
+    PyMember_SetOne(of, SEQUENCE_SLOT, sequence)
+    PyMember_SetOne(of, VALUES_SLOT, values)
+    PyMember_SetOne(of, SIGNATURE_SLOT, signature)
+    return message
+
+
+cdef inline object attribute(object message, PyMemberDef *slot):
+    if not isinstance(message, Message):
+        raise TypeError("what is encoded is a Message")
+    return PyMember_GetOne(<char *>(<PyObject *>message), slot)
 
 
 cdef int refuse(Error error, str path) except -1:
     raise UntrustedBytesError(WIRE_ERRORS[<int>error], path)
-
-
-# ---- bytes in
-
-
-cdef inline const uint8_t *take(Reader *reader, size_t count) noexcept nogil:
-    """The next ``count`` bytes, or NULL when fewer are left. Nothing else moves through received bytes."""
-    cdef const uint8_t *piece = reader.at
-    if <size_t>(reader.end - piece) < count:
-        return NULL
-    reader.at = piece + count
-    return piece
-
-
-cdef inline Error read_varint(Reader *reader, uint64_t *value) noexcept nogil:
-    cdef const uint8_t *byte
-    cdef int count
-    value[0] = 0
-    for count in range(VARINT_BYTES_MAX):
-        byte = take(reader, 1)
-        if byte == NULL:
-            return TRUNCATED
-        value[0] |= <uint64_t>(byte[0] & 0x7F) << (7 * count)
-        if byte[0] < 0x80:
-            return VARINT_MALFORMED if byte[0] == 0 and count > 0 else NONE
-    return VARINT_MALFORMED
-
-
-cdef object read_value(Reader *reader, const Element *element, Error *error):
-    """A value of the element's kind; None with ``error`` set when the bytes are not one."""
-    cdef uint64_t number
-    cdef int64_t signed
-    if element.kind == KIND_N:
-        error[0] = read_varint(reader, &number)
-        if error[0] == NONE and number > <uint64_t>element.maximum:
-            error[0] = VALUE_OUT_OF_RANGE
-        return PyLong_FromLongLong(<int64_t>number) if error[0] == NONE else None
-    if element.kind == KIND_Z:
-        error[0] = read_varint(reader, &number)
-        signed = <int64_t>(number >> 1) ^ -<int64_t>(number & 1)
-        if error[0] == NONE and not -element.maximum <= signed <= element.maximum:
-            error[0] = VALUE_OUT_OF_RANGE
-        return PyLong_FromLongLong(signed) if error[0] == NONE else None
-    if element.kind == KIND_D:
-        return read_digits(reader, element.size, error)
-
-    number = element.size
-    if element.kind == KIND_ANS or element.kind == KIND_BV:
-        error[0] = read_varint(reader, &number)
-        if error[0] == NONE and number > element.size:
-            error[0] = VALUE_OUT_OF_RANGE
-        if error[0] != NONE:
-            return None
-    cdef const uint8_t *piece = take(reader, number)
-    if piece == NULL:
-        error[0] = TRUNCATED
-        return None
-    if element.kind == KIND_AN:
-        return printable(piece, number, error)
-    if element.kind == KIND_ANS:
-        try:
-            return PyUnicode_DecodeUTF8(<char *>piece, number, NULL)
-        except UnicodeDecodeError:
-            error[0] = TEXT_MALFORMED
-            return None
-    return PyBytes_FromStringAndSize(<char *>piece, number)
-
-
-cdef object read_digits(Reader *reader, size_t size, Error *error):
-    cdef const uint8_t *piece = take(reader, 1)
-    cdef size_t count, index
-    cdef uint8_t nibble
-    if piece == NULL:
-        error[0] = TRUNCATED
-        return None
-    count = piece[0]
-    if not 1 <= count <= size:
-        error[0] = VALUE_OUT_OF_RANGE
-        return None
-    piece = take(reader, (count + 1) // 2)
-    if piece == NULL:
-        error[0] = TRUNCATED
-        return None
-    digits = PyUnicode_New(count, 127)
-    cdef uint8_t *out = <uint8_t *>PyUnicode_DATA(digits)
-    for index in range(count):
-        nibble = piece[index // 2] & 0x0F if index & 1 else piece[index // 2] >> 4
-        if nibble > 9:
-            error[0] = TEXT_MALFORMED
-        out[index] = c'0' + (nibble if nibble <= 9 else 0)
-    if count & 1 and piece[count // 2] & 0x0F != 0x0F:
-        error[0] = TEXT_MALFORMED
-    return digits if error[0] == NONE else None
-
-
-cdef inline bint is_printable(const uint8_t *piece, size_t size) noexcept nogil:
-    cdef size_t index
-    for index in range(size):
-        if not 0x20 <= piece[index] <= 0x7E:
-            return False
-    return True
-
-
-cdef object printable(const uint8_t *piece, size_t size, Error *error):
-    if not is_printable(piece, size):
-        error[0] = TEXT_MALFORMED
-        return None
-    text = PyUnicode_New(size, 127)
-    memcpy(PyUnicode_DATA(text), piece, size)
-    return text
-
-
-# ---- bytes out
-
-
-cdef inline void open_writer(Writer *writer) noexcept:
-    writer.start = writer.at = writer.local
-    writer.end = writer.local + LOCAL_BYTES
-
-
-cdef inline void close_writer(Writer *writer) noexcept:
-    if writer.start != writer.local:
-        free(writer.start)
-
-
-cdef inline uint8_t *room(Writer *writer, size_t count) except NULL:
-    """The place for the next ``count`` bytes. Nothing else moves through bytes that are being written."""
-    if <size_t>(writer.end - writer.at) < count:
-        grow(writer, count)
-    writer.at += count
-    return writer.at - count
-
-
-cdef int grow(Writer *writer, size_t count) except -1:
-    cdef size_t used = writer.at - writer.start
-    cdef size_t size = 2 * (used + count)
-    cdef uint8_t *memory = <uint8_t *>malloc(size)
-    if memory == NULL:
-        raise MemoryError
-    memcpy(memory, writer.start, used)
-    close_writer(writer)
-    writer.start = memory
-    writer.at = memory + used
-    writer.end = memory + size
-    return 0
-
-
-cdef inline int write_bytes(Writer *writer, const uint8_t *data, size_t size) except -1:
-    memcpy(room(writer, size), data, size)
-    return 0
-
-
-cdef inline int write_varint(Writer *writer, uint64_t value) except -1:
-    while value > 0x7F:
-        room(writer, 1)[0] = <uint8_t>(value | 0x80)
-        value >>= 7
-    room(writer, 1)[0] = <uint8_t>value
-    return 0
-
-
-cdef inline int write_big_endian(Writer *writer, uint64_t value, int size) except -1:
-    cdef uint8_t *out = room(writer, size)
-    cdef int index
-    for index in range(size):
-        out[index] = <uint8_t>(value >> (8 * (size - 1 - index)))
-    return 0
-
-
-cdef inline Error check_number(object value, int64_t minimum, int64_t maximum, int64_t *number) noexcept:
-    cdef int overflow = 0
-    number[0] = 0
-    if not PyLong_Check(value) or PyBool_Check(value):
-        return VALUE_OUT_OF_RANGE
-    number[0] = PyLong_AsLongLongAndOverflow(value, &overflow)
-    return NONE if overflow == 0 and minimum <= number[0] <= maximum else VALUE_OUT_OF_RANGE
-
-
-cdef Error check_value(const Element *element, object value, Checked *checked) except? TEXT_MALFORMED:
-    """Whether the value is one of its kind, and where its number or bytes are."""
-    cdef Py_ssize_t size
-    cdef size_t index
-    if element.kind == KIND_N:
-        return check_number(value, 0, element.maximum, &checked.number)
-    if element.kind == KIND_Z:
-        return check_number(value, -element.maximum, element.maximum, &checked.number)
-
-    if element.kind == KIND_B or element.kind == KIND_BV:
-        if not PyBytes_Check(value):
-            return VALUE_OUT_OF_RANGE
-        checked.data = <const uint8_t *>PyBytes_AS_STRING(value)
-        checked.size = PyBytes_GET_SIZE(value)
-        if checked.size > element.size or (element.kind == KIND_B and checked.size < element.size):
-            return VALUE_OUT_OF_RANGE
-        return NONE
-
-    if not PyUnicode_Check(value):
-        return VALUE_OUT_OF_RANGE
-    checked.size = PyUnicode_GET_LENGTH(value)
-    if element.kind == KIND_ANS:
-        try:
-            checked.data = <const uint8_t *>PyUnicode_AsUTF8AndSize(value, &size)
-        except UnicodeEncodeError:
-            return TEXT_MALFORMED
-        checked.size = size
-        return NONE if checked.size <= element.size else VALUE_OUT_OF_RANGE
-
-    if checked.size > element.size or checked.size < (element.size if element.kind == KIND_AN else 1):
-        return VALUE_OUT_OF_RANGE
-    if not PyUnicode_IS_ASCII(value):
-        return TEXT_MALFORMED
-    checked.data = <const uint8_t *>PyUnicode_DATA(value)
-    if element.kind == KIND_AN:
-        return NONE if is_printable(checked.data, checked.size) else TEXT_MALFORMED
-    for index in range(checked.size):
-        if not c'0' <= checked.data[index] <= c'9':
-            return TEXT_MALFORMED
-    return NONE
-
-
-cdef int write_wire(Writer *writer, const Element *element, const Checked *checked) except -1:
-    cdef uint8_t *out
-    cdef size_t index
-    if element.kind == KIND_N:
-        return write_varint(writer, checked.number)
-    if element.kind == KIND_Z:
-        return write_varint(writer, (<uint64_t>checked.number << 1) ^ <uint64_t>(checked.number >> 63))
-    if element.kind == KIND_D:
-        out = room(writer, 1 + (checked.size + 1) // 2)
-        out[0] = <uint8_t>checked.size
-        for index in range(checked.size // 2):
-            out[1 + index] = (checked.data[2 * index] & 0x0F) << 4 | (checked.data[2 * index + 1] & 0x0F)
-        if checked.size & 1:
-            out[1 + checked.size // 2] = (checked.data[checked.size - 1] & 0x0F) << 4 | 0x0F
-        return 0
-    if element.kind == KIND_ANS or element.kind == KIND_BV:
-        write_varint(writer, checked.size)
-    return write_bytes(writer, checked.data, checked.size)
-
-
-cdef int write_canonical(Writer *writer, const Element *element, const Checked *checked) except -1:
-    write_big_endian(writer, element.key, 2)
-    if element.kind == KIND_N or element.kind == KIND_Z:
-        write_big_endian(writer, 8, 2)
-        return write_big_endian(writer, <uint64_t>checked.number, 8)
-    write_big_endian(writer, checked.size, 2)
-    return write_bytes(writer, checked.data, checked.size)
 
 
 cdef bytes written(Writer *writer):
@@ -391,6 +158,7 @@ cdef class MessageCodec:
         for index, field in enumerate(fields):
             slot = &side.slots[index]
             slot.rank = self.ranks[<uint16_t>field.key] - 1
+            slot.element = &self.elements[slot.rank]
             if not field.required:
                 slot.presence_byte = optional // 8
                 slot.presence_bit = 0x80 >> optional % 8
@@ -480,7 +248,7 @@ cdef class MessageCodec:
             signature = PyBytes_FromStringAndSize(<char *>piece, SIGNATURE_BYTES)
         if reader.at != reader.end:
             refuse(TRAILING_BYTES, "")
-        return Message(template_id, flags, sequence, values, signature)
+        return new_message(template_id, flags, sequence, values, signature)
 
     def decode_body(self, template, bint response, bytes data not None):
         cdef const Template *plan = self.template_of(template)
@@ -519,9 +287,8 @@ cdef class MessageCodec:
     cdef dict read_fields(self, Reader *reader, const Side *side):
         cdef const uint8_t *presence = take(reader, side.presence_bytes)
         cdef const Slot *slot
-        cdef const Element *element
         cdef Error error = NONE
-        cdef dict values = {}
+        cdef dict values = __Pyx_PyDict_NewPresized(side.count)
         cdef int index
         if presence == NULL:
             refuse(TRUNCATED, "")
@@ -531,32 +298,31 @@ cdef class MessageCodec:
             slot = &side.slots[index]
             if slot.presence_bit and not presence[slot.presence_byte] & slot.presence_bit:
                 continue
-            element = &self.elements[slot.rank]
-            value = read_value(reader, element, &error)
+            value = read_value(reader, slot.element, &error)
             if error != NONE:
                 refuse(error, self.paths[slot.rank])
-            PyDict_SetItem(values, <object>element.key_object, value)
+            PyDict_SetItem(values, <object>slot.element.key_object, value)
         return values
 
     # ---- writing
 
     def encode(self, message):
-        cdef const Template *template = self.template_of(message.template)
+        cdef const Template *template = self.template_of(attribute(message, TEMPLATE_SLOT))
         cdef int64_t flags, sequence
         cdef Error error
         cdef Writer writer
         cdef size_t expected, length
         cdef uint8_t *start
-        if check_number(message.flags, 0, 0xFF, &flags) != NONE:
+        if check_number(attribute(message, FLAGS_SLOT), 0, 0xFF, &flags) != NONE:
             refuse(UNKNOWN_FLAG, "")
         error = judge(template, <int>flags)
         if error != NONE:
             refuse(error, "")
-        signature = message.signature
+        signature = attribute(message, SIGNATURE_SLOT)
         expected = SIGNATURE_BYTES if flags & SIGNED else 0
         if not PyBytes_Check(signature) or <size_t>PyBytes_GET_SIZE(signature) != expected:
             refuse(SIGNATURE_MISSING if expected else SIGNATURE_UNEXPECTED, "")
-        if check_number(message.sequence, 0, UINT_MAX, &sequence) != NONE:
+        if check_number(attribute(message, SEQUENCE_SLOT), 0, INT64_MAX, &sequence) != NONE:
             refuse(VALUE_OUT_OF_RANGE, "")
         open_writer(&writer)
         try:
@@ -566,7 +332,7 @@ cdef class MessageCodec:
             start[0] = <uint8_t>(VERSION << 6 | (template - &self.templates[0]))
             start[1] = <uint8_t>flags
             write_varint(&writer, sequence)
-            self.write_fields(&writer, &template.response if flags & RESPONSE else &template.request, message.values)
+            self.write_fields(&writer, &template.response if flags & RESPONSE else &template.request, attribute(message, VALUES_SLOT))
             write_bytes(&writer, <const uint8_t *>PyBytes_AS_STRING(signature), expected)
             length = writer.at - writer.start - LENGTH_BYTES_MAX
             if length > FRAME_BYTES_MAX:
@@ -606,10 +372,10 @@ cdef class MessageCodec:
                 if slot.presence_bit:
                     continue
                 refuse(TRUNCATED, self.paths[slot.rank])
-            error = check_value(&self.elements[slot.rank], <object>table[slot.rank], &checked)
+            error = check_value(slot.element, <object>table[slot.rank], &checked)
             if error != NONE:
                 refuse(error, self.paths[slot.rank])
-            write_wire(writer, &self.elements[slot.rank], &checked)
+            write_wire(writer, slot.element, &checked)
             writer.start[presence + slot.presence_byte] |= slot.presence_bit
             count += 1
         if count != len(given):
@@ -704,7 +470,7 @@ cdef class MessageCodec:
         cdef const Template *plan = self.template_of(template)
         cdef int64_t number
         cdef uint8_t *out
-        if check_number(sequence, 0, UINT_MAX, &number) != NONE:
+        if check_number(sequence, 0, INT64_MAX, &number) != NONE:
             refuse(VALUE_OUT_OF_RANGE, "")
         out = room(writer, 3)
         out[0] = <uint8_t>VERSION
