@@ -4,11 +4,10 @@ Codes: 30 the message cannot be what it says, 12 the transaction is not one that
 wrong, 14 the card number is wrong.
 """
 
+from fengshou.ext.services.core_banking import payer_of
+from fengshou.ext.services.pan import is_card_number
 from fengshou.protocol import elements as de
 from fengshou.protocol.service import Request, Rung
-
-from .core_banking import payer_of
-from .pan import is_card_number
 
 # DE 22, positions 1 and 2: how the number came in. A card was there for all but keyed entry.
 _KEYED = 1
