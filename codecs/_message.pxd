@@ -65,5 +65,5 @@ cdef class MessageCodec:
 
     cdef int collect(self, dict values, PyObject **table) except -1
     cdef int write_fields(self, Writer *writer, const Side *side, object values) except -1
-    cdef int write_head(self, Writer *writer, object template, bint response, object sequence) except -1
+    cdef int write_head(self, Writer *writer, object template, object flags, object sequence) except -1
     cdef int write_canonicals(self, Writer *writer, PyObject **table) except -1

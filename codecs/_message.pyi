@@ -30,7 +30,7 @@ class MessageCodec:
     def decode_body(self, template: int, response: bool, data: bytes) -> dict[int, Value]:
         """The values of a body that ``encode_body`` made. Raises UntrustedBytesError."""
 
-    def canonical(self, template: int, response: bool, sequence: int, values: Mapping[int, Value]) -> bytes:
+    def canonical(self, template: int, flags: int, sequence: int, values: Mapping[int, Value]) -> bytes:
         """The bytes that are signed, from the expanded values. Raises UntrustedBytesError."""
 
     def digest(self, za: bytes, binding: bytes, message: Message, implied: Mapping[int, Value]) -> bytes:

@@ -421,13 +421,13 @@ cdef class MessageCodec:
 
     # ---- signing
 
-    def canonical(self, template, bint response, sequence, values):
+    def canonical(self, template, flags, sequence, values):
         cdef PyObject *table[ELEMENTS_MAX]
         cdef dict given = values if type(values) is dict else dict(values)
         cdef Writer writer
         open_writer(&writer)
         try:
-            self.write_head(&writer, template, response, sequence)
+            self.write_head(&writer, template, flags, sequence)
             if self.collect(given, table) != len(given):
                 refuse_stranger(given, set(self.keys))
             self.write_canonicals(&writer, table)
@@ -450,7 +450,7 @@ cdef class MessageCodec:
             write_bytes(&writer, <const uint8_t *>PyBytes_AS_STRING(za), DIGEST_BYTES)
             write_bytes(&writer, TAG, TAG_BYTES)
             write_bytes(&writer, <const uint8_t *>PyBytes_AS_STRING(binding), BINDING_BYTES)
-            self.write_head(&writer, message.template, message.flags & RESPONSE, message.sequence)
+            self.write_head(&writer, message.template, message.flags, message.sequence)
             if self.collect(known, session) != len(known):
                 refuse_stranger(known, set(self.keys))
             if self.collect(given, table) != len(given):
@@ -466,16 +466,18 @@ cdef class MessageCodec:
         finally:
             close_writer(&writer)
 
-    cdef int write_head(self, Writer *writer, object template, bint response, object sequence) except -1:
+    cdef int write_head(self, Writer *writer, object template, object flags, object sequence) except -1:
         cdef const Template *plan = self.template_of(template)
-        cdef int64_t number
+        cdef int64_t bits, number
         cdef uint8_t *out
+        if check_number(flags, 0, 0xFF, &bits) != NONE:
+            refuse(UNKNOWN_FLAG, "")
         if check_number(sequence, 0, INT64_MAX, &number) != NONE:
             refuse(VALUE_OUT_OF_RANGE, "")
         out = room(writer, 3)
         out[0] = <uint8_t>VERSION
         out[1] = <uint8_t>(plan - &self.templates[0])
-        out[2] = response
+        out[2] = <uint8_t>bits
         return write_big_endian(writer, number, 8)
 
     cdef int write_canonicals(self, Writer *writer, PyObject **table) except -1:

@@ -375,16 +375,18 @@ class ReferenceCodec:
             raise UntrustedBytesError(WireError.TRAILING_BYTES)
         return values
 
-    def canonical(self, template: int, response: bool, sequence: int, values: Mapping[int, Value]) -> bytes:
-        """The bytes that are signed: version, template, direction, sequence, then every element by ascending key.
+    def canonical(self, template: int, flags: int, sequence: int, values: Mapping[int, Value]) -> bytes:
+        """The bytes that are signed: version, template, flags, sequence, then every element by ascending key.
 
         ``values`` are the expanded values, those of the session included. Each element is its number, its sub-number,
         a two-byte length and its canonical value. Raises UntrustedBytesError for what could not be encoded either.
         """
-        head = bytes((limits.PROTOCOL_VERSION, self._template(template).id, int(response)))
+        identity = self._template(template).id
+        if not is_integer(flags) or not 0 <= flags <= 0xFF:
+            raise UntrustedBytesError(WireError.UNKNOWN_FLAG)
         if not is_integer(sequence) or not 0 <= sequence <= limits.UINT_MAX:
             raise UntrustedBytesError(WireError.VALUE_OUT_OF_RANGE)
-        parts = [head, sequence.to_bytes(8, "big")]
+        parts = [bytes((limits.PROTOCOL_VERSION, identity, flags)), sequence.to_bytes(8, "big")]
         refuse_strangers(values, self.elements)
         for key in sorted(values):
             value = canonical_value(self.grammar.elements[key], values[key])
@@ -399,9 +401,7 @@ class ReferenceCodec:
         """
         if len(za) != limits.DIGEST_BYTES or len(binding) != limits.BINDING_BYTES:
             raise ValueError("ZA and the session binding have 32 bytes each")
-        canonical = self.canonical(
-            message.template, message.is_response, message.sequence, expanded(message.values, implied)
-        )
+        canonical = self.canonical(message.template, message.flags, message.sequence, expanded(message.values, implied))
         return hashlib.new("sm3", za + TAG_REQUEST + binding + canonical).digest()
 
     def pack(self, values: Mapping[int, Value]) -> bytes:
