@@ -1,5 +1,6 @@
 """What a TLS connection says of its peer, and what a failure of it means."""
 
+import socket
 from enum import Enum
 from ipaddress import ip_address
 
@@ -137,19 +138,20 @@ def _peer_der(connection: SSL.Connection) -> bytes:
     return certificate.public_bytes(Encoding.DER)
 
 
-async def handshake(connection: SSL.Connection, socket: trio.socket.SocketType) -> None:
+async def handshake(connection: SSL.Connection, sock: socket.socket, limiter: trio.CapacityLimiter) -> None:
     """Shake hands on a connection that is bound to a non-blocking socket. Raises ChannelError.
 
     The caller sets the deadline and closes the socket. Each step costs one to three milliseconds of public-key work
-    that needs no GIL, so it runs in a thread and the pump of established connections goes on meanwhile.
+    that needs no GIL, so it runs in a thread and the pump of established connections goes on meanwhile; ``limiter``
+    says how many such threads there may be.
     """
     while True:
         try:
-            await trio.to_thread.run_sync(connection.do_handshake)
+            await trio.to_thread.run_sync(connection.do_handshake, limiter=limiter)
         except SSL.WantReadError:
-            await trio.lowlevel.wait_readable(socket)
+            await trio.lowlevel.wait_readable(sock)
         except SSL.WantWriteError:
-            await trio.lowlevel.wait_writable(socket)
+            await trio.lowlevel.wait_writable(sock)
         except SSL.Error as error:
             raise explain(connection, error) from None
         else:

@@ -113,8 +113,8 @@ def _context(method: int, identity: Identity, trust: Trust, profile: ChannelProf
         context.use_certificate_chain_file(identity.certificate)
     except SSL.Error:
         raise CustodyError(f"{identity.certificate} is not a certificate chain in PEM") from None
-    identity.arm(context)
     try:
+        identity.arm(context)
         context.check_privatekey()
     except SSL.Error:
         raise CustodyError(f"the private key does not belong to {identity.certificate}") from None

@@ -201,7 +201,11 @@ class TlsStream(trio.abc.Stream):
 
     async def _feed(self) -> None:
         """Give the TLS engine what the transport has, or the news that nothing more will come."""
-        data = await self.transport.receive_some(_TRANSPORT_BYTES)
+        try:
+            data = await self.transport.receive_some(_TRANSPORT_BYTES)
+        except trio.BrokenResourceError:
+            self._broken = True
+            raise ChannelError(Fault.VANISHED) from None
         if data:
             self._connection.bio_write(data)
         elif self._closed:
@@ -216,6 +220,9 @@ class TlsStream(trio.abc.Stream):
             if data:
                 try:
                     await self.transport.send_all(data)
+                except trio.BrokenResourceError:
+                    self._broken = True
+                    raise ChannelError(Fault.VANISHED) from None
                 except BaseException:
                     self._broken = True
                     raise

@@ -194,7 +194,7 @@ class SoftwareCustody:
         try:
             context.use_privatekey_file(self._path(label, self._epochs[label], Kind.SM2))
         except SSL.Error:
-            raise CustodyError(f"{label}: the TLS context refuses the key") from None
+            raise CustodyError(f"{label}: the key does not belong to the certificate of this channel") from None
 
     def _path(self, label: str, epoch: int, kind: Kind) -> Path:
         return self._folder / f"{label}.{epoch}.{kind.value}"
