@@ -7,6 +7,11 @@ with mutual certificates, or the event stream. A bank's own system replaces the 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+
+class NotServed(Exception):
+    """The application has nothing under this path or name; nothing was done."""
+
+
 Fields = Mapping[int, str | bytes]
 
 
@@ -26,7 +31,7 @@ class JsonApplication(Protocol):
     def answer(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """The answer's body; it holds at least ``code``, a response code.
 
-        Raises LookupError: there is nothing at ``path``.
+        Raises NotServed.
         """
         ...
 
@@ -50,7 +55,7 @@ class EventStore(Protocol):
     def query(self, name: str, arguments: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
         """Rows of a named report, for example ``prices``.
 
-        Raises LookupError: there is no such report; ValueError: an argument is wrong, and which.
+        Raises NotServed, or ValueError: an argument is wrong, and which.
         """
         ...
 

@@ -45,8 +45,8 @@ class Envelope:
         """``label`` names our signing key in ``custody``; ``peers`` are the keys of all current epochs of the peer."""
         self._custody = custody
         self._label = label
-        self._peers = tuple(peers)
-        if not self._peers:
+        self.peers = tuple(peers)
+        if not self.peers:
             raise ValueError("no peer key: nothing could ever be verified")
 
     def _sign(self, message: bytes) -> bytes:
@@ -54,7 +54,7 @@ class Envelope:
         return self._custody.sign(self._label, sm3(za + message))
 
     def _verify(self, message: bytes, signature: bytes) -> None:
-        for key in self._peers:
+        for key in self.peers:
             try:
                 key.verify(sm3(key.za + message), signature)
             except BadSignature:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fengshou.protocol.backend import EventStore
+from fengshou.protocol.backend import EventStore, NotServed
 from fengshou.routing.json_server import Body, Refusal
 
 _REPORTS = "/reports/"
@@ -44,7 +44,7 @@ class EventHandler:
             raise Refusal(400, "30", "arguments is not an object")
         try:
             return list(self._store.query(name, arguments))
-        except LookupError as error:
+        except NotServed as error:
             raise Refusal(404, "40", "no such report") from error
         except ValueError as error:
             raise Refusal(400, "30", str(error)) from error

@@ -6,6 +6,7 @@ what precedes one (bytes that are not HTTP) is answered unsigned and closed.
 """
 
 import signal
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +16,7 @@ import msgspec
 import structlog
 import trio
 
-from fengshou.protocol.backend import JsonApplication
+from fengshou.protocol.backend import JsonApplication, NotServed
 from fengshou.protocol.signing import SIGNATURE_HEADER
 from fengshou.routing.connect import LINK_ERRORS, Accept
 from fengshou.routing.envelope import BodyMalformed, Envelope, SignatureRefused, decode_body, parse_signature
@@ -76,7 +77,7 @@ class ApplicationHandler:
             raise Refusal(405, "40", "only POST is served", {"allow": "POST"})
         try:
             return self._application.answer(path, body)
-        except LookupError as error:
+        except NotServed as error:
             raise Refusal(404, "40", "nothing is at this path") from error
 
 
@@ -224,7 +225,9 @@ class JsonServer:
         except Exception as error:
             # One request that the application cannot bear must not end the service of all others.
             self.failed += 1
-            _log.exception("application failed", path=request.target)
+            # Where, not what: the text of an error and the values of a frame may identify a person.
+            *_, frame = traceback.extract_tb(error.__traceback__)
+            _log.error("application failed", error=type(error).__name__, at=f"{frame.filename}:{frame.lineno}")
             raise Refusal(500, "06", "the application failed; the outcome is unknown") from error
         self.answered += 1
         return answer

@@ -13,6 +13,7 @@ import msgspec
 import structlog
 
 from fengshou.ext.hosts.analytics.reports import REPORTS, Dictionary
+from fengshou.protocol.backend import NotServed
 
 _log = structlog.get_logger(__name__)
 
@@ -99,7 +100,10 @@ class Store:
         return last
 
     def query(self, name: str, arguments: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-        sql, parameters = REPORTS[name](arguments)
+        report = REPORTS.get(name)
+        if report is None:
+            raise NotServed(name)
+        sql, parameters = report(arguments)
         result = self._database.execute(sql, parameters)
         columns = [column[0] for column in result.description]
         return [self._dictionary.named(dict(zip(columns, row, strict=True))) for row in result.fetchall()]

@@ -17,11 +17,13 @@ import msgspec
 
 from fengshou.ext.hosts.government.catalogue import Domain, Item, Kind, load
 from fengshou.ext.hosts.government.records import on_record, synthesise
+from fengshou.protocol.backend import NotServed
 from fengshou.protocol.codes import text_of
 
 PATH = "/v1/enquiry"
 
 _RRN = re.compile(r"\d{12}")
+_PERIOD = re.compile(r"(19|2\d)\d{2}(0[1-9]|1[0-2])?")
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS enquiries(
@@ -87,7 +89,7 @@ class Application:
 
     def answer(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
         if path != PATH:
-            raise LookupError(path)
+            raise NotServed(path)
         try:
             enquiry = _parse(body)
         except Refused as refused:
@@ -170,7 +172,7 @@ def _parse(body: Mapping[str, Any]) -> Enquiry:
         raise Refused("30", "rrn is not 12 digits")
     if not _DAY.fullmatch(enquiry.day):
         raise Refused("30", "received is not a time of ISO 8601")
-    if enquiry.period and not 1900 <= int(str(enquiry.period)[:4]) <= 9999:
+    if enquiry.period and not _PERIOD.fullmatch(str(enquiry.period)):
         raise Refused("30", "period is not YYYY or YYYYMM")
     return enquiry
 

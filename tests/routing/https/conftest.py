@@ -17,6 +17,7 @@ from fengshou.hsm.channel import Identity, Trust
 from fengshou.hsm.custody import SWITCH_SIGN
 from fengshou.hsm.pki import AUTHORITIES, Authority
 from fengshou.hsm.software import Kind, SoftwareCustody, save_private_key
+from fengshou.protocol.backend import NotServed
 from fengshou.protocol.service import JsonCall
 from fengshou.routing.connect import Connect
 from fengshou.routing.destination import Completion, Outbound, Trace
@@ -61,7 +62,7 @@ class Echo:
 
     def answer(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
         if path != "/v1/echo":
-            raise LookupError(path)
+            raise NotServed(path)
         self.seen.append(body)
         self.hook(body)
         return {"code": "00", "asked": body}

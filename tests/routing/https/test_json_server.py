@@ -1,6 +1,8 @@
 """The server of signed JSON against clients that behave badly, and its orderly end."""
 
+import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +17,7 @@ import h11
 import msgspec
 import pytest
 import trio
+from asn1crypto import core
 
 from fengshou.protocol.signing import SIGNATURE_HEADER
 from fengshou.routing.envelope import Envelope, SignatureRefused
@@ -146,7 +149,7 @@ async def test_a_failing_application_answers_500_and_serves_on(
         served = await connection.call("POST", PATH, b'{"n":2}')
         await connection.aclose()
     assert (failed.status, failed.body["code"]) == (500, "06")
-    assert "secret" not in str(failed.body)
+    assert "secret" not in str(failed.body) + capsys.readouterr().out
     assert (served.status, server.failed) == (200, 1)
 
 
@@ -269,6 +272,32 @@ def test_every_bit_of_a_signature_counts(sides: Any) -> None:
         changed[bit // 8] ^= 1 << bit % 8
         with pytest.raises(SignatureRefused):
             sides.host.verify_request("POST", PATH, body, bytes(changed))
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl command")
+def test_an_auditor_verifies_both_signatures_with_openssl(sides: Any, tmp_path: Path) -> None:
+    """Only the documentation of ``protocol.signing``, the two public keys and a tool of somebody else."""
+    body, answer = b'{"item":1}', b'{"code":"00"}'
+    request_signature = sides.switch.sign_request("POST", PATH, body)
+    answer_signature = sides.host.sign_answer(200, request_signature, answer)
+    sm3 = [hashlib.new("sm3", data).digest() for data in (body, answer)]
+    request_message = b"FP1G" + b"POST\n" + PATH.encode() + b"\n" + sm3[0]
+    answer_message = b"FP1G" + b"200\n" + request_signature + sm3[1]
+
+    def verify(knows: Envelope, message: bytes, signature: bytes) -> int:
+        der = core.SequenceOf(
+            [int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")], spec=core.Integer
+        ).dump()
+        (key,) = knows.peers
+        for name, data in (("key.der", key.spki), ("signature.der", der), ("message", message)):
+            (tmp_path / name).write_bytes(data)
+        command = "openssl pkeyutl -verify -pubin -keyform DER -inkey key.der -sigfile signature.der -in message -rawin"
+        options = "-digest sm3 -pkeyopt distid:1234567812345678"
+        return subprocess.run([*command.split(), *options.split()], cwd=tmp_path, capture_output=True).returncode
+
+    assert verify(sides.host, request_message, request_signature) == 0
+    assert verify(sides.switch, answer_message, answer_signature) == 0
+    assert verify(sides.switch, answer_message, request_signature) != 0
 
 
 def test_no_cut_of_a_request_is_another_request(sides: Any) -> None:
