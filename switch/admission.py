@@ -145,11 +145,11 @@ class Admission:
             return Ended(charges.code, {de.TEXT: f"limit {charges.name}"[:64]})
         exchange.charges = charges
         call = service.call(request)
-        if request.original is not None:
-            known = self._journal.known(key)
-            exchange.original, exchange.original_intent = key, known.intent if known else 0
         if isinstance(call, Iso8583Call | JsonCall):
             exchange.call = call
+            if request.original is not None:
+                known = self._journal.known(key)
+                exchange.original, exchange.original_intent = key, known.intent if known else 0
             return None
         return Ended(call.code, call.values, key if call.tombstone else b"")
 

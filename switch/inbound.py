@@ -133,6 +133,10 @@ class Inbound:
             exchange.refuse(Verdict.CONFLICT.value, "another content under the same key")
         else:
             ended = self._admission.begin(exchange)
+            if ended is not None and codes.action_of(ended.code) == "B":  # not now: the same request may come again
+                self._counters.release(exchange.charges)
+                exchange.shed(ended.code)
+                return
             exchange.intent = self._recorder.intent(exchange)
             entries.append(exchange.intent)
             self._duplicates.begin(exchange)

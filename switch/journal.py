@@ -111,7 +111,7 @@ class Journal:
         with self._read.cursor(self._db["commits"]) as cursor:
             self._last = parse_commit(cursor.value()) if cursor.last() else None
         self._next_record = self._last.first_record + self._last.records if self._last else 1
-        self._last_event = _U64.unpack(self._get("meta", b"last-event") or bytes(8))[0]
+        self._last_event = int.from_bytes(self._get("meta", b"last-event") or b"", "big")
 
     def close(self) -> None:
         self._read.abort()
@@ -195,8 +195,8 @@ class Journal:
             txn.put(record.terminal.encode(), _U32.pack(record.batch), db=db["batches"])
         if record.kind != RecordKind.INTENT and entry.charges:
             self._charge(txn, entry.charges, -1)
-        if entry.undoes:
-            intent_number, outcome, _ = _KEY_VALUE.unpack(txn.get(entry.undoes, db=db["keys"]))
+        if entry.undoes and (undone := txn.get(entry.undoes, db=db["keys"])):
+            intent_number, outcome, _ = _KEY_VALUE.unpack(undone)
             txn.put(entry.undoes, _KEY_VALUE.pack(intent_number, outcome, record.number), db=db["keys"])
         if entry.tombstone and txn.get(entry.tombstone, db=db["keys"]) is None:
             txn.put(entry.tombstone, _KEY_VALUE.pack(0, record.number, record.number), db=db["keys"])
@@ -224,8 +224,8 @@ class Journal:
 
     def refresh(self) -> None:
         """Let the reading methods see everything that is committed by now."""
-        self._read.reset()
-        self._read.renew()
+        self._read.abort()
+        self._read = self._env.begin()
 
     def _get(self, table: str, key: bytes) -> bytes | None:
         value: bytes | None = self._read.get(key, db=self._db[table])
@@ -262,7 +262,8 @@ class Journal:
         return _U32.unpack(value)[0] if value else 0
 
     def counter(self, counter: bytes) -> int:
-        return int(_U64.unpack(self._get("counters", counter) or bytes(8))[0])
+        value = self._get("counters", counter)
+        return int.from_bytes(value or b"", "big")
 
     def charges(self, intent: int) -> Charges:
         """What an intent used up of limits."""
@@ -286,7 +287,7 @@ class Journal:
 
     def events(self, after: int, limit: int) -> list[tuple[int, bytes]]:
         """Undelivered events above ``after``, in order, at most ``limit``."""
-        rows = []
+        rows: list[tuple[int, bytes]] = []
         with self._read.cursor(self._db["events"]) as cursor:
             there = cursor.set_range(_U64.pack(after + 1))
             while there and len(rows) < limit:
@@ -314,6 +315,16 @@ class Journal:
     def signature(self, commit: int) -> bytes | None:
         """The switch's signature over the header of commit ``commit``."""
         return self._get("signatures", _U64.pack(commit))
+
+    @property
+    def next_record(self) -> int:
+        """The number that the next record gets."""
+        return self._next_record
+
+    @property
+    def last_event(self) -> int:
+        """The number of the last event ever written, pruned or not."""
+        return self._last_event
 
     @property
     def last_commit(self) -> Commit | None:

@@ -152,11 +152,11 @@ class Sender:
             return b""
         return msgspec.json.encode(
             {
-                **event,
                 "rrn": f"{request.rrn:012d}",
                 "day": request.business_day,
                 "terminal": request.terminal.terminal,
                 "time_us": request.received_us,
+                **event,
             }
         )
 

@@ -12,7 +12,7 @@ from fengshou.protocol import elements as de
 from fengshou.protocol.elements import Privacy
 from fengshou.protocol.message import Message, Value
 from fengshou.protocol.record import Record, RecordKind
-from fengshou.protocol.service import Iso8583Call, Request, TerminalFacts
+from fengshou.protocol.service import Conclusion, Iso8583Call, Request, TerminalFacts
 from fengshou.switch.clock import Clock
 from fengshou.switch.exchange import Exchange
 from fengshou.switch.grammar import Catalogue
@@ -71,15 +71,32 @@ class Recorder:
         intent, conclusion = exchange.intent, exchange.conclusion
         assert intent is not None
         assert conclusion is not None
-        was = intent.record
-        exchange.values = {
+        record, exchange.values = self._outcome(intent.record, conclusion)
+        exchange.outcome = Entry(
+            record,
+            intent=intent,
+            owes=owes,
+            tombstone=tombstone,
+            undoes=exchange.original if exchange.approved and exchange.original_intent else b"",
+            charges=gives_back,
+            event=event,
+        )
+        return exchange.outcome
+
+    def recovered(self, was: Record, conclusion: Conclusion, owes: int, gives_back: Charges) -> Entry:
+        """The outcome of an intent that a restart found open."""
+        return Entry(self._outcome(was, conclusion)[0], owes=owes, charges=gives_back)
+
+    def _outcome(self, was: Record, conclusion: Conclusion) -> tuple[Record, dict[int, Value]]:
+        """The record of an intent's end, and the whole response."""
+        values: dict[int, Value] = {
             de.RESPONSE_CODE: conclusion.code,
             de.RRN: was.rrn,
             de.SETTLEMENT_DATE: was.business_day % 10_000,
             **conclusion.values,
         }
-        body = self._codec.encode_body(was.template, True, exchange.values)
-        clear, sealed = self._keep(exchange.values, RecordKind.OUTCOME, was.content, _RESPONSE_COLUMNS)
+        body = self._codec.encode_body(was.template, True, values)
+        clear, sealed = self._keep(values, RecordKind.OUTCOME, was.content, _RESPONSE_COLUMNS)
         record = Record(
             RecordKind.OUTCOME,
             0,
@@ -98,16 +115,7 @@ class Recorder:
             clear=clear,
             sealed=sealed,
         )
-        exchange.outcome = Entry(
-            record,
-            intent=intent,
-            owes=owes,
-            tombstone=tombstone,
-            undoes=exchange.original if exchange.approved and exchange.original_intent else b"",
-            charges=gives_back,
-            event=event,
-        )
-        return exchange.outcome
+        return record, values
 
     def session(self, exchange: Exchange, facts: TerminalFacts, batch: int) -> Entry:
         """An accepted sign-in or sign-off: who, with which key, on which channel."""
@@ -185,9 +193,13 @@ class Recorder:
 
     # -- records -----------------------------------------------------------------------------------------------------
 
+    def clear(self, record: Record) -> dict[int, Value]:
+        """The C1 values; no key is needed. Raises UntrustedBytesError."""
+        return self._codec.unpack(record.clear)
+
     def values(self, record: Record) -> dict[int, Value]:
         """Everything that was kept of a request or response, C2 opened. Raises SealBroken, UntrustedBytesError."""
-        values = self._codec.unpack(record.clear)
+        values = self.clear(record)
         if record.sealed:
             values |= self._codec.unpack(
                 self._custody.open(JOURNAL_DATA, record.sealed, _context(record.kind, record.content))

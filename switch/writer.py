@@ -62,6 +62,7 @@ class Writer:
         self._queue: queue.SimpleQueue[_Item] = queue.SimpleQueue()
         self._notary = Notary(custody, self._queue)
         self._on_signed = on_signed
+        self.on_event: Callable[[], None] = lambda: None  # called in the Trio thread when there is news for analytics
         self._token: trio.lowlevel.TrioToken | None = None
         self._thread = threading.Thread(target=self._work, name="journal-writer", daemon=True)
 
@@ -142,6 +143,8 @@ class Writer:
             for ticket in tickets:
                 ticket.error = error
                 ticket.done.set()
+            if any(entry.event for ticket in tickets for entry in ticket.entries):
+                self.on_event()
             for signature in signatures:
                 self._on_signed(signature.commit)
 

@@ -58,6 +58,7 @@ class Listener:
         self._one_at_a_time = trio.CapacityLimiter(1)
         self.refused: Counter[str] = Counter()  # by reason
         self.accepted = 0
+        self._accepting = trio.CancelScope()
 
     @property
     def address(self) -> tuple[str, int]:
@@ -65,12 +66,17 @@ class Listener:
         return host, port
 
     async def run(self) -> None:
-        """Accept until cancelled; then the socket is closed. Connections that the pump has are not touched."""
+        """Accept until stopped; then the socket is closed. Connections that the pump has are not touched."""
         try:
-            async with trio.open_nursery() as nursery:
-                await self._accept(nursery)
+            with self._accepting:
+                async with trio.open_nursery() as nursery:
+                    await self._accept(nursery)
         finally:
             self._socket.close()
+
+    def stop(self) -> None:
+        """Take no more connections and drop unfinished handshakes."""
+        self._accepting.cancel()
 
     async def _accept(self, nursery: trio.Nursery) -> None:
         while True:

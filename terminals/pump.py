@@ -85,7 +85,7 @@ class Peer:
     @property
     def terminal(self) -> str:
         """The terminal that signed in, else the one the certificate names."""
-        return self.row.facts.terminal if self.row else self.certificate.common_name
+        return self.row.facts.terminal if self.row else self.certificate.subject.common_name
 
     def send(self, data: bytes) -> None:
         """Send now what the socket takes and keep the rest for when it takes more. A closed peer ignores it."""

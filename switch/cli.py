@@ -1,0 +1,20 @@
+"""``fengshou``: the command line. Each group of commands has a module of its own."""
+
+import click
+
+from fengshou.switch.cli_journal import journal, prices
+from fengshou.switch.cli_pki import pki
+from fengshou.switch.cli_switch import check, host, init, status, switch
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+    epilog="Start with: fengshou init DIR, then fengshou switch --home DIR. `fengshou demo` does all of it for you.",
+)
+@click.version_option(package_name="fengshou")
+def main() -> None:
+    """Fengshou (丰收): a transaction switch for a rural bank's service network."""
+
+
+for command in (init, switch, host, status, check, journal, prices, pki):
+    main.add_command(command)

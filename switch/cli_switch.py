@@ -1,0 +1,120 @@
+"""Commands that make a site and run its processes: ``init``, ``switch``, ``host``, ``status``, ``check``."""
+
+from pathlib import Path
+
+import click
+
+from fengshou.switch import status as status_socket
+from fengshou.switch.cli_common import explained, home_option, json_option, pairs, print_json, print_table
+from fengshou.switch.config import load
+from fengshou.switch.grammar import Catalogue, load_service
+from fengshou.switch.hosting import run_host
+from fengshou.switch.logs import configure
+from fengshou.switch.server import Ready, serve
+from fengshou.switch.site import Ports, make_site
+
+HOSTS = ("core-banking", "government", "analytics")
+
+
+@click.command(epilog="Example: fengshou init site --accounts examples/accounts.csv")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--accounts",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    required=True,
+    help="CSV of the accounts with which the embedded core-banking host opens.",
+)
+@click.option("--port", default=7443, show_default=True, help="Port for terminals.")
+@explained
+def init(folder: Path, accounts: Path, port: int) -> None:
+    """Make a site: authority, keys, certificates, configuration, and three embedded back ends."""
+    site = make_site(folder, accounts, Ports(terminals=port))
+    click.echo(f"Made {site.folder}. Next, each in a terminal of its own:")
+    for name in HOSTS:
+        click.echo(f"  fengshou host {name} --home {folder}")
+    click.echo(f"  fengshou switch --home {folder}")
+
+
+@click.command(
+    epilog="Stops on SIGTERM or Ctrl-C after everything in flight has ended. SIGHUP reads certificates again."
+)
+@home_option
+@click.option("--config", type=click.Path(path_type=Path), default=None, help="Another file than HOME/switch.toml.")
+@explained
+def switch(home: Path, config: Path | None) -> None:
+    """Run the switch."""
+    loaded = load(config or home / "switch.toml")
+    configure(loaded.config.log_level)
+
+    def ready(started: Ready) -> None:
+        if started.recovered or started.owed:
+            click.echo(f"recovered {started.recovered} open transactions; {started.owed} reversals are owed", err=True)
+        click.echo(f"ready {started.address[0]}:{started.address[1]}")
+
+    serve(loaded, ready)
+
+
+@click.command(epilog="A bank's own system takes the place of one by configuration: change its address in switch.toml.")
+@click.argument("name", type=click.Choice(HOSTS))
+@home_option
+@explained
+def host(name: str, home: Path) -> None:
+    """Run one of the embedded back ends."""
+    configure("info")
+    run_host(home / "hosts" / name, lambda address: click.echo(f"ready {address[0]}:{address[1]}"))
+
+
+@click.command()
+@home_option
+@json_option
+@explained
+def status(home: Path, as_json: bool) -> None:
+    """Show what the running switch is doing."""
+    loaded = load(home / "switch.toml")
+    path = loaded.path(loaded.config.files.status)
+    try:
+        answer = status_socket.ask(path)
+    except OSError as error:
+        raise click.ClickException(f"no switch answers at {path}: {error.strerror}") from None
+    if as_json:
+        print_json(answer)
+        return
+    rows = [
+        ("connections", answer["connections"]),
+        ("in flight", answer["in_flight"]),
+        ("answered, by code", pairs(answer["answered"])),
+        ("refused, by reason", pairs(answer["refused"])),
+        ("handshakes refused", pairs(answer["handshakes"]["refused"])),
+        ("connections closed", pairs(answer["closed"])),
+        ("journal", pairs(answer["journal"])),
+        ("reversals", pairs(answer["reversals"])),
+    ]
+    for name, destination in answer["destinations"].items():
+        rows.append((f"→ {name}", f"{'up' if destination['up'] else 'DOWN'}, {destination['in_flight']} in flight"))
+    if answer["analytics"]:
+        rows.append(("→ analytics", pairs(answer["analytics"])))
+    print_table(f"switch, process {answer['process']}", ("", ""), rows)
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@explained
+def check(file: Path) -> None:
+    """Read a configuration and say whether a switch would start with it."""
+    config = load(file).config
+    catalogue = Catalogue(load_service(entry.module, entry.options) for entry in config.service)
+    print_table(
+        "services",
+        ("service", "templates", "destination"),
+        [
+            (
+                service.name,
+                ", ".join(f"{template.id} {template.name}" for template in service.templates),
+                service.destination
+                if service.destination in config.destination
+                else f"{service.destination} (no route!)",
+            )
+            for service in catalogue.services
+        ],
+    )
+    click.echo(f"{file}: good")

@@ -1,0 +1,197 @@
+"""The switch's configuration: one TOML file, read and checked once, before anything is opened.
+
+Paths are relative to the file. Every error names the key and says what is wrong with it.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+Milliseconds = Annotated[int, msgspec.Meta(ge=1, le=600_000)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+
+
+class ConfigError(Exception):
+    """The file cannot be used. The text is for the operator: key, reason, what to do."""
+
+
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename=lambda name: name.replace("_", "-")):
+    pass
+
+
+class Files(_Section, frozen=True):
+    """Where the switch keeps things."""
+
+    keys: str = "keys"  # custody's folder
+    registry: str = "registry.db"
+    journal: str = "journal"
+    status: str = "status.sock"  # a Unix socket that answers `fengshou status`
+
+
+class Listen(_Section, frozen=True):
+    """The terminals' side. ``profile``: `national` or `narrow` (no post-quantum group: 2.3 KB less a handshake)."""
+
+    certificate: str
+    authorities: str
+    host: str = "0.0.0.0"  # noqa: S104 terminals come from outside; every one shows a certificate
+    port: Port = 7443
+    revoked: str = ""
+    profile: Literal["national", "narrow"] = "national"
+
+
+class Limits(_Section, frozen=True):
+    """Bounds of what the switch takes on at once."""
+
+    connections: Count = 10_000
+    handshakes: Count = 1024  # unfinished ones
+    handshake_s: Seconds = 10.0
+    sign_in_s: Seconds = 30.0  # a connection without a sign-in
+    idle_s: Seconds = 900.0
+    outbox_bytes: Count = 128 * 1024  # what a slow reader may leave unread
+    stalled_s: Seconds = 10.0
+    in_flight: Count = 4096  # requests without an outcome; past it a request gets 96 at once
+    drain_s: Seconds = 15.0  # how long a stop waits for back ends
+    journal_gib: Count = 64  # the address space of the journal, not its size
+
+
+class Iso8583Destination(_Section, frozen=True, tag="iso8583", tag_field="kind"):
+    """A host that speaks ISO 8583:1987 over TCP; a link for each address, times ``links``."""
+
+    addresses: Annotated[list[str], msgspec.Meta(min_length=1)]
+    links: Count = 2
+    deadline_ms: Milliseconds = 5000
+    in_flight: Count = 2048
+    packing: Literal["bcd", "ascii"] = "bcd"
+    match: tuple[int, ...] = (11, 37, 41)
+
+
+class JsonPeer(_Section, frozen=True):
+    """How to reach a service that speaks signed JSON over HTTPS with mutual certificates."""
+
+    address: str
+    name: str  # in the server's certificate
+    signer: str  # PEM certificate of the key that signs its answers
+    certificate: str  # ours
+    authorities: str
+    revoked: str = ""
+    profile: Literal["national", "narrow", "international"] = "national"
+
+
+class JsonDestination(JsonPeer, frozen=True, tag="json", tag_field="kind"):
+    """A service behind HTTPS."""
+
+    connections: Count = 4
+    waiting: Count = 256
+    deadline_ms: Milliseconds = 8000
+
+
+class ServiceEntry(_Section, frozen=True):
+    """A business scene. ``destination`` overrides the one that the service names."""
+
+    module: str
+    options: dict[str, Any] = {}
+
+
+class Config(_Section, frozen=True):
+    """The whole file."""
+
+    listen: Listen
+    service: Annotated[list[ServiceEntry], msgspec.Meta(min_length=1)]
+    destination: dict[Name, Iso8583Destination | JsonDestination]
+    files: Files = Files()
+    limits: Limits = Limits()
+    analytics: JsonPeer | None = None
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """A checked configuration and the folder that its paths start from."""
+
+    config: Config
+    folder: Path
+
+    def path(self, value: str) -> Path:
+        return self.folder / value
+
+    def optional(self, value: str) -> Path | None:
+        return self.folder / value if value else None
+
+
+def address_of(text: str) -> tuple[str, int]:
+    """Host and port of ``host:port``, an IPv6 host in brackets. Raises ValueError."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ValueError(f"{text!r} is not host:port")
+    return host.strip("[]"), int(port)
+
+
+def load(file: Path) -> Loaded:
+    """Read and check. Raises ConfigError."""
+    try:
+        document = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: not TOML: {error}") from error
+    try:
+        config = msgspec.convert(document, Config)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{file}: {_explain(str(error))}") from None
+    loaded = Loaded(config, file.resolve().parent)
+    for key, reason in _problems(loaded):
+        raise ConfigError(f"{file}: {key}: {reason}")
+    return loaded
+
+
+def _explain(text: str) -> str:
+    """msgspec says «reason - at `$.listen.port`»; an operator reads «listen.port: reason»."""
+    reason, _, where = text.partition(" - at `$")
+    return f"{where.strip('`').lstrip('.')}: {reason}" if where else reason
+
+
+def _problems(loaded: Loaded) -> list[tuple[str, str]]:
+    """What the types cannot say: files that are missing, addresses that are none, services without a destination."""
+    config = loaded.config
+    problems: list[tuple[str, str]] = []
+
+    def needs_file(key: str, value: str, what: str) -> None:
+        if value and not loaded.path(value).is_file():
+            problems.append((key, f"{loaded.path(value)} does not exist ({what})"))
+
+    def needs_address(key: str, value: str) -> None:
+        try:
+            address_of(value)
+        except ValueError as error:
+            problems.append((key, str(error)))
+
+    def needs_peer(key: str, peer: JsonPeer) -> None:
+        needs_address(f"{key}.address", peer.address)
+        needs_file(f"{key}.signer", peer.signer, "certificate of the key that signs its answers")
+        needs_file(f"{key}.certificate", peer.certificate, "our certificate chain")
+        needs_file(f"{key}.authorities", peer.authorities, "whom we trust")
+        needs_file(f"{key}.revoked", peer.revoked, "revocation list")
+
+    if not loaded.path(config.files.keys).is_dir():
+        problems.append(("files.keys", f"{loaded.path(config.files.keys)} does not exist; `fengshou init` makes it"))
+    needs_file("listen.certificate", config.listen.certificate, "the switch's certificate chain")
+    needs_file("listen.authorities", config.listen.authorities, "whose terminals are trusted")
+    needs_file("listen.revoked", config.listen.revoked, "revocation list")
+    for name, destination in config.destination.items():
+        key = f"destination.{name}"
+        if isinstance(destination, JsonDestination):
+            needs_peer(key, destination)
+        else:
+            for address in destination.addresses:
+                needs_address(f"{key}.addresses", address)
+    if config.analytics:
+        needs_peer("analytics", config.analytics)
+    modules = [entry.module for entry in config.service]
+    for module in modules:
+        if modules.count(module) > 1:
+            problems.append(("service", f"{module} stands twice"))
+    return problems

@@ -1,0 +1,88 @@
+"""Back ends from their configuration: destinations for calls, the feed for analytics."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+
+from fengshou.hsm.channel import PROFILES, Identity, Trust, client_context
+from fengshou.hsm.custody import SWITCH_SIGN, SWITCH_TLS, Custody
+from fengshou.hsm.pem import CERTIFICATE, from_pem
+from fengshou.hsm.x509 import Certificate, CertificateError, parse_certificate
+from fengshou.protocol.iso8583 import CHARACTER_FORMAT, HostFormat
+from fengshou.routing.connect import Connect, tcp_connect, tls_connect
+from fengshou.routing.destination import Destination
+from fengshou.routing.envelope import Envelope
+from fengshou.routing.events import EventFeed
+from fengshou.routing.iso8583_link import Iso8583Link
+from fengshou.routing.json_link import JsonLink
+from fengshou.switch.config import Iso8583Destination, JsonDestination, JsonPeer, Loaded, address_of
+from fengshou.switch.journal import Journal
+from fengshou.switch.writer import Writer
+
+
+def destination(name: str, row: Iso8583Destination | JsonDestination, loaded: Loaded, custody: Custody) -> Destination:
+    """The destination that a row of the configuration describes. Raises CustodyError, CertificateError."""
+    if isinstance(row, Iso8583Destination):
+        connects = [tcp_connect(*address_of(address)) for address in row.addresses for _ in range(row.links)]
+        host_format = CHARACTER_FORMAT if row.packing == "ascii" else HostFormat()
+        return Iso8583Link(
+            name, connects, host_format, Random(), in_flight_max=row.in_flight, match_fields=row.match
+        )  # fmt: skip
+    return JsonLink(
+        name,
+        json_connect(row, loaded, custody),
+        row.address,
+        json_envelope(row, loaded, custody),
+        Random(),
+        connections=row.connections,
+        waiting_max=row.waiting,
+    )
+
+
+def json_connect(peer: JsonPeer, loaded: Loaded, custody: Custody) -> Connect:
+    """How to reach a JSON peer over the security channel."""
+    host, port = address_of(peer.address)
+    context = client_context(
+        Identity.of_custody(loaded.path(peer.certificate), custody, SWITCH_TLS),
+        Trust(loaded.path(peer.authorities), loaded.optional(peer.revoked)),
+        PROFILES[peer.profile],
+    )
+    return tls_connect(host, port, context, peer.name)
+
+
+def json_envelope(peer: JsonPeer, loaded: Loaded, custody: Custody) -> Envelope:
+    """The signatures of both sides."""
+    return Envelope(custody, SWITCH_SIGN, [read_certificate(loaded.path(peer.signer)).public_key])
+
+
+def read_certificate(path: Path) -> Certificate:
+    """The first certificate of a PEM file. Raises CertificateError."""
+    try:
+        return parse_certificate(from_pem(CERTIFICATE, path.read_bytes())[0])
+    except (OSError, ValueError) as error:
+        raise CertificateError(f"{path}: {error}") from error
+
+
+class JournalEvents:
+    """The journal as the feed's source."""
+
+    def __init__(self, journal: Journal, writer: Writer) -> None:
+        self._journal = journal
+        self._writer = writer
+
+    def read(self, after: int, limit: int) -> Sequence[tuple[int, bytes]]:
+        self._journal.refresh()
+        return self._journal.events(after, limit)
+
+    def last(self) -> int:
+        return self._journal.last_event
+
+    def delivered(self, cursor: int) -> None:
+        self._writer.later(lambda journal: journal.forget_events(cursor))
+
+
+def feed(peer: JsonPeer, loaded: Loaded, custody: Custody, source: JournalEvents) -> EventFeed:
+    """The delivery of events to the analytics store."""
+    return EventFeed(
+        source, json_connect(peer, loaded, custody), peer.address, json_envelope(peer, loaded, custody), Random()
+    )

@@ -1,0 +1,217 @@
+"""The switch as a process: puts the parts together, runs them, and ends them in good order.
+
+Start: configuration, keys, registry, journal, recovery, links, listener. Stop, on SIGTERM or SIGINT: no new connections,
+no new requests, wait for the back ends, journal and send what they answered, sign the last commit, close.
+"""
+
+import logging
+import os
+import signal
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import trio
+from OpenSSL import SSL
+
+from fengshou.hsm.channel import PROFILES, Identity, Trust, terminal_server_context
+from fengshou.hsm.custody import PSEUDONYM, SWITCH_TLS, Custody
+from fengshou.hsm.software import SoftwareCustody
+from fengshou.protocol.service import TerminalFacts
+from fengshou.routing.destination import Completion
+from fengshou.routing.events import EventFeed
+from fengshou.switch import recovery
+from fengshou.switch.admission import Admission
+from fengshou.switch.clock import Clock
+from fengshou.switch.config import Loaded
+from fengshou.switch.counters import Counters
+from fengshou.switch.duplicates import Duplicates
+from fengshou.switch.grammar import Catalogue, load_service
+from fengshou.switch.inbound import Inbound
+from fengshou.switch.journal import Journal
+from fengshou.switch.links import JournalEvents, destination, feed
+from fengshou.switch.outbound import Route, Sender
+from fengshou.switch.pipeline import Pipeline
+from fengshou.switch.receipt_desk import ReceiptDesk
+from fengshou.switch.recording import Recorder, pseudonyms
+from fengshou.switch.reversals import Debt, Reversals
+from fengshou.switch.rrn import RrnSource
+from fengshou.switch.status import serve_status
+from fengshou.switch.writer import Writer
+from fengshou.terminals.listener import Listener, ListenerLimits
+from fengshou.terminals.pump import Closing, Peer, Pump, PumpLimits
+from fengshou.terminals.registry import Registry
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Ready:
+    """What a started switch tells its surroundings."""
+
+    address: tuple[str, int]
+    recovered: int  # intents that were open at start
+    owed: int  # reversals that were owed at start
+
+
+class Switch:
+    """One worker: everything between its listener and its links."""
+
+    def __init__(self, loaded: Loaded, stack: ExitStack) -> None:
+        """Open files, recover, bind. ``stack`` closes what was opened. Raises the errors of what it opens."""
+        config = loaded.config
+        self._loaded = loaded
+        self.custody: Custody = SoftwareCustody(loaded.path(config.files.keys))
+        self.catalogue = Catalogue(load_service(entry.module, entry.options) for entry in config.service)
+        self.registry = Registry.open(loaded.path(config.files.registry), self.custody)
+        stack.callback(self.registry.close)
+        self._terminals = self.registry.snapshot()
+        self.journal = Journal(loaded.path(config.files.journal), map_bytes=config.limits.journal_gib << 30)
+        stack.callback(self.journal.close)
+
+        clock = Clock()
+        pseudonym = pseudonyms(self.custody)
+        self.recorder = Recorder(self.catalogue, self.custody, clock)
+        self.recovered = recovery.recover(self.journal, self.catalogue, self.recorder, self._facts, pseudonym)
+        self.desk = ReceiptDesk(self.catalogue, self.journal, self.custody)
+        self.writer = Writer(self.journal, self.custody, self.desk.signed)
+        self.duplicates = Duplicates(self.journal)
+        counters = Counters(self.journal, lambda data: self.custody.mac(PSEUDONYM, data))
+        admission = Admission(
+            self.catalogue, self.journal, self.duplicates, counters, self.recorder, RrnSource(self.journal, clock),
+            pseudonym, lambda terminal: self._terminals.get(terminal), config.limits.in_flight,
+        )  # fmt: skip
+        self.inbound = Inbound(
+            self.catalogue, clock, admission, self.duplicates, counters, self.recorder, self.desk.ask
+        )
+        self.routes = {
+            name: Route(destination(name, row, loaded, self.custody), row.deadline_ms / 1000)
+            for name, row in config.destination.items()
+        }
+        self.reversals = Reversals(
+            self.catalogue, self.journal, self.writer, self.recorder, self.routes, self._facts, pseudonym, Random()
+        )
+        self.sender = Sender(
+            self.catalogue,
+            self.journal,
+            self.recorder,
+            self.duplicates,
+            self.routes,
+            self.reversals.owe,
+            self.desk.later,
+        )
+        self.closed: dict[Closing, int] = dict.fromkeys(Closing, 0)
+        limits = config.limits
+        self.pump = Pump(
+            self.catalogue.codec,
+            PumpLimits(limits.sign_in_s, limits.idle_s, limits.stalled_s, limits.outbox_bytes),
+            self._on_closed,
+        )
+        self.pipeline = Pipeline(self.pump, self.inbound, self.sender, self.journal, self.writer, self.duplicates)
+        self.feed: EventFeed | None = None
+        if config.analytics is not None:
+            self.feed = feed(config.analytics, loaded, self.custody, JournalEvents(self.journal, self.writer))
+            self.writer.on_event = self.feed.notify
+        self._context = self._server_context()
+        self.listener = Listener(
+            config.listen.host, config.listen.port, lambda: self._context, self.pump,
+            ListenerLimits(limits.connections, limits.handshakes, limits.handshake_s),
+        )  # fmt: skip
+
+    # -- what the parts ask back -----------------------------------------------------------------------------------
+
+    def _facts(self, terminal: str) -> TerminalFacts | None:
+        row = self._terminals.get(terminal)
+        return row.facts if row else None
+
+    def _on_closed(self, peer: Peer, why: Closing) -> None:
+        self.closed[why] += 1
+        self.inbound.forget(peer)
+
+    def _sink(self, completions: Sequence[Completion]) -> None:
+        """Answers of back ends: to the pipeline, or to the reversals that the switch owes."""
+        self.pipeline.complete([done for done in completions if not isinstance(done.outbound.token, Debt)])
+        debts = [done for done in completions if isinstance(done.outbound.token, Debt)]
+        if debts:
+            self.reversals.complete(debts)
+
+    def _server_context(self) -> SSL.Context:
+        listen = self._loaded.config.listen
+        return terminal_server_context(
+            Identity.of_custody(self._loaded.path(listen.certificate), self.custody, SWITCH_TLS),
+            Trust(self._loaded.path(listen.authorities), self._loaded.optional(listen.revoked)),
+            PROFILES[listen.profile],
+        )
+
+    # -- life ----------------------------------------------------------------------------------------------------------
+
+    async def run(self, on_ready: Callable[[Ready], None], also: Callable[[], Any] | None = None) -> None:
+        """Serve until SIGTERM or SIGINT, then drain. ``also`` is an async function that runs beside, until the end."""
+        self.writer.start()
+        debts = self.journal.due_reversals()
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            async with trio.open_nursery() as back_ends, trio.open_nursery() as nursery:
+                for route in self.routes.values():
+                    back_ends.start_soon(route.destination.run, self._sink)
+                if self.feed is not None:
+                    back_ends.start_soon(self.feed.run)
+                back_ends.start_soon(self.pipeline.outcomes)
+                back_ends.start_soon(self.reversals.run)
+                for intent in debts:
+                    self.reversals.owe(intent)
+                nursery.start_soon(self.listener.run)
+                nursery.start_soon(self.pipeline.requests)
+                nursery.start_soon(self.pump.sweep)
+                nursery.start_soon(self._watch_registry)
+                if also is not None:
+                    nursery.start_soon(also)
+                on_ready(Ready(self.listener.address, self.recovered, len(debts)))
+                await self._until_told_to_stop(signals)
+                logger.info("stopping: %d in flight", len(self.duplicates))
+                await self._drain()
+                nursery.cancel_scope.cancel()
+                back_ends.cancel_scope.cancel()
+        self.pump.shut()
+        await self.writer.stop()
+
+    async def _until_told_to_stop(self, signals: Any) -> None:
+        async for number in signals:
+            if number != signal.SIGHUP:
+                return
+            self._context = self._server_context()  # new certificate, authorities, revocation list
+            self._revoke()
+            logger.info("certificates read again")
+
+    async def _drain(self) -> None:
+        self.listener.stop()
+        self.pump.halt()
+        with trio.move_on_after(self._loaded.config.limits.drain_s):
+            await self.pipeline.drained()
+
+    async def _watch_registry(self) -> None:
+        """A change by any process counts within half a second, for new sign-ins and for live sessions."""
+        while True:
+            await trio.sleep(0.5)
+            if self.registry.changed():
+                self._terminals = self.registry.snapshot()
+                self._revoke()
+
+    def _revoke(self) -> None:
+        """Close the sessions whose terminal or application is no longer what it was at sign-in."""
+        for peer in self.pump:
+            if peer.row is not None and self._terminals.get(peer.row.facts.terminal) != peer.row:
+                self.pump.close(peer, Closing.REVOKED)
+
+
+def serve(loaded: Loaded, on_ready: Callable[[Ready], None]) -> None:
+    """Run a switch in this process until it is told to stop."""
+    with ExitStack() as stack:
+        switch = Switch(loaded, stack)
+        logger.info("process %d", os.getpid())
+
+        async def status() -> None:
+            await serve_status(loaded.path(loaded.config.files.status), switch)
+
+        trio.run(switch.run, on_ready, status)

@@ -1,0 +1,80 @@
+"""What a running switch says of itself: a Unix socket that answers every connection with one JSON object."""
+
+import os
+import socket
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import trio
+
+if TYPE_CHECKING:
+    from fengshou.switch.server import Switch
+
+
+def snapshot(switch: "Switch") -> dict[str, Any]:
+    """The counters of all parts, and what is open at this moment."""
+    journal = switch.journal.statistics
+    return {
+        "process": os.getpid(),
+        "connections": len(switch.pump),
+        "handshakes": {"accepted": switch.listener.accepted, "refused": dict(switch.listener.refused)},
+        "closed": {why.value: count for why, count in switch.closed.items() if count},
+        "in_flight": len(switch.duplicates),
+        "answered": dict(switch.sender.answered),
+        "refused": dict(switch.inbound.refused),
+        "journal": {
+            "commits": journal.commits,
+            "records": journal.records,
+            "largest_commit": journal.largest_commit,
+            "last_commit": switch.journal.last_commit.number if switch.journal.last_commit else 0,
+        },
+        "reversals": {"owed": switch.reversals.owed, "delivered": switch.reversals.delivered},
+        "destinations": {
+            name: {"up": route.destination.up, "in_flight": route.destination.in_flight}
+            for name, route in switch.routes.items()
+        },
+        "analytics": None
+        if switch.feed is None
+        else {
+            "state": switch.feed.state.value,
+            "delivered": switch.feed.cursor,
+            "written": switch.journal.last_event,
+        },
+        "cpu_s": sum(os.times()[:2]),
+    }
+
+
+async def serve_status(path: Path, switch: "Switch") -> None:
+    """Answer until cancelled."""
+    with suppress(FileNotFoundError):
+        path.unlink()
+    listening = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    await listening.bind(str(path))
+    path.chmod(0o600)
+    listening.listen(8)
+    try:
+        await trio.serve_listeners(partial(_answer, switch), [trio.SocketListener(listening)])
+    finally:
+        with suppress(FileNotFoundError):
+            path.unlink()
+
+
+async def _answer(switch: "Switch", stream: trio.SocketStream) -> None:
+    with suppress(trio.BrokenResourceError):
+        async with stream:
+            await stream.send_all(msgspec.json.encode(snapshot(switch)) + b"\n")
+
+
+def ask(path: Path) -> dict[str, Any]:
+    """The status of the switch whose socket is at ``path``. Raises OSError when none is running."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+        asking.settimeout(5)
+        asking.connect(str(path))
+        parts = []
+        while part := asking.recv(65536):
+            parts.append(part)
+    answer: dict[str, Any] = msgspec.json.decode(b"".join(parts))
+    return answer
