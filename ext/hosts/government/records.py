@@ -30,7 +30,7 @@ def on_record(domain: Domain, subject: str) -> bool:
 
 def synthesise(seed: str, domain: Domain, item: Item, subject: str, period: int, year: int) -> str:
     """The text of a record. ``period`` is YYYY, YYYYMM or 0; ``year`` is when it is asked, for records without one."""
-    random = Random(f"{seed}|{item.id}|{subject}|{period}")  # noqa: S311  # made-up figures, not secrets
+    random = Random(f"{seed}|{item.id}|{subject}|{period}")  # made-up figures, not secrets
     record_year = int(str(period)[:4]) if period else year - 1
     month = period % 100 if period > 9999 else random.randint(1, 12)
     figures = domain.record.format(
