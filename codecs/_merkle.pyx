@@ -116,23 +116,25 @@ def merkle_path(leaves, index):
     return root_and_path(leaves, index)[1]
 
 
-def merkle_root_from_path(bytes leaf not None, size_t index, size_t count, bytes path not None):
+def merkle_root_from_path(bytes leaf not None, index, count, bytes path not None):
+    cdef size_t place, width = count
     cdef uint8_t node[DIGEST_BYTES]
     cdef const uint8_t *at = <const uint8_t *>PyBytes_AS_STRING(path)
     cdef size_t left = len(path)
     cdef int failed
-    if index >= count:
+    if not 0 <= index < count:
         raise ValueError("no such leaf")
+    place = index
     failed = hash_leaf(node, <const uint8_t *>PyBytes_AS_STRING(leaf), len(leaf))
-    while count > 1:
-        if index ^ 1 < count:
+    while width > 1:
+        if place ^ 1 < width:
             if left < DIGEST_BYTES:
                 raise ValueError("the audit path is too short")
-            failed |= hash_node(node, at, node) if index & 1 else hash_node(node, node, at)
+            failed |= hash_node(node, at, node) if place & 1 else hash_node(node, node, at)
             at += DIGEST_BYTES
             left -= DIGEST_BYTES
-        index //= 2
-        count = (count + 1) // 2
+        place //= 2
+        width = (width + 1) // 2
     if left:
         raise ValueError("the audit path is too long")
     if failed:

@@ -19,6 +19,7 @@ from fengshou.codecs._wire cimport *
 
 from fengshou.protocol import limits
 from fengshou.protocol.elements import Kind as GrammarKind
+from fengshou.protocol.elements import path_of
 from fengshou.protocol.errors import UntrustedBytesError, WireError
 from fengshou.protocol.message import Message
 from fengshou.protocol.signing import TAG_REQUEST
@@ -275,7 +276,7 @@ cdef class MessageCodec:
                 refuse(TRUNCATED, "")
             key = piece[0] << 8 | piece[1]
             if key <= last or self.ranks[key] == 0:
-                refuse(UNKNOWN_FIELD, f"DE {key >> 8}.{key & 255}")
+                refuse(UNKNOWN_FIELD, path_of(key))
             element = &self.elements[self.ranks[key] - 1]
             value = read_value(&reader, element, &error)
             if error != NONE:
@@ -498,5 +499,5 @@ cdef int refuse_stranger(dict values, set known) except -1:
     """Name the first value whose key has no place."""
     for key in values:
         if key not in known:
-            refuse(UNKNOWN_FIELD, f"DE {key >> 8}.{key & 255}")
+            refuse(UNKNOWN_FIELD, path_of(key))
     raise TypeError("the keys of elements are integers")

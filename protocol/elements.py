@@ -42,6 +42,12 @@ class Kind(Enum):
     BV = "bv"
 
 
+def path_of(key: int) -> str:
+    """An element as people write it: ``DE 4``, ``DE 48.1``."""
+    number, sub = key >> 8, key & 0xFF
+    return f"DE {number}.{sub}" if sub else f"DE {number}"
+
+
 @dataclass(frozen=True, slots=True)
 class Element:
     """A data element. ``size`` counts digits or bytes (kinds d, an, ans, b, bv); ``maximum`` bounds n and z."""
@@ -63,7 +69,7 @@ class Element:
 
     @property
     def path(self) -> str:
-        return f"DE {self.number}.{self.sub}" if self.sub else f"DE {self.number}"
+        return path_of(self.key)
 
 
 def n(number: int, sub: int, name: str, iso_format: str, maximum: int, about: str = "") -> Element:

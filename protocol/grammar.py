@@ -18,7 +18,7 @@ from typing import Any, TypeGuard
 import construct as c
 
 from fengshou.protocol import limits
-from fengshou.protocol.elements import Element, Kind
+from fengshou.protocol.elements import Element, Kind, path_of
 from fengshou.protocol.errors import UntrustedBytesError, WireError
 from fengshou.protocol.message import COMMAND_MASK, Flag, Message, Value, expanded
 from fengshou.protocol.signing import TAG_REQUEST
@@ -274,7 +274,7 @@ def refuse_strangers(values: Mapping[int, Value], known: Mapping[int, object]) -
     """Values whose key has no place: of a template, or of the whole grammar."""
     for key in values:
         if key not in known:
-            raise UntrustedBytesError(WireError.UNKNOWN_FIELD, f"DE {key >> 8}.{key & 255}")
+            raise UntrustedBytesError(WireError.UNKNOWN_FIELD, path_of(key))
 
 
 HEAD = c.BitStruct("version" / c.BitsInteger(2), "template" / c.BitsInteger(6))
@@ -419,7 +419,7 @@ class ReferenceCodec:
         while stream.tell() < len(data):
             key = int.from_bytes(Exactly(2).parse_stream(stream), "big")
             if key not in self.elements or key <= last:
-                raise UntrustedBytesError(WireError.UNKNOWN_FIELD, f"DE {key >> 8}.{key & 255}")
+                raise UntrustedBytesError(WireError.UNKNOWN_FIELD, path_of(key))
             try:
                 values[key] = self.elements[key].parse_stream(stream)
             except UntrustedBytesError as error:

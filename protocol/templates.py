@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from fengshou.protocol import elements as de
 from fengshou.protocol import limits
-from fengshou.protocol.elements import BASE_ELEMENTS, PRIVATE_NUMBERS, Element, Kind
+from fengshou.protocol.elements import BASE_ELEMENTS, PRIVATE_NUMBERS, Element, Kind, path_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,7 @@ class Grammar:
                 raise GrammarError(f"template {template.name} {side}: fields are not in ascending order")
             for key in keys:
                 if key not in self.elements:
-                    raise GrammarError(f"template {template.name} {side}: no element DE {key >> 8}.{key & 255}")
+                    raise GrammarError(f"template {template.name} {side}: no element {path_of(key)}")
             if sum(not field.required for field in fields) > limits.OPTIONAL_FIELDS_MAX:
                 raise GrammarError(f"template {template.name} {side}: too many optional fields")
         self.templates[template.id] = template
