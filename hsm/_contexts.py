@@ -14,7 +14,8 @@ from fengshou.hsm.software import load_private_key
 # A working day of a village shop: a terminal that lost its radio link comes back without a full handshake.
 TICKET_SECONDS = 10 * 3600
 
-_SESSION_CONTEXT = b"fengshou.terminals"
+# A server that asks for certificates must name its sessions, or OpenSSL fails whoever offers one for resumption.
+_SESSION_CONTEXT = b"fengshou"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ def terminal_server_context(identity: Identity, trust: Trust, profile: ChannelPr
     if profile not in (NATIONAL, NARROW):
         raise ValueError("terminals speak the national suites only")
     context = _context(SSL.TLS_SERVER_METHOD, identity, trust, profile)
-    # Tickets hold the session, certificate included; the server remembers nothing.
+    # Tickets hold the session, the certificate included; the server remembers nothing.
     context.set_session_id(_SESSION_CONTEXT)
     context.set_timeout(TICKET_SECONDS)
     # Gives back the 16 KiB record buffers of a connection that is idle.
@@ -89,9 +90,11 @@ def terminal_server_context(identity: Identity, trust: Trust, profile: ChannelPr
 
 
 def server_context(identity: Identity, trust: Trust, profile: ChannelProfile = NATIONAL) -> SSL.Context:
-    """For back ends: certificates on both sides. Their links are few and stay up, so there are no tickets."""
+    """For back ends: certificates on both sides, verified anew each time. Their links are few and stay up."""
     context = _context(SSL.TLS_SERVER_METHOD, identity, trust, profile)
+    # In TLS 1.3 this option makes tickets mere references into a session cache, and there is none.
     context.set_options(SSL.OP_NO_TICKET)
+    context.set_session_id(_SESSION_CONTEXT)
     return context
 
 

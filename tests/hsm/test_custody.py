@@ -10,6 +10,7 @@ from OpenSSL import SSL
 
 from fengshou.codecs import BadSignature, PrivateKey, hmac_sm3, sm3
 from fengshou.hsm.custody import JOURNAL_DATA, PSEUDONYM, SWITCH_SIGN, SWITCH_TLS, Custody, CustodyError, SealBroken
+from fengshou.hsm.pem import to_pem
 from fengshou.hsm.software import Kind, SoftwareCustody, load_private_key, provision, save_private_key
 
 
@@ -182,7 +183,7 @@ def test_a_key_file_of_another_user_stops_the_start(tmp_path: Path) -> None:
         ("a.1.sm4",               b"zz" * 16,             "32 hexadecimal digits"),
         ("a.1.hmac",              b"00" * 16,             "64 hexadecimal digits"),
         ("a.1.pem",               b"",                    "not an unencrypted SM2 private key"),
-        ("a.1.pem",               b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "not an unencrypted"),
+        ("a.1.pem",               to_pem("PRIVATE KEY", b"\x30\x00"), "not an unencrypted SM2 private key"),
         ("a.1.pem",               b"\xff" * 70_000,       "too long"),
         ("journal.data.2.hmac",   b"00" * 32,             "two kinds"),
     ],
