@@ -149,6 +149,7 @@ class Inbound:
         if accepted is None:
             return
         row, batch = accepted
+        exchange.content = self._recorder.content(exchange.asked)
         entry = self._recorder.session(exchange, row.facts, batch)
         entries.append(entry)
         self._sign_ins[exchange] = (row, batch, entry)
@@ -167,6 +168,7 @@ class Inbound:
         assert peer.row is not None
         batch = peer.session.implied[de.BATCH]
         assert isinstance(batch, int)
+        exchange.content = self._recorder.content(exchange.asked)
         entries.append(self._recorder.session(exchange, peer.row.facts, batch))
         exchange.answer_now({de.RESPONSE_CODE: codes.APPROVED})
         peer.session.advance(SessionEvent.SIGN_OFF, {})
