@@ -72,7 +72,7 @@ def _farmers(arguments: Mapping[str, Any]) -> Query:
 def _grouped(groups: str, figures: str, order: str, wanted: Filter) -> Query:
     """``groups``, ``figures`` and ``order`` are text of this module, never of a caller."""
     where, parameters = wanted.where
-    sql = f"SELECT {groups}, {figures} FROM farm_trades WHERE {where} GROUP BY {groups} ORDER BY {order}"  # noqa: S608
+    sql = f"SELECT {groups}, {figures} FROM standing_trades WHERE {where} GROUP BY {groups} ORDER BY {order}"  # noqa: S608
     return sql, parameters
 
 

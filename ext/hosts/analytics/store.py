@@ -1,6 +1,7 @@
 """Events in DuckDB, each exactly once: the events and the cursor change in one transaction.
 
-Farm trades have columns of their own, because the reports are about them; every other event is kept as JSON. Nothing
+Farm trades have columns of their own, because the reports are about them; every other event is kept as JSON. A trade
+that was reversed stays where it is, and the reports leave it out. Nothing
 here identifies a person: farmers and buyers are keyed hashes that the switch made.
 """
 
@@ -26,6 +27,8 @@ CREATE TABLE IF NOT EXISTS farm_trades(
     amount_fen BIGINT NOT NULL, buyer VARCHAR NOT NULL, farmer VARCHAR NOT NULL, lot VARCHAR NOT NULL,
     site VARCHAR NOT NULL, terminal VARCHAR NOT NULL, rrn VARCHAR NOT NULL, time_us BIGINT NOT NULL);
 CREATE TABLE IF NOT EXISTS events(event_no BIGINT NOT NULL, kind VARCHAR NOT NULL, json JSON NOT NULL);
+CREATE VIEW IF NOT EXISTS standing_trades AS SELECT * FROM farm_trades
+    WHERE rrn NOT IN (SELECT json->>'$.original_rrn' FROM events WHERE kind = 'reversal');
 """
 
 
@@ -37,7 +40,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class FarmTrade(msgspec.Struct, frozen=True):
-    """A trade as its event tells it. ``day`` is YYYYMMDD, the business day."""
+    """A trade as its event tells it. ``day`` is YYYYMMDD, the day of the trade at its place."""
 
     day: int
     town: int

@@ -5,6 +5,7 @@ the band of its product and grade.
 """
 
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,7 @@ class FarmPurchase(CoreBankingService):
         """A trade: the goods in full, the two parties as pseudonyms."""
         return {
             "kind": "farm-trade",
+            "day": _traded_on(request),
             "product": request.integer(de.PRODUCT),
             "variety": request.integer(de.VARIETY),
             "grade": request.integer(de.GRADE),
@@ -113,6 +115,14 @@ class FarmPurchase(CoreBankingService):
     def _price_in_band(self, request: Request) -> bool:
         grade = self._dictionary.grade(request.integer(de.PRODUCT), request.integer(de.GRADE))
         return grade is not None and grade.price_low_fen <= request.integer(de.UNIT_PRICE) <= grade.price_high_fen
+
+
+def _traded_on(request: Request) -> int:
+    """YYYYMMDD of the trade at its place. DE 13 has no year; a trade lies back, or its clock runs a few days ahead."""
+    latest = datetime.strptime(str(request.business_day), "%Y%m%d").replace(tzinfo=UTC) + timedelta(days=7)
+    local_date = request.integer(de.LOCAL_DATE)
+    year = latest.year if local_date <= latest.month * 100 + latest.day else latest.year - 1
+    return year * 10_000 + local_date
 
 
 def _amount_agrees(request: Request) -> bool:

@@ -194,3 +194,11 @@ def test_reports_refuse_what_they_do_not_know(store: Store) -> None:
 def test_options_are_named_when_they_are_wrong(options: dict[str, Any], reason: str) -> None:
     with pytest.raises(msgspec.ValidationError, match=reason):
         Store(options)
+
+
+def test_a_reversed_trade_counts_no_more(store: Store) -> None:
+    store.store(1, [trade(rrn="000000000001"), trade(rrn="000000000002"), trade(rrn="000000000003", price=9000)])
+    store.store(4, [{"kind": "reversal", "original_rrn": "000000000003", "rrn": "000000000004"}])
+    (row,) = store.query("prices", {})
+    assert (row["trades"], row["highest_price_fen"]) == (2, 2000)
+    assert store.cursor() == 4

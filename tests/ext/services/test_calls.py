@@ -169,6 +169,7 @@ def test_only_withdrawals_are_counted(services: Mapping[str, Service], ask: Ask)
 
 TRADE = {
     "kind": "farm-trade",
+    "day": 20260612,
     "product": 1,
     "variety": 1,
     "grade": 2,
@@ -187,6 +188,8 @@ TRADE = {
         ({}, {}),
         ({"town": 5, "lot": "BA-0612-07"}, {"town": 5, "lot": "BA-0612-07"}),
         ({"pan": CARD, "entry_mode": 52}, {"buyer": CARD}),
+        ({"local_date": 616}, {"day": 20260616}),  # the last day that a clock may be ahead
+        ({"local_date": 617}, {"day": 20250617}),
     ],
 )
 def test_trade_event(
