@@ -7,7 +7,8 @@ default signer identity. Nothing here keeps a key, reads a clock or writes a fil
 
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from ipaddress import ip_address
@@ -163,7 +164,7 @@ class Certificate:
 
 def parse_certificate(der: bytes) -> Certificate:
     """Read a certificate without judging it. Raises CertificateError for anything but a certificate of an SM2 key."""
-    try:
+    with _untrusted("an SM2 certificate"):
         structure = x509.Certificate.load(der, strict=True)
         usage = structure.extended_key_usage_value
         return Certificate(
@@ -176,16 +177,12 @@ def parse_certificate(der: bytes) -> Certificate:
             public_key=PublicKey(structure.public_key.dump()),
             extended_usage=tuple(usage.native) if usage else (),
         )
-    except (ValueError, TypeError, KeyError) as error:
-        raise CertificateError(f"not an SM2 certificate: {_reason(error)}") from None
 
 
 def names_of(der: bytes) -> tuple[str, ...]:
     """DNS names and IP addresses of a certificate with any kind of key. Raises CertificateError."""
-    try:
+    with _untrusted("a certificate"):
         return _names(x509.Certificate.load(der, strict=True))
-    except (ValueError, TypeError, KeyError) as error:
-        raise CertificateError(f"not a certificate: {_reason(error)}") from None
 
 
 def _names(structure: x509.Certificate) -> tuple[str, ...]:
@@ -195,8 +192,9 @@ def _names(structure: x509.Certificate) -> tuple[str, ...]:
 
 def verify_certificate(certificate: Certificate, issuer: PublicKey) -> None:
     """Raises CertificateError unless ``issuer`` signed it. Dates, usage and revocation are for the caller."""
-    structure = x509.Certificate.load(certificate.der)
-    _verify(issuer, structure["tbs_certificate"], structure["signature_algorithm"], structure["signature_value"])
+    with _untrusted("an SM2 certificate"):
+        structure = x509.Certificate.load(certificate.der)
+        _verify(issuer, structure["tbs_certificate"], structure["signature_algorithm"], structure["signature_value"])
 
 
 def issue(
@@ -271,21 +269,18 @@ def request(signer: Signer, subject: Subject) -> bytes:
 
 def verify_request(der: bytes) -> tuple[Subject, PublicKey]:
     """Who asks and for which key. Raises CertificateError: malformed, or the requester does not hold the key."""
-    try:
+    with _untrusted("an SM2 certification request"):
         structure = csr.CertificationRequest.load(der, strict=True)
         body = structure["certification_request_info"]
         key = PublicKey(body["subject_pk_info"].dump())
+        _verify(key, body, structure["signature_algorithm"], structure["signature"])
         names: tuple[str, ...] = ()
         for attribute in body["attributes"]:
             if attribute["type"].native == "extension_request":
                 for extension in attribute["values"][0]:
                     if extension["extn_id"].native == "subject_alt_name":
                         names = tuple(name.native for name in extension["extn_value"].parsed)
-        subject = Subject.decode(body["subject"], names)
-    except (ValueError, TypeError, KeyError, IndexError) as error:
-        raise CertificateError(f"not an SM2 certification request: {_reason(error)}") from None
-    _verify(key, body, structure["signature_algorithm"], structure["signature"])
-    return subject, key
+        return Subject.decode(body["subject"], names), key
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,14 +368,20 @@ def _sign(signer: Signer, body: core.Asn1Value) -> bytes:
 def _verify(key: PublicKey, body: core.Asn1Value, algorithm: Any, value: core.OctetBitString) -> None:
     if algorithm["algorithm"].dotted != OID_SM2_WITH_SM3:
         raise CertificateError("not signed with SM2 and SM3")
+    pair = algos.DSASignature.load(value.native, strict=True)
     try:
-        pair = algos.DSASignature.load(value.native, strict=True)
         signature = b"".join(int(pair[half].native).to_bytes(32, "big") for half in ("r", "s"))
         key.verify(sm3(key.za + body.dump()), signature)
-    except (ValueError, TypeError, OverflowError, BadSignature):
+    except (OverflowError, BadSignature):
         raise CertificateError("the signature does not verify") from None
 
 
-def _reason(error: Exception) -> str:
-    # asn1crypto explains itself over several lines; the first one names what is wrong.
-    return (str(error).splitlines() or ["malformed"])[0]
+@contextmanager
+def _untrusted(what: str) -> Iterator[None]:
+    """What asn1crypto raises over a stranger's bytes becomes CertificateError; it parses late, so anywhere inside."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+        # asn1crypto explains itself over several lines; the first one names what is wrong.
+        reason = (str(error).splitlines() or ["malformed"])[0]
+        raise CertificateError(f"not {what}: {reason}") from None
