@@ -56,16 +56,8 @@ class Flight:
     open: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Due:
-    """When a call is overdue. It holds no call, so that an answered one is freed at once."""
-
-    deadline: float
-    serial: int
-    key: Key
-
-    def __lt__(self, other: "Due") -> bool:
-        return self.deadline < other.deadline
+# Deadline, serial and key of a call. It does not hold the call, so that an answered one is freed at once.
+Due = tuple[float, int, Key]
 
 
 class InFlight:
@@ -102,8 +94,8 @@ class InFlight:
         self._late.pop(key, None)  # an answer belongs to the newest attempt
         self._serial += 1
         flight = self._open[key] = Flight(outbound, key, frame, line, self._serial)
-        due = Due(outbound.deadline, self._serial, key)
-        if not self._queue or due.deadline >= self._queue[-1].deadline:
+        due = (outbound.deadline, self._serial, key)
+        if not self._queue or due >= self._queue[-1]:
             self._queue.append(due)
         else:
             heapq.heappush(self._heap, due)
@@ -125,8 +117,8 @@ class InFlight:
     def expire(self, now: float) -> Iterator[Flight]:
         """Close the calls whose deadline is not after ``now``, each as it is given."""
         while self.next_due() <= now:
-            due = self._queue[0] if self._front_of_queue() <= self._front_of_heap() else self._heap[0]
-            yield self._give_up(self._open[due.key])
+            _, _, key = self._queue[0] if self._front_of_queue() <= self._front_of_heap() else self._heap[0]
+            yield self._give_up(self._open[key])
 
     def lose(self, line: object) -> Iterator[Flight]:
         """Close the calls that ``line`` carried. Costs a walk over all open calls; links are not lost often."""
@@ -146,15 +138,16 @@ class InFlight:
         flight.open = False
 
     def _is_open(self, due: Due) -> bool:
-        flight = self._open.get(due.key)
-        return flight is not None and flight.serial == due.serial
+        _, serial, key = due
+        flight = self._open.get(key)
+        return flight is not None and flight.serial == serial
 
     def _front_of_queue(self) -> float:
         while self._queue and not self._is_open(self._queue[0]):
             self._queue.popleft()
-        return self._queue[0].deadline if self._queue else NEVER
+        return self._queue[0][0] if self._queue else NEVER
 
     def _front_of_heap(self) -> float:
         while self._heap and not self._is_open(self._heap[0]):
             heapq.heappop(self._heap)
-        return self._heap[0].deadline if self._heap else NEVER
+        return self._heap[0][0] if self._heap else NEVER
