@@ -35,7 +35,7 @@ extensions = [
         [f"codecs/{name}.pyx", *c_sources],
         libraries=libraries,
         include_dirs=["codecs"],
-        extra_compile_args=["-O2", "-Wno-unused-function"],
+        extra_compile_args=["-O3", "-Wno-unused-function"],
     )
     for name, c_sources, libraries in MODULES
     if Path(f"codecs/{name}.pyx").exists()

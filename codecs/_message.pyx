@@ -80,9 +80,8 @@ cdef object new_message(int template, int flags, uint64_t sequence, dict values,
     return message
 
 
-cdef inline object attribute(object message, PyMemberDef *slot):
-    if not isinstance(message, Message):
-        raise TypeError("what is encoded is a Message")
+cdef inline object slot_of(object message, PyMemberDef *slot):
+    """The value in a slot of what is known to be a Message."""
     return PyMember_GetOne(<char *>(<PyObject *>message), slot)
 
 
@@ -308,22 +307,24 @@ cdef class MessageCodec:
     # ---- writing
 
     def encode(self, message):
-        cdef const Template *template = self.template_of(attribute(message, TEMPLATE_SLOT))
+        if not isinstance(message, Message):
+            raise TypeError("what is encoded is a Message")
+        cdef const Template *template = self.template_of(slot_of(message, TEMPLATE_SLOT))
         cdef int64_t flags, sequence
         cdef Error error
         cdef Writer writer
         cdef size_t expected, length
         cdef uint8_t *start
-        if check_number(attribute(message, FLAGS_SLOT), 0, 0xFF, &flags) != NONE:
+        if check_number(slot_of(message, FLAGS_SLOT), 0, 0xFF, &flags) != NONE:
             refuse(UNKNOWN_FLAG, "")
         error = judge(template, <int>flags)
         if error != NONE:
             refuse(error, "")
-        signature = attribute(message, SIGNATURE_SLOT)
+        signature = slot_of(message, SIGNATURE_SLOT)
         expected = SIGNATURE_BYTES if flags & SIGNED else 0
         if not PyBytes_Check(signature) or <size_t>PyBytes_GET_SIZE(signature) != expected:
             refuse(SIGNATURE_MISSING if expected else SIGNATURE_UNEXPECTED, "")
-        if check_number(attribute(message, SEQUENCE_SLOT), 0, INT64_MAX, &sequence) != NONE:
+        if check_number(slot_of(message, SEQUENCE_SLOT), 0, INT64_MAX, &sequence) != NONE:
             refuse(VALUE_OUT_OF_RANGE, "")
         open_writer(&writer)
         try:
@@ -333,7 +334,7 @@ cdef class MessageCodec:
             start[0] = <uint8_t>(VERSION << 6 | (template - &self.templates[0]))
             start[1] = <uint8_t>flags
             write_varint(&writer, sequence)
-            self.write_fields(&writer, &template.response if flags & RESPONSE else &template.request, attribute(message, VALUES_SLOT))
+            self.write_fields(&writer, &template.response if flags & RESPONSE else &template.request, slot_of(message, VALUES_SLOT))
             write_bytes(&writer, <const uint8_t *>PyBytes_AS_STRING(signature), expected)
             length = writer.at - writer.start - LENGTH_BYTES_MAX
             if length > FRAME_BYTES_MAX:
