@@ -1,0 +1,39 @@
+# Everything that a person does here. `make` and `make help` list it.
+# ARGS goes to the command: make demo ARGS=--json, make test ARGS="tests/hsm -k pki".
+
+PYTHON_BIN := .venv/bin/python
+ROOMS := protocol codecs hsm terminals routing switch ext
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint types build bench clean
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+setup: ## Install what is missing: system packages, .venv, pinned packages, compiled modules
+	@sh deploy/setup.sh
+
+demo: setup ## Trade one season through a real switch, real terminals and real back ends
+	@.venv/bin/fengshou demo $(ARGS)
+
+test: setup ## Run the tests
+	@$(PYTHON_BIN) -m pytest -n 2 $(ARGS)
+
+lint: setup ## Ruff: rules and format
+	@$(PYTHON_BIN) -m ruff check .
+	@$(PYTHON_BIN) -m ruff format --check .
+
+# From build/, because at the root ./codecs would stand for the standard library's.
+types: setup ## Strict mypy
+	@cd build && ../$(PYTHON_BIN) -m mypy --config-file ../pyproject.toml $(addprefix namespace/fengshou/,$(ROOMS)) namespace/bench
+
+build: setup ## A wheel in dist/
+	@$(PYTHON_BIN) -m pip wheel -q --disable-pip-version-check --no-build-isolation --no-deps -w dist .
+
+bench: setup ## Measure each stage and the whole switch; keep the figures in bench/results/
+	@$(PYTHON_BIN) -m bench $(ARGS)
+
+clean: ## Remove what was built, the virtual environment too
+	@rm -rf .venv build dist var *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks
+	@find . -name '*.so' -delete -o -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,195 @@
+#!/bin/sh
+# Makes everything that Fengshou needs on this machine, and only what is missing: system packages, the virtual
+# environment in .venv, the pinned packages, the compiled modules. A second run finds
+# nothing to do and needs no network. `make` calls it; PYTHON names another interpreter than the one it would find.
+set -eu
+
+cd "$(dirname "$0")/.."
+root=$(pwd -P)
+venv=.venv
+log=build/setup.log
+steps=4
+
+say() { printf '%s\n' "$*"; }
+
+# One line, nothing else: what stands in the way and what to do.
+stop() {
+    say "setup: $*" >&2
+    exit 1
+}
+
+# step N WHAT COMMAND...: run it with its output in the log; show its number, its name and how long it took.
+step() {
+    number=$1 what=$2
+    shift 2
+    printf '[%s/%s] %s ... ' "$number" "$steps" "$what"
+    begun=$(date +%s)
+    if ! "$@" >>"$log" 2>&1 </dev/null; then
+        say "failed; the end of $root/$log:"
+        tail -n 25 "$log" >&2
+        exit 1
+    fi
+    say "done in $(($(date +%s) - begun)) s"
+}
+
+skip() { say "[$1/$steps] $2 ... nothing to do"; }
+
+# --- what is there -----------------------------------------------------------------------------------------------
+
+find_python() {
+    for candidate in ${PYTHON:+"$PYTHON"} python3 python3.14 python3.13 python3.12 python3.11; do
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            "$candidate" -c 'import os, sys; print(os.path.realpath(sys.executable))'
+            return
+        fi
+    done
+}
+
+# compiles [OPTION...]: whether cc makes a program of standard input. Headers and libraries are tried by use,
+# wherever they come from.
+compiles() {
+    probe=$(mktemp -d)
+    cat >"$probe/probe.c"
+    status=0
+    cc "$probe/probe.c" -o "$probe/probe" "$@" 2>/dev/null || status=1
+    rm -r "$probe"
+    return $status
+}
+
+has_compiler() {
+    command -v cc >/dev/null && echo '#include <stdio.h>
+int main(void) { return puts("") < 0; }' | compiles
+}
+
+has_python_headers() {
+    test -f "$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h"
+}
+
+has_openssl() {
+    echo '#include <openssl/evp.h>
+#if OPENSSL_VERSION_NUMBER < 0x30000000L
+#error "OpenSSL 3.0 brings SM2 signatures through EVP"
+#endif
+int main(void) { return EVP_sm3() == 0; }' | compiles -lcrypto
+}
+
+is_venv_of_python() {
+    base=$("$venv/bin/python" -c 'import os, sys; print(os.path.realpath(sys._base_executable))' 2>/dev/null) &&
+        test "$base" = "$python"
+}
+
+# Debian's names of what is missing, for this interpreter.
+missing_packages() {
+    if [ -z "$python" ]; then
+        # Without an interpreter its headers and venv cannot be tried: they come with it.
+        echo python3 python3-dev python3-venv
+    else
+        case $python in
+            /usr/bin/python3.*)
+                name=$(basename "$python")
+                test "$(readlink -f /usr/bin/python3)" != "$python" || name=python3
+                "$python" -c 'import venv, ensurepip' 2>/dev/null || echo "$name-venv"
+                has_python_headers || echo "$name-dev"
+                ;;
+            *)
+                "$python" -c 'import venv, ensurepip' 2>/dev/null || stop "$python has no venv module; set PYTHON to another one"
+                has_python_headers || stop "$python has no header Python.h; set PYTHON to another one"
+                ;;
+        esac
+    fi
+    has_compiler || echo gcc libc6-dev
+    { has_compiler && has_openssl; } || echo libssl-dev
+    command -v openssl >/dev/null || echo openssl # the tests verify with it, as an auditor would
+}
+
+# --- steps -------------------------------------------------------------------------------------------------------
+
+install_packages() {
+    # shellcheck disable=SC2086  # both are lists of words
+    set -- $as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install $packages
+    # A fresh machine has no package lists yet, an old one has old ones: fetch them only when they do not do.
+    "$@" || { $as_root apt-get -q update && "$@"; }
+}
+
+make_venv() {
+    rm -rf "$venv"
+    "$python" -m venv "$venv"
+}
+
+# The pins of pyproject.toml, one a line; what they draw in is pinned by constraints.txt.
+requirements() {
+    "$venv/bin/python" - <<'END'
+import tomllib
+
+with open("pyproject.toml", "rb") as file:
+    document = tomllib.load(file)
+project = document["project"]
+print(*document["build-system"]["requires"], *project["dependencies"], *project["optional-dependencies"]["dev"], sep="\n")
+END
+}
+
+install_requirements() {
+    requirements >build/requirements.txt
+    "$venv/bin/python" -m pip install --disable-pip-version-check --no-input \
+        -r build/requirements.txt -c deploy/constraints.txt
+}
+
+install_fengshou() {
+    "$venv/bin/python" -m pip install --disable-pip-version-check --no-input \
+        --no-build-isolation --no-deps -e .
+}
+
+# --- the way -----------------------------------------------------------------------------------------------------
+
+# A stamp holds what its step was made from, the place included; a step whose stamp says the same is not done again.
+digest() { { say "$root" "$python"; cat "$@"; } | sha256sum | cut -d ' ' -f 1; }
+stamped() { test "$(cat "$venv/$1.stamp" 2>/dev/null)" = "$2"; }
+stamp() { say "$2" >"$venv/$1.stamp"; }
+
+mkdir -p build
+exec 9>build/.setup.lock
+flock 9 # two of them at once would tear the environment apart
+: >"$log"
+
+python=$(find_python)
+missing=$(missing_packages)
+packages=$(echo $missing) # one line
+if [ -z "$packages" ]; then
+    skip 1 "system packages"
+else
+    command -v apt-get >/dev/null || stop "install these Debian packages or what is like them here: $packages"
+    as_root=
+    if [ "$(id -u)" != 0 ]; then
+        as_root=sudo
+        # A password can be asked for only where somebody can type one.
+        { sudo -n true || { test -t 0 && sudo -v; }; } 2>/dev/null || stop "run this first: sudo apt-get install $packages"
+    fi
+    step 1 "system packages: $packages" install_packages
+    python=$(find_python)
+    test -n "$python" || stop "Python 3.11 or newer is needed; this system's packages have none: set PYTHON to one"
+fi
+
+if is_venv_of_python; then
+    skip 2 "virtual environment"
+else
+    step 2 "virtual environment with $("$python" -V)" make_venv
+fi
+
+key=$(digest pyproject.toml deploy/constraints.txt)
+if stamped requirements "$key"; then
+    skip 3 "pinned packages"
+else
+    step 3 "pinned packages" install_requirements
+    stamp requirements "$key"
+fi
+
+# What the compiled modules and the package's finder are made from. A pattern without a file stands for itself.
+sources=$(for file in setup.py codecs/*.pyx codecs/*.pxd codecs/*.c codecs/*.h; do test ! -f "$file" || say "$file"; done)
+# shellcheck disable=SC2086  # none of the names has a space
+key=$(digest pyproject.toml $sources)
+if stamped fengshou "$key"; then
+    skip 4 "compiled modules"
+else
+    step 4 "compiled modules" install_fengshou
+    stamp fengshou "$key"
+fi
