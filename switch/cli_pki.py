@@ -1,44 +1,24 @@
 """``fengshou pki``: make the certification authority, issue and revoke certificates, look at them."""
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import click
-import msgspec
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from fengshou.codecs import PrivateKey
 from fengshou.hsm import x509
-from fengshou.hsm.custody import SWITCH_TLS, CustodyError
+from fengshou.hsm.custody import SWITCH_TLS
 from fengshou.hsm.files import write_public
 from fengshou.hsm.pem import CERTIFICATE, REQUEST, from_pem, to_pem
 from fengshou.hsm.pki import AUTHORITIES, CRL_DAYS, Authority, Entry, PkiError
 from fengshou.hsm.software import load_private_key, provision, save_private_key
 from fengshou.hsm.x509 import LEAF_PROFILES, Certificate, CertificateError, CustodySigner, Signer, Subject
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def _explained(command: Callable[P, R]) -> Callable[P, R]:
-    """What the operator can mend becomes one line on standard error and exit status 1."""
-
-    @functools.wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return command(*args, **kwargs)
-        except (PkiError, CertificateError, CustodyError) as error:
-            raise click.ClickException(str(error)) from None
-        except OSError as error:
-            raise click.ClickException(f"{error.filename}: {error.strerror}") from None
-
-    return run
-
+from fengshou.switch.cli_common import explained, json_option, print_json
 
 _folder = click.option(
     "--pki",
@@ -58,13 +38,12 @@ _names = click.option(
     multiple=True,
     help="DNS name or IP address under which a server is reached; may be given several times.",
 )
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 _file = click.Path(path_type=Path, dir_okay=False)
 
 
 def _print(facts: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
-        click.echo(msgspec.json.encode(facts))
+        print_json(facts)
         return
     table = Table(show_header=False, box=None)
     for name, value in facts.items():
@@ -107,8 +86,8 @@ def pki() -> None:
 @pki.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--organisation", required=True, help="Name of the bank, as it stands in every certificate.")
-@_json
-@_explained
+@json_option
+@explained
 def init(folder: Path, organisation: str, as_json: bool) -> None:
     """Make root and issuing authority in FOLDER.
 
@@ -142,8 +121,8 @@ def init(folder: Path, organisation: str, as_json: bool) -> None:
 
 @pki.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
-@_json
-@_explained
+@json_option
+@explained
 def keys(folder: Path, as_json: bool) -> None:
     """Make the switch's own keys in FOLDER; keys that are there already stay.
 
@@ -169,8 +148,8 @@ def keys(folder: Path, as_json: bool) -> None:
     "--out", type=click.Path(path_type=Path, file_okay=False), default=Path("."), help="Folder for the files."
 )
 @_folder
-@_json
-@_explained
+@json_option
+@explained
 def issue(
     profile: str,
     common_name: str,
@@ -220,8 +199,8 @@ def issue(
 @_names
 @click.option("--key", type=_file, required=True, help="Private key; made when it is not there.")
 @click.option("--out", type=_file, required=True, help="File for the request.")
-@_json
-@_explained
+@json_option
+@explained
 def csr(
     profile: str, common_name: str, serial: str, names: tuple[str, ...], key: Path, out: Path, as_json: bool
 ) -> None:
@@ -245,8 +224,8 @@ def csr(
 @_names
 @click.option("--out", type=_file, required=True, help="File for certificate and issuer.")
 @_folder
-@_json
-@_explained
+@json_option
+@explained
 def sign_csr(profile: str, request_file: Path, names: tuple[str, ...], out: Path, folder: Path, as_json: bool) -> None:
     """Issue a certificate to whoever made REQUEST_FILE.
 
@@ -267,8 +246,8 @@ def sign_csr(profile: str, request_file: Path, names: tuple[str, ...], out: Path
 @click.argument("certificate")
 @click.option("--reason", type=click.Choice(x509.REVOCATION_REASONS), default="unspecified", show_default=True)
 @_folder
-@_json
-@_explained
+@json_option
+@explained
 def revoke(certificate: str, reason: str, folder: Path, as_json: bool) -> None:
     """Revoke CERTIFICATE, given as a file or a serial number, for good, and sign a new revocation list.
 
@@ -287,8 +266,8 @@ def revoke(certificate: str, reason: str, folder: Path, as_json: bool) -> None:
 @pki.command()
 @click.option("--days", type=click.IntRange(1, 365), default=CRL_DAYS, show_default=True, help="How long it is valid.")
 @_folder
-@_json
-@_explained
+@json_option
+@explained
 def crl(days: int, folder: Path, as_json: bool) -> None:
     """Sign a new revocation list. Do it daily: peers refuse every certificate once the list has expired.
 
@@ -305,8 +284,8 @@ def crl(days: int, folder: Path, as_json: bool) -> None:
 @pki.command("list")
 @click.option("--profile", type=_profile, help="Only certificates of this profile.")
 @_folder
-@_json
-@_explained
+@json_option
+@explained
 def list_(profile: str | None, folder: Path, as_json: bool) -> None:
     """All certificates that were issued, oldest first.
 
@@ -317,7 +296,7 @@ def list_(profile: str | None, folder: Path, as_json: bool) -> None:
     now = datetime.now(UTC)
     entries = [entry for entry in Authority(folder).entries() if profile in (None, entry.issued.profile)]
     if as_json:
-        click.echo(msgspec.json.encode([_row(entry, now) for entry in entries]))
+        print_json([_row(entry, now) for entry in entries])
         return
     table = Table("profile", "name", "serial", "until", "state")
     for entry in entries:
@@ -341,8 +320,8 @@ def _row(entry: Entry, now: datetime) -> dict[str, str]:
 
 @pki.command()
 @click.argument("file", type=_file)
-@_json
-@_explained
+@json_option
+@explained
 def show(file: Path, as_json: bool) -> None:
     """Show the certificates, or the certification request, in FILE.
 
@@ -364,7 +343,7 @@ def show(file: Path, as_json: bool) -> None:
     else:
         shown = [_facts(x509.parse_certificate(der)) for der in _blocks(CERTIFICATE, file)]
     if as_json:
-        click.echo(msgspec.json.encode(shown))
+        print_json(shown)
         return
     for row in shown:
         _print(row, as_json=False)

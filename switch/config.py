@@ -115,8 +115,8 @@ class Loaded(msgspec.Struct, frozen=True):
     config: Config
     folder: Path
 
-    def path(self, value: str) -> Path:
-        return self.folder / value
+    def path(self, *parts: str) -> Path:
+        return self.folder.joinpath(*parts)
 
     def optional(self, value: str) -> Path | None:
         return self.folder / value if value else None

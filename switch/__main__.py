@@ -1,0 +1,5 @@
+"""``python -m fengshou.switch`` is ``fengshou``."""
+
+from fengshou.switch.cli import main
+
+main()
