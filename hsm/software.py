@@ -8,6 +8,7 @@ For development and small sites: the keys are in this process's memory, from whi
 them.
 """
 
+import itertools
 import os
 import re
 import struct
@@ -100,16 +101,18 @@ class _Nonces:
     """
 
     def __init__(self) -> None:
-        self._process = 0
-        self._count = 0
-        self._prefix = b""
+        self._draw()
+
+    def _draw(self) -> None:
+        self._state = (os.getpid(), os.urandom(8), itertools.count())
 
     def next(self) -> bytes:
-        if self._process != os.getpid() or self._count > 0xFFFFFFFF:
-            self._process, self._count, self._prefix = os.getpid(), 0, os.urandom(8)
-        nonce = self._prefix + struct.pack(">I", self._count)
-        self._count += 1
-        return nonce
+        process, prefix, counter = self._state
+        number = next(counter)  # one step of the interpreter: threads never get the same number
+        if process != os.getpid() or number > 0xFFFFFFFF:
+            self._draw()
+            return self.next()
+        return prefix + struct.pack(">I", number)
 
 
 class SoftwareCustody:

@@ -2,7 +2,9 @@
 
 import os
 import stat
+import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -79,9 +81,18 @@ def test_a_cut_sealed_value_is_refused(custody: Custody, length: int) -> None:
         custody.open(JOURNAL_DATA, sealed[:length], b"")
 
 
-def test_no_nonce_is_used_twice(custody: Custody) -> None:
-    nonces = {custody.seal(JOURNAL_DATA, b"", b"")[1:13] for _ in range(5000)}
-    assert len(nonces) == 5000
+def test_no_nonce_is_used_twice_by_any_thread(custody: Custody) -> None:
+    def seal_many(_: int) -> list[bytes]:
+        return [custody.seal(JOURNAL_DATA, b"", b"")[1:13] for _ in range(1000)]
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            nonces = [nonce for part in pool.map(seal_many, range(8)) for nonce in part]
+    finally:
+        sys.setswitchinterval(before)
+    assert len(set(nonces)) == 8000
 
 
 def test_a_forked_child_draws_its_own_nonces(custody: Custody) -> None:

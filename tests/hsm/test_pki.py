@@ -303,7 +303,7 @@ def test_mutated_bytes_raise_one_error(make: Callable[[PrivateKey], bytes], pars
 def test_no_changed_bit_of_a_certificate_verifies() -> None:
     key = PrivateKey.generate()
     made = x509.issue(x509.SWITCH, SERVER, key.public_key, issuer=SERVER, signer=key, now=NOW)
-    for bit in range(0, 8 * len(made.der), 5):
+    for bit in range(8 * len(made.der)):
         changed = bytearray(made.der)
         changed[bit // 8] ^= 1 << bit % 8
         with pytest.raises(CertificateError):
