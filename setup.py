@@ -23,7 +23,8 @@ for folder in FOLDERS:
 
 # A compiled module: its Cython source, its plain C sources and the libraries it links.
 MODULES: tuple[tuple[str, list[str], list[str]], ...] = (
-    ("_gm", [], ["crypto"]),
+    ("_sm2", [], ["crypto"]),
+    ("_sm3", [], ["crypto"]),
     ("_merkle", [], ["crypto"]),
     ("_message", [], []),
     ("_iso8583", [], []),

@@ -4,10 +4,11 @@ Each has a readable twin (``fengshou.protocol.grammar``, ``fengshou.protocol.mer
 tests hold the two equal. Nothing here does I/O or decides anything.
 """
 
-from fengshou.codecs._gm import BadKey, BadSignature, PrivateKey, PublicKey, hmac_sm3, sm3, sm3_many, verify_batch, za
 from fengshou.codecs._iso8583 import Iso8583Codec
 from fengshou.codecs._merkle import merkle_path, merkle_root, merkle_root_from_path
 from fengshou.codecs._message import MessageCodec
+from fengshou.codecs._sm2 import BadKey, BadSignature, PrivateKey, PublicKey, verify_batch, za
+from fengshou.codecs._sm3 import hmac_sm3, sm3, sm3_many
 
 __all__ = [
     "BadKey",

@@ -5,7 +5,7 @@ from libc.stdint cimport uint8_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
-from fengshou.codecs._gm cimport DIGEST_BYTES, sm3_into
+from fengshou.codecs._sm3 cimport DIGEST_BYTES, sm3_into
 
 
 cdef enum:

@@ -23,6 +23,7 @@ cdef enum:
     LENGTH_BYTES_MAX = 2
     VERSION = 1
     BINDING_BYTES = 32
+    SIGNATURE_BYTES = 64
     TEMPLATES = 64  # a 6-bit id
 
 cdef enum:

@@ -13,7 +13,7 @@ from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint16_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
-from fengshou.codecs._gm cimport DIGEST_BYTES, SIGNATURE_BYTES, sm3_into
+from fengshou.codecs._sm3 cimport DIGEST_BYTES, sm3_into
 from fengshou.codecs._values cimport *
 from fengshou.codecs._wire cimport *
 

@@ -16,7 +16,8 @@ from fengshou.codecs import (
     BadSignature,
     PrivateKey,
     PublicKey,
-    _gm,
+    _sm2,
+    _sm3,
     hmac_sm3,
     sm3,
     sm3_many,
@@ -47,9 +48,10 @@ class Annex:
 KEY = PrivateKey.from_scalar(Annex.scalar)
 
 
-def test_the_compiled_module_is_loaded() -> None:
-    assert _gm.__file__ is not None
-    assert _gm.__file__.endswith(tuple(EXTENSION_SUFFIXES))
+def test_the_compiled_modules_are_loaded() -> None:
+    for module in (_sm2, _sm3):
+        assert module.__file__ is not None
+        assert module.__file__.endswith(tuple(EXTENSION_SUFFIXES))
 
 
 # ---- SM3

@@ -1,4 +1,4 @@
-"""SM2 signatures (GB/T 32918.2) and SM3 (GB/T 32905), over the system's libcrypto.
+"""SM2 signatures (GB/T 32918.2), over the system's libcrypto.
 
 Every function may be called from any thread. The GIL is free while a curve is at work.
 """
@@ -11,15 +11,6 @@ class BadSignature(Exception):
 
 class BadKey(ValueError):
     """Bytes are no key: a wrong form, a point off the curve, a scalar outside 1 .. n-2."""
-
-def sm3(data: bytes) -> bytes:
-    """The digest, 32 bytes (GB/T 32905)."""
-
-def sm3_many(items: Iterable[bytes]) -> list[bytes]:
-    """The digest of each item, with one release of the GIL for all."""
-
-def hmac_sm3(key: bytes, data: bytes) -> bytes:
-    """The authentication code, 32 bytes (GM/T 0042)."""
 
 def za(point: bytes, signer_id: bytes = ...) -> bytes:
     """The hash that ties a signature to its signer and curve, 32 bytes (GB/T 32918.2 section 5.5).

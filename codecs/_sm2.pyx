@@ -1,19 +1,17 @@
-"""SM2 (GB/T 32918) and SM3 (GB/T 32905) over the system's libcrypto. The meaning of each name stands in ``_gm.pyi``.
+"""SM2 (GB/T 32918) over the system's libcrypto. The meaning of each name stands in ``_sm2.pyi``.
 
-The GIL is free while a curve is at work; small hashes keep it, because giving it up costs more than they do.
+The GIL is free while a curve is at work.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t
 from libc.stdlib cimport free, malloc
 
 from fengshou.codecs._libcrypto cimport *
+from fengshou.codecs._sm3 cimport DIGEST_BYTES
 
+from fengshou.codecs._sm3 import sm3
 from fengshou.protocol.signing import SIGNER_ID
-
-# At 4 us a KiB a longer text is worth a release of the GIL.
-cdef enum:
-    GIL_KEPT_BYTES = 2048
 
 # An SM2 signature as DER: SEQUENCE of two INTEGERs of at most 33 bytes.
 cdef enum:
@@ -29,10 +27,9 @@ _CURVE = bytes.fromhex(
 # GM/T 0010 and RFC 5480: a SubjectPublicKeyInfo of an SM2 key is this and the point; no other form is accepted.
 _SPKI_PREFIX = bytes.fromhex("3059301306072a8648ce3d020106082a811ccf5501822d034200")
 
-cdef EVP_MD *SM3 = EVP_MD_fetch(NULL, b"SM3", NULL)
 cdef EC_GROUP *CURVE = EC_GROUP_new_by_curve_name(NID_sm2)
-if SM3 == NULL or CURVE == NULL:
-    raise ImportError("this libcrypto was built without SM2 or SM3")
+if CURVE == NULL:
+    raise ImportError("this libcrypto was built without SM2")
 
 
 class BadSignature(Exception):
@@ -47,76 +44,7 @@ cdef inline const uint8_t *octets(bytes data) noexcept:
     return <const uint8_t *>PyBytes_AS_STRING(data)
 
 
-# ---- SM3
-
-
-cdef int sm3_into(uint8_t *out, const uint8_t *data, size_t size) noexcept nogil:
-    return 0 if EVP_Digest(data, size, out, NULL, SM3, NULL) == 1 else -1
-
-
-def sm3(bytes data not None):
-    cdef uint8_t out[DIGEST_BYTES]
-    cdef const uint8_t *start = octets(data)
-    cdef size_t size = PyBytes_GET_SIZE(data)
-    cdef int failed
-    if size <= GIL_KEPT_BYTES:
-        failed = sm3_into(out, start, size)
-    else:
-        with nogil:
-            failed = sm3_into(out, start, size)
-    if failed:
-        raise MemoryError
-    return PyBytes_FromStringAndSize(<char *>out, DIGEST_BYTES)
-
-
-cdef struct Piece:
-    const uint8_t *data
-    size_t size
-
-
-def sm3_many(items):
-    # The tuple holds every item while the GIL is free, whatever happens to the caller's list.
-    cdef tuple kept = tuple(items)
-    cdef Py_ssize_t count = len(kept), index
-    cdef bytes item
-    cdef int failed = 0
-    cdef Piece *pieces = <Piece *>malloc((count or 1) * sizeof(Piece))
-    cdef bytes digests = PyBytes_FromStringAndSize(NULL, count * DIGEST_BYTES)
-    cdef uint8_t *out = <uint8_t *>PyBytes_AS_STRING(digests)
-    if pieces == NULL:
-        raise MemoryError
-    try:
-        for index in range(count):
-            item = kept[index]
-            if item is None:
-                raise TypeError("what SM3 takes is bytes")
-            pieces[index].data = octets(item)
-            pieces[index].size = len(item)
-        with nogil:
-            for index in range(count):
-                failed |= sm3_into(out + index * DIGEST_BYTES, pieces[index].data, pieces[index].size)
-    finally:
-        free(pieces)
-    if failed:
-        raise MemoryError
-    return [digests[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES] for index in range(count)]
-
-
-def hmac_sm3(bytes key not None, bytes data not None):
-    cdef uint8_t out[DIGEST_BYTES]
-    cdef const uint8_t *key_start = octets(key)
-    cdef const uint8_t *start = octets(data)
-    cdef size_t key_size = len(key), size = len(data)
-    cdef uint8_t *done
-    with nogil:
-        done = HMAC(SM3, key_start, <int>key_size, start, size, out, NULL)
-    if done == NULL:
-        ERR_clear_error()
-        raise MemoryError
-    return PyBytes_FromStringAndSize(<char *>out, DIGEST_BYTES)
-
-
-# ---- SM2 keys
+# ---- keys
 
 
 def za(bytes point not None, bytes signer_id not None = SIGNER_ID):
@@ -330,7 +258,7 @@ cdef PrivateKey private_key(const BIGNUM *scalar):
     return private
 
 
-# ---- SM2 signatures. libcrypto speaks DER, the wire speaks r || s; it refuses r and s outside 1 .. n-1 itself.
+# ---- signatures. libcrypto speaks DER, the wire speaks r || s; it refuses r and s outside 1 .. n-1 itself.
 
 
 cdef bint verify_one(EVP_PKEY *key, const uint8_t *digest, const uint8_t *signature) noexcept nogil:
