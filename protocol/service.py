@@ -107,7 +107,10 @@ class Counter:
 
 @dataclass(frozen=True, slots=True)
 class Iso8583Call:
-    """A request to a host that speaks ISO 8583:1987. The link adds DE 7, 11, 32, 37, 41, 42 and 49."""
+    """A request to a host that speaks ISO 8583:1987.
+
+    The link adds DE 7, 11 to 13, 32, 37, 41, 42 and 49 unless they are given here.
+    """
 
     mti: int
     fields: Mapping[int, str | bytes]
