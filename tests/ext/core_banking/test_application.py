@@ -255,3 +255,12 @@ def test_a_wrong_line_of_the_accounts_file_is_named(options: dict[str, str], row
 def test_there_is_no_other_report(host: Application) -> None:
     with pytest.raises(LookupError, match="totals"):
         host.report("total")
+
+
+def test_the_books_open_with_the_example_accounts(tmp_path: Path) -> None:
+    examples = Path(__file__).parents[3] / "examples" / "accounts.csv"
+    host = Application({"database": str(tmp_path / "ledger.db"), "accounts": str(examples)})
+    report = host.report("totals")
+    host.close()
+    assert report["balanced"]
+    assert report["transactions"] == {}
