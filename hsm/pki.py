@@ -2,8 +2,8 @@
 
 ::
 
-    authorities.crt   root and issuing certificate: what every peer trusts
-    issuing.crt       goes with each leaf, so that peers need only the root
+    authorities.crt   root and issuing certificate: what peers trust
+    issuing.crt       goes with each server's certificate
     crl.pem           the newest revocation list
     index.jsonl       one line an act, only ever appended
     keys/             custody of the issuing key
@@ -171,8 +171,15 @@ class Authority:
         return self.issue(profile, subject, key, now)
 
     def chain(self, certificate: Certificate) -> bytes:
-        """What a peer must show: the certificate and the issuing authority's, PEM."""
-        return to_pem(CERTIFICATE, certificate.der) + to_pem(CERTIFICATE, self.certificate.der)
+        """What the holder shows on a channel, PEM.
+
+        A server adds the issuing authority's certificate, so that its clients in the field need only the root. A mere
+        client does not: its servers know the issuing authority, and half a kilobyte counts on a field link.
+        """
+        shown = to_pem(CERTIFICATE, certificate.der)
+        if "server_auth" in certificate.extended_usage:
+            shown += to_pem(CERTIFICATE, self.certificate.der)
+        return shown
 
     def revoke(self, serial: int, reason: str, now: datetime) -> Issued:
         """Revoke for good; it takes effect with the next revocation list.

@@ -162,8 +162,8 @@ def issue(
 ) -> None:
     """Issue a certificate together with its key.
 
-    Writes COMMON_NAME.crt (certificate and issuer) and COMMON_NAME.key (mode 0600). Where the key must never leave its
-    device, use `csr` there and `sign-csr` here.
+    Writes COMMON_NAME.crt (a server's with its issuer) and COMMON_NAME.key (mode 0600). Where the key must never leave
+    its device, use `csr` there and `sign-csr` here.
 
     \b
     Examples:
@@ -222,7 +222,7 @@ def csr(
 @click.argument("profile", type=_profile)
 @click.argument("request_file", type=_file)
 @_names
-@click.option("--out", type=_file, required=True, help="File for certificate and issuer.")
+@click.option("--out", type=_file, required=True, help="File for the certificate.")
 @_folder
 @json_option
 @explained

@@ -35,6 +35,7 @@ from fengshou.hsm.channel import (
     terminal_server_context,
 )
 from fengshou.hsm.custody import CustodyError
+from fengshou.hsm.pem import CERTIFICATE, from_pem, to_pem
 from fengshou.hsm.pki import CRL, Authority
 from fengshou.hsm.software import provision, save_private_key
 from fengshou.hsm.x509 import Subject
@@ -348,6 +349,34 @@ def test_the_revocation_list_of_another_authority_admits_nobody(network: Network
             terminal_server_context(network.switch(), trust), client_context(network.terminal(), network.trust)
         )
         assert failed is Fault.NO_REVOCATION_LIST
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize(
+    ("profile", "limit"),
+    [(NARROW, 4096), (NATIONAL, 6400)],
+    ids=["narrow", "hybrid"],
+)
+def test_a_full_handshake_stays_small(network: Network, profile: ChannelProfile, limit: int) -> None:
+    """Bytes of both directions, two tickets included. Each certificate is shown where it is needed, the root never."""
+    server = terminal_server_context(network.switch(), network.trust, profile)
+    switch, terminal, size = shake(server, client_context(network.terminal(), network.trust, profile), None)
+    assert size < limit
+    assert len(switch.get_peer_cert_chain(as_cryptography=True) or ()) == 0, "the leaf is not counted at a server"
+    assert len(terminal.get_peer_cert_chain(as_cryptography=True) or ()) == 2
+
+
+def test_a_terminal_needs_only_the_root(network: Network, tmp_path: Path) -> None:
+    root = from_pem(CERTIFICATE, network.trust.authorities.read_bytes())[0]
+    (tmp_path / "root.crt").write_bytes(to_pem(CERTIFICATE, root))
+
+    async def main() -> None:
+        failed, refused, *_ = await meet(
+            terminal_server_context(network.switch(), network.trust_with_list),
+            client_context(network.terminal(), Trust(tmp_path / "root.crt")),
+        )
+        assert (failed, refused) == (None, None)
 
     trio.run(main)
 
