@@ -148,13 +148,14 @@ class Iso8583Link:
                 self.connect_failures += 1
             else:
                 self.connects += 1
-                if await self._carry(stream, sink):
+                began, answered = trio.current_time(), self.answered
+                await self._carry(stream, sink)
+                if self.answered > answered or trio.current_time() - began > backoff.longest_s:
                     backoff.reset()
             await trio.sleep(backoff.next_s())
 
-    async def _carry(self, stream: trio.abc.Stream, sink: Sink) -> bool:
-        """Use a connection until it breaks; true when it was of use."""
-        answered = self.answered
+    async def _carry(self, stream: trio.abc.Stream, sink: Sink) -> None:
+        """Use a connection until it breaks."""
         line = Line(stream, self._codec, self._line_settings, self._now_us, lambda fields: self._receive(fields, sink))
         self._lines.append(line)
         try:
@@ -167,7 +168,6 @@ class Iso8583Link:
             for flight in self._in_flight.lose(line):
                 self._give_up(flight, unsent=Failure.UNAVAILABLE)
             self._flush(sink)
-        return self.answered > answered
 
     def _receive(self, messages: Iterable[Fields], sink: Sink) -> None:
         """The answers of one read, to the sink at once."""
