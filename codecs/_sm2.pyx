@@ -3,6 +3,7 @@
 The GIL is free while a curve is at work.
 """
 
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t
 from libc.stdlib cimport free, malloc
@@ -44,7 +45,7 @@ cdef inline const uint8_t *octets(bytes data) noexcept:
     return <const uint8_t *>PyBytes_AS_STRING(data)
 
 
-# ---- keys
+# ---- keys. Scalars travel in numbers marked secure: libcrypto then wipes every copy that it makes on the way.
 
 
 def za(bytes point not None, bytes signer_id not None = SIGNER_ID):
@@ -147,27 +148,34 @@ cdef class PrivateKey:
             BN_free(below)
 
     @staticmethod
-    def from_scalar(const uint8_t[::1] scalar not None):
-        if scalar.shape[0] != SCALAR_BYTES:
-            raise BadKey("an SM2 scalar has 32 bytes")
-        cdef BIGNUM *number = BN_bin2bn(&scalar[0], SCALAR_BYTES, BN_secure_new())
+    def from_scalar(scalar):
+        cdef Py_buffer view
+        cdef BIGNUM *number = NULL
+        PyObject_GetBuffer(scalar, &view, PyBUF_SIMPLE)
         try:
+            if view.len != SCALAR_BYTES:
+                raise BadKey("an SM2 scalar has 32 bytes")
+            number = BN_bin2bn(<const uint8_t *>view.buf, SCALAR_BYTES, BN_secure_new())
             if number == NULL:
                 raise MemoryError
             return private_key(number)
         finally:
             BN_clear_free(number)
+            PyBuffer_Release(&view)
 
     @staticmethod
-    def from_pkcs8(const uint8_t[::1] der not None):
-        cdef BIGNUM *scalar = NULL
+    def from_pkcs8(der):
+        cdef Py_buffer view
+        cdef BIGNUM *scalar = BN_secure_new()
         cdef EVP_PKEY *key = NULL
-        cdef const uint8_t *at = &der[0] if der.shape[0] else NULL
-        cdef const uint8_t *end = at + der.shape[0]
-        cdef PKCS8_PRIV_KEY_INFO *info = d2i_PKCS8_PRIV_KEY_INFO(NULL, &at, der.shape[0])
-        if info != NULL and at == end:
-            key = EVP_PKCS82PKEY_ex(info, NULL, NULL)
+        cdef PKCS8_PRIV_KEY_INFO *info = NULL
+        cdef const uint8_t *at
+        PyObject_GetBuffer(der, &view, PyBUF_SIMPLE)
         try:
+            at = <const uint8_t *>view.buf
+            info = d2i_PKCS8_PRIV_KEY_INFO(NULL, &at, view.len)
+            if info != NULL and at == <const uint8_t *>view.buf + view.len:
+                key = EVP_PKCS82PKEY_ex(info, NULL, NULL)
             if (
                 key == NULL
                 or not EVP_PKEY_is_a(key, b"SM2")
@@ -180,10 +188,11 @@ cdef class PrivateKey:
             BN_clear_free(scalar)
             EVP_PKEY_free(key)
             PKCS8_PRIV_KEY_INFO_free(info)
+            PyBuffer_Release(&view)
 
     def to_scalar(self):
         cdef uint8_t out[SCALAR_BYTES]
-        cdef BIGNUM *scalar = NULL
+        cdef BIGNUM *scalar = BN_secure_new()
         try:
             if (
                 not EVP_PKEY_get_bn_param(self.key, OSSL_PKEY_PARAM_PRIV_KEY, &scalar)
