@@ -93,6 +93,12 @@ class Response:
         assert value is None or isinstance(value, int)
         return value
 
+    @property
+    def reason(self) -> str:
+        """The switch's own words for the operator, else the meaning of the code."""
+        value = self.values.get(de.TEXT)
+        return value if isinstance(value, str) and value else self.text()
+
     def text(self, language: str = "en") -> str:
         """What to show a person, ``en`` or ``zh``."""
         return text_of(self.code, language)
@@ -110,7 +116,7 @@ class SignInRefused(TerminalError):
     """The switch refused the sign-in; ``response`` says why."""
 
     def __init__(self, response: Response) -> None:
-        super().__init__(f"{response.code}: {response.values.get(de.TEXT) or response.text()}")
+        super().__init__(f"{response.code}: {response.reason}")
         self.response = response
 
 
@@ -251,7 +257,7 @@ class TerminalClient:
                 else:
                     return response
             # Half of the delay is drawn, so that terminals which lost the switch together do not come back together.
-            await trio.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311
+            await trio.sleep(delay_s * random.uniform(0.5, 1.0))
             delay_s = min(2 * delay_s, self._patience.longest_delay_s)
         if doubtful:
             raise OutcomeUnknown(request)

@@ -194,6 +194,7 @@ class Network:
     context: SSL.Context
     signing_key: PrivateKey
     terminal_keys: dict[str, PrivateKey]
+    grammar: Grammar = GRAMMAR
 
     def stand_in(self) -> StandIn:
         return StandIn(

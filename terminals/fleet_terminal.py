@@ -1,0 +1,269 @@
+"""One simulated terminal of a fleet: the policy of ``client.TerminalClient`` on asyncio, and what it counts."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+from fengshou.codecs import MessageCodec
+from fengshou.hsm.x509 import Signer
+from fengshou.protocol import elements as de
+from fengshou.protocol.codes import APPROVED, action_of
+from fengshou.protocol.message import COMMAND_SIGN_IN, Flag, Message, Value
+from fengshou.protocol.session import TerminalSession
+from fengshou.protocol.templates import SIGN_IN, Grammar, Template
+from fengshou.terminals.fleet_link import FleetLink, LinkLost, Traffic
+from fengshou.terminals.home import Home
+from fengshou.terminals.identity import BATCH_MAX, BATCH_UNKNOWN, STAN_MAX, Counters, china_now, local_values
+from fengshou.terminals.latency import Latencies
+from fengshou.terminals.receipt import Exchange, Receipt, ReceiptInvalid, verify_receipt
+from fengshou.terminals.trades import NEVER_SENT, Trade
+
+# The answer comes after the switch's own deadline for back ends at the latest.
+_ANSWER_S = 30.0
+_RECEIPT_S = 10.0
+_FIRST_DELAY_S = 0.05
+_LONGEST_DELAY_S = 2.0
+
+_BATCH_DIFFERS = "77"
+_SIGN_IN_FIRST = ("22", _BATCH_DIFFERS)
+
+
+class SignInRefused(Exception):
+    """The switch refused the sign-in for good; the text is its code."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a fleet has counted so far."""
+
+    sent: int = 0
+    answered: int = 0
+    unknown: int = 0  # trades whose outcome the terminal did not learn
+    codes: dict[str, Counter[str]] = field(default_factory=dict)  # by template
+    approved_fen: Counter[str] = field(default_factory=Counter)  # sum of amounts by template
+    surprises: list[str] = field(default_factory=list)  # answers other than expected, in words
+    retries: int = 0  # the same key sent again because no answer came
+    repeats_equal: int = 0  # the same key sent again on purpose: the answer was the same
+    repeats_different: int = 0
+    connections: int = 0
+    sign_ins: int = 0
+    receipts_verified: int = 0
+    receipts_missing: int = 0
+    receipts_invalid: int = 0
+    latencies: Latencies = field(default_factory=Latencies)
+    traffic: Traffic = field(default_factory=Traffic)
+
+
+class SimulatedTerminal:
+    """A terminal with its own key, certificate and counters. Any number of its trades may be in flight."""
+
+    def __init__(self, home: Home, grammar: Grammar, codec: MessageCodec, tally: Tally, give_up_s: float) -> None:
+        """Trades that have no answer after ``give_up_s`` are counted as unknown."""
+        self.name = home.identity.terminal
+        self._home = home
+        self._context = home.context()
+        self._signer: Signer = home.signer()
+        self._switch_key = home.switch_key()
+        self._counters: Counters = home.counters()
+        self._codec = codec
+        self._templates = {template.name: template for template in grammar.templates.values()}
+        self._signed = {template.id: template.signed for template in grammar.templates.values()}
+        self._tally = tally
+        self._give_up_s = give_up_s
+        self._link: FleetLink | None = None
+        self._must_sign_in = False
+        self._turn = asyncio.Lock()
+        self._done: dict[int, tuple[int, int]] = {}  # key of each step that a later one may take back
+
+    def close(self) -> None:
+        if self._link is not None:
+            self._link.close("the fleet is done")
+        self._counters.close()
+
+    async def trade(self, trade: Trade, due: float, *, again: bool = False, receipt: bool = False) -> None:
+        """Make one trade and count how it ended. Latency counts from ``due``, a reading of ``time.perf_counter``.
+
+        ``again``: send it once more after its answer; the answer must be the same.
+        """
+        tally = self._tally
+        template = self._templates[trade.template]
+        try:
+            async with asyncio.timeout(self._give_up_s):
+                request, batch, answer = await self._through(template, trade, receipt, due)
+        except TimeoutError:
+            tally.unknown += 1
+            return
+        code = str(answer.values[de.RESPONSE_CODE])
+        tally.codes.setdefault(template.name, Counter())[code] += 1
+        if code == APPROVED:
+            amount = request.get(de.AMOUNT, 0)
+            tally.approved_fen[template.name] += amount if isinstance(amount, int) else 0
+        if trade.expect and code != trade.expect:
+            tally.surprises.append(f"step {trade.step} {template.name}: {code} instead of {trade.expect}")
+        if trade.step:
+            self._done[trade.step] = batch, _stan(request)
+        if again:
+            await self._again(template, request, batch, answer)
+
+    # The policy
+
+    async def _through(
+        self, template: Template, trade: Trade, receipt: bool, due: float
+    ) -> tuple[dict[int, Value], int, Message]:
+        """The request, its batch and its final answer, over as many connections as it takes."""
+        batch, request = self._new(template, trade)
+        self._tally.sent += 1
+        attempted = False
+        delay_s = _FIRST_DELAY_S
+        while True:
+            try:
+                async with self._turn:
+                    link, session = await self._ready()
+                    if batch != self._counters.batch and not attempted:
+                        batch, request = self._new(template, trade)
+                    message, answered = self._post(link, session, template.id, request, attempted, receipt)
+                    self._tally.retries += attempted
+                    attempted = True
+                try:
+                    answer = await self._within(link, answered)
+                    code = str(answer.values[de.RESPONSE_CODE])
+                    if answer.command == COMMAND_SIGN_IN or code in _SIGN_IN_FIRST:
+                        self._must_sign_in = True
+                    if code not in _SIGN_IN_FIRST and action_of(code) != "B":
+                        self._tally.answered += 1
+                        self._tally.latencies.record(round((time.perf_counter() - due) * 1e6))
+                        if receipt:
+                            await self._receipt(link, template, request, batch, message, answer)
+                        return request, batch, answer
+                finally:
+                    link.forget(message.sequence)
+            except LinkLost:
+                pass
+            await asyncio.sleep(delay_s)
+            delay_s = min(2 * delay_s, _LONGEST_DELAY_S)
+
+    def _new(self, template: Template, trade: Trade) -> tuple[int, dict[int, Value]]:
+        batch, stan = self._counters.next()
+        values = {de.STAN: stan, **local_values(china_now()), **trade.values}
+        if trade.reverses:
+            original = (batch, STAN_MAX) if trade.reverses == NEVER_SENT else self._done[trade.reverses]
+            values[de.ORIGINAL_BATCH], values[de.ORIGINAL_STAN] = original
+        return batch, values
+
+    async def _again(self, template: Template, request: Mapping[int, Value], batch: int, first: Message) -> None:
+        try:
+            async with self._turn:
+                link, session = await self._ready()
+                if batch != self._counters.batch:
+                    return
+                message, answered = self._post(link, session, template.id, request, True, False)
+            same = (await self._within(link, answered)).values == first.values
+            link.forget(message.sequence)
+        except LinkLost:
+            return
+        if same:
+            self._tally.repeats_equal += 1
+        else:
+            self._tally.repeats_different += 1
+
+    async def _receipt(
+        self, link: FleetLink, template: Template, request: Mapping[int, Value], batch: int, sent: Message, got: Message
+    ) -> None:
+        identity = self._home.identity
+        try:
+            async with asyncio.timeout(_RECEIPT_S):
+                follows = await link.receipt(sent.sequence)
+            exchange = Exchange(
+                identity.terminal, identity.merchant, batch, _stan(request), template.id,
+                self._codec.encode_body(template.id, False, request),
+                self._codec.encode_body(template.id, True, got.values),
+            )  # fmt: skip
+            verify_receipt(Receipt.from_values(follows.values), self._switch_key, exchange)
+            self._tally.receipts_verified += 1
+        except (LinkLost, TimeoutError):
+            self._tally.receipts_missing += 1
+        except ReceiptInvalid as error:
+            self._tally.receipts_invalid += 1
+            self._tally.surprises.append(f"receipt of {template.name}: {error}")
+
+    # Connection and session
+
+    async def _ready(self) -> tuple[FleetLink, TerminalSession]:
+        """A connection that is signed in. Raises LinkLost when there is none now, SignInRefused when never."""
+        link = self._link
+        if link is None or link.lost:
+            link = self._link = await self._connect()
+        session = await link.established
+        if self._must_sign_in or session.implied.get(de.BATCH) != self._counters.batch:
+            await self._sign_in(link, session)
+        return link, session
+
+    async def _connect(self) -> FleetLink:
+        self._tally.connections += 1
+        make_session = partial(TerminalSession, self._codec, za=self._signer.public_key.za, signed=self._signed)
+        link = FleetLink(self._context, self._home.switch_name, self.name.lower(), make_session, self._tally.traffic)
+        try:
+            await asyncio.get_running_loop().create_connection(lambda: link, *self._home.address)
+        except OSError as error:
+            raise LinkLost(str(error)) from None
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                await link.established
+        except TimeoutError:
+            link.close("no handshake in time")
+            raise LinkLost(link.lost) from None
+        return link
+
+    async def _sign_in(self, link: FleetLink, session: TerminalSession) -> None:
+        code, told = await self._sign_in_once(link, session, ask=self._counters.batch == BATCH_UNKNOWN)
+        if code == _BATCH_DIFFERS:
+            code, told = await self._sign_in_once(link, session, ask=True)
+        if code == APPROVED and told != self._counters.batch:
+            self._counters.begin(told % BATCH_MAX + 1)
+            code, _ = await self._sign_in_once(link, session, ask=False)
+        if code != APPROVED:
+            if action_of(code) == "D":
+                raise SignInRefused(f"terminal {self.name}: {code}")
+            raise LinkLost(f"not now: {code}")
+        self._must_sign_in = False
+
+    async def _sign_in_once(self, link: FleetLink, session: TerminalSession, *, ask: bool) -> tuple[str, int]:
+        """Code and batch of the answer."""
+        batch, stan = self._counters.next()
+        values = self._home.identity.sign_in_values(china_now(), BATCH_UNKNOWN if ask else batch, stan)
+        message, answered = self._post(link, session, SIGN_IN.id, values, False, False)
+        self._tally.sign_ins += 1
+        answer = await self._within(link, answered)
+        link.forget(message.sequence)
+        code = str(answer.values[de.RESPONSE_CODE])
+        if code == APPROVED:
+            session.signed_in(message, answer)
+        told = answer.values.get(de.BATCH, batch)
+        assert isinstance(told, int)
+        return code, told
+
+    async def _within(self, link: FleetLink, answered: asyncio.Future[Message]) -> Message:
+        """The answer. A connection that gives none in time is given up; raises LinkLost."""
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                return await answered
+        except TimeoutError:
+            link.close("no answer in time")
+            raise LinkLost(link.lost) from None
+
+    def _post(
+        self, link: FleetLink, session: TerminalSession, template: int, values: Mapping[int, Value], repeat: bool,
+        receipt: bool,
+    ) -> tuple[Message, asyncio.Future[Message]]:  # fmt: skip
+        message, digest = session.prepare(template, values, repeat=repeat, receipt=receipt)
+        frame = session.frame(message, self._signer.sign(digest) if message.flags & Flag.SIGNED else b"")
+        return message, link.post(message, frame, receipt=receipt)
+
+
+def _stan(values: Mapping[int, Value]) -> int:
+    stan = values[de.STAN]
+    assert isinstance(stan, int)
+    return stan

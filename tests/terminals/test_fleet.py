@@ -1,0 +1,165 @@
+"""A fleet against the stand-in switch in a thread of its own."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import trio
+
+from fengshou.protocol import elements as de
+from fengshou.protocol.errors import UntrustedBytesError
+from fengshou.terminals.fleet import FleetPlan, run_fleet
+from fengshou.terminals.fleet_terminal import SignInRefused
+from fengshou.terminals.trades import Trade
+
+NAMES = ("FS000001", "FS000002", "FS000003")
+
+
+def cash(count: int, terminal: str = "") -> list[Trade]:
+    values = {de.PAN: "9156004000001267043", de.AMOUNT: 31_000, de.ENTRY_MODE: 52}
+    return [Trade("withdrawal", values, terminal, expect="00") for _ in range(count)]
+
+
+@contextmanager
+def serving(stand_in) -> Iterator[None]:
+    ready, scope = threading.Event(), []
+
+    async def serve() -> None:
+        async with trio.open_nursery() as nursery:
+            scope.append((trio.lowlevel.current_trio_token(), nursery.cancel_scope))
+            await nursery.start(stand_in.serve)
+            ready.set()
+
+    thread = threading.Thread(target=trio.run, args=(serve,))
+    thread.start()
+    assert ready.wait(10)
+    try:
+        yield
+    finally:
+        token, cancel_scope = scope[0]
+        token.run_sync_soon(cancel_scope.cancel)
+        thread.join()
+
+
+@pytest.fixture
+def run(network, tmp_path):
+    """Runs a fleet of three terminals over trades; gives the stand-in and the result."""
+
+    def go(trades, prepare=lambda stand_in: None, terminals=NAMES, **plan):
+        stand_in = network.stand_in()
+        prepare(stand_in)
+        seen = []
+        with serving(stand_in):
+            homes = tuple(str(network.home(tmp_path, name, stand_in.port).folder) for name in terminals)
+            result = run_fleet(FleetPlan(homes=homes, progress_s=0.01, **plan), network.grammar, trades, seen.append)
+        return stand_in, result, seen
+
+    return go
+
+
+#   plan of a run
+PLANS = [
+    {"in_flight": 1},
+    {"in_flight": 8},
+    {"rate": 400.0},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_every_trade_is_made_once_and_counted(run, plan):
+    stand_in, result, seen = run(cash(90), **plan)
+    assert (result.sent, result.answered, result.unknown) == (90, 90, 0)
+    assert result.codes == {"withdrawal": {"00": 90}}
+    assert result.approved_fen == {"withdrawal": 90 * 31_000}
+    assert len(set(stand_in.effects)) == len(stand_in.effects) == 90
+    assert sum(result.latencies.values()) == 90
+    assert result.connections == 3
+    assert result.tls_bytes_up > result.frame_bytes_up > 90 * 64
+    assert result.tls_bytes_down > result.frame_bytes_down > 0
+    assert all(0 <= progress.answered <= 90 for progress in seen)
+
+
+def test_trades_that_name_a_terminal_are_made_by_it_in_order(run):
+    trades = [trade for pair in zip(*(cash(5, name) for name in NAMES), strict=True) for trade in pair]
+    stand_in, _, _ = run(trades)
+    for name in NAMES:
+        stans = [stan for terminal, _, stan in stand_in.effects if terminal == name]
+        assert stans == sorted(stans)
+        assert len(stans) == 5
+
+
+def test_cut_connections_cost_retries_and_nothing_else(run):
+    def cut(stand_in):
+        stand_in.cuts = [0, 5, 30, 1, 12, 400, 0, 3]
+
+    stand_in, result, _ = run(cash(60), cut, in_flight=4)
+    assert (result.answered, result.unknown, result.surprises) == (60, 0, [])
+    assert len(set(stand_in.effects)) == len(stand_in.effects) == 60
+    assert result.retries > 0
+    assert result.connections > 3
+
+
+def test_repeats_get_the_same_answer(run):
+    stand_in, result, _ = run(cash(30), repeat_every=3)
+    assert (result.repeats_equal, result.repeats_different) == (10, 0)
+    assert len(stand_in.effects) == 30
+
+
+def test_receipts_are_verified(run):
+    _, result, _ = run(cash(12), receipt_every=2)
+    assert (result.receipts_verified, result.receipts_missing, result.receipts_invalid) == (6, 0, 0)
+
+
+def test_a_receipt_of_another_signer_is_found_out(run, network):
+    def forge(stand_in):
+        stand_in.signing_key = network.terminal_keys["FS000001"]
+
+    _, result, _ = run(cash(4), forge, receipt_every=1)
+    assert (result.receipts_verified, result.receipts_invalid) == (0, 4)
+
+
+def test_an_unexpected_code_is_told(run):
+    def decline(stand_in):
+        stand_in.codes = ["51"]
+
+    _, result, _ = run(cash(3), decline)
+    assert result.codes == {"withdrawal": {"00": 2, "51": 1}}
+    assert result.surprises == ["step 0 withdrawal: 51 instead of 00"]
+
+
+def test_silence_is_counted_as_unknown(run):
+    def silence(stand_in):
+        stand_in.mute = 2
+
+    stand_in, result, _ = run(cash(2, "FS000001"), silence, give_up_s=0.3, in_flight=2)
+    assert (result.sent, result.answered, result.unknown) == (2, 0, 2)
+    assert len(stand_in.effects) == 2
+
+
+def test_the_clock_ends_a_run(run):
+    stand_in, result, _ = run(iter(lambda: cash(1)[0], None), seconds=0.3)
+    assert result.sent == result.answered == len(stand_in.effects) > 0
+
+
+#   a trade                                                       what ends the run
+FAULTS = [
+    (Trade("no-such-template", {}),                               LookupError),
+    (Trade("withdrawal", {}, "FS999999"),                         LookupError),
+    (Trade("withdrawal", {de.AMOUNT: 1}, reverses=7),             LookupError),
+    (Trade("withdrawal", {de.AMOUNT: -1}),                        UntrustedBytesError),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("trade", "raised"), FAULTS)
+def test_a_trade_that_cannot_be_made_ends_the_run(run, trade, raised):
+    with pytest.raises(raised):
+        run([*cash(3), trade])
+
+
+def test_a_terminal_that_is_refused_ends_the_run(run):
+    def refuse(stand_in):
+        stand_in.sign_in_codes = ["97"]
+
+    with pytest.raises(SignInRefused, match="97"):
+        run(cash(3), refuse)
