@@ -11,10 +11,11 @@ log=build/setup.log
 steps=4
 
 say() { printf '%s\n' "$*"; }
+tell() { printf "$@" >&2; } # progress is not output: `make demo ARGS=--json` prints JSON and nothing else
 
 # One line, nothing else: what stands in the way and what to do.
 stop() {
-    say "setup: $*" >&2
+    tell 'setup: %s\n' "$*"
     exit 1
 }
 
@@ -22,17 +23,16 @@ stop() {
 step() {
     number=$1 what=$2
     shift 2
-    printf '[%s/%s] %s ... ' "$number" "$steps" "$what"
+    tell '[%s/%s] %s ... ' "$number" "$steps" "$what"
     begun=$(date +%s)
     if ! "$@" >>"$log" 2>&1 </dev/null; then
-        say "failed; the end of $root/$log:"
-        tail -n 25 "$log" >&2
+        tell 'failed; the end of %s:\n%s\n' "$root/$log" "$(tail -n 25 "$log")"
         exit 1
     fi
-    say "done in $(($(date +%s) - begun)) s"
+    tell 'done in %s s\n' $(($(date +%s) - begun))
 }
 
-skip() { say "[$1/$steps] $2 ... nothing to do"; }
+skip() { tell '[%s/%s] %s ... nothing to do\n' "$1" "$steps" "$2"; }
 
 # --- what is there -----------------------------------------------------------------------------------------------
 
@@ -153,7 +153,7 @@ flock 9 # two of them at once would tear the environment apart
 
 python=$(find_python)
 missing=$(missing_packages)
-packages=$(echo $missing) # one line
+packages=$(printf '%s' "$missing" | tr '\n' ' ')
 if [ -z "$packages" ]; then
     skip 1 "system packages"
 else

@@ -1,0 +1,151 @@
+"""deploy/setup.sh on machines that lack something, played by commands that stand in for the system's."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+# What every Debian has.
+ESSENTIAL = (
+    "sh", "basename", "cat", "cut", "date", "dirname", "env", "flock", "mkdir", "mktemp", "readlink", "rm", "sha256sum",
+    "tail", "tr",
+)  # fmt: skip
+
+
+class Machine:
+    """A folder of commands as the only PATH, and a copy of the script in a folder with a space in its name."""
+
+    def __init__(self, folder: Path) -> None:
+        self.bin = folder / "bin"
+        self.tree = folder / "a tree"
+        self.calls = folder / "calls"
+        self.bin.mkdir()
+        (self.tree / "deploy").mkdir(parents=True)
+        shutil.copy(ROOT / "deploy/setup.sh", self.tree / "deploy")
+        for name in ESSENTIAL:
+            (self.bin / name).symlink_to(shutil.which(name))
+        self.command("apt-get", f'echo "apt-get $*" >> "{self.calls}"')
+        self.command("id", "echo 0")
+
+    def command(self, name: str, text: str) -> None:
+        path = self.bin / name
+        path.unlink(missing_ok=True)
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+
+    def python(self, *missing: str) -> None:
+        """An interpreter that says what the script asks of it: its path, and whether modules and headers are there."""
+        interpreter = self.bin / "python3"
+        include = self.tree if "Python.h" in missing else self.bin
+        (self.bin / "Python.h").touch()
+        self.command(
+            "python3",
+            f"""case "$2" in
+                *"import venv"*) exit {int("venv" in missing)} ;;
+                *realpath*) echo "{interpreter}" ;;
+                *include*) echo "{include}" ;;
+            esac""",
+        )
+
+    def compiler(self, *missing: str) -> None:
+        self.command("cc", f'case "$*" in *-lcrypto*) exit {int("libcrypto" in missing)} ;; esac')
+
+    def run(self) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(self.bin / "sh"), str(self.tree / "deploy/setup.sh")],
+            env={"PATH": str(self.bin), "HOME": str(self.tree)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            cwd="/",
+        )
+
+    def asked(self) -> list[str]:
+        return self.calls.read_text().splitlines() if self.calls.exists() else []
+
+
+@pytest.fixture
+def machine(tmp_path):
+    return Machine(tmp_path)
+
+
+def missing_by_the_refusal(machine):
+    outcome = machine.run()
+    assert outcome.returncode != 0
+    assert outcome.stdout == ""
+    (line,) = outcome.stderr.splitlines()
+    return line
+
+
+def test_a_bare_machine_without_the_right_to_install_gets_one_line(machine):
+    machine.command("id", "echo 1000")
+    line = missing_by_the_refusal(machine)
+    assert line == (
+        "setup: run this first: sudo apt-get install python3 python3-dev python3-venv gcc libc6-dev libssl-dev openssl"
+    )
+    assert machine.asked() == []
+
+
+#   what is there                                             what must be installed
+CASES = [
+    (lambda m: (m.python(), m.compiler("libcrypto")),         "libssl-dev openssl"),
+    (lambda m: (m.python(), m.compiler("libcrypto"), m.command("openssl", "")), "libssl-dev"),
+    (lambda m: (m.python(),),                                 "gcc libc6-dev libssl-dev openssl"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("prepare", "packages"), CASES)
+def test_only_what_is_missing_is_named(machine, prepare, packages):
+    prepare(machine)
+    machine.command("id", "echo 1000")
+    assert missing_by_the_refusal(machine) == f"setup: run this first: sudo apt-get install {packages}"
+
+
+def test_an_interpreter_that_is_not_debians_is_not_mended_by_debian(machine):
+    machine.python("Python.h")
+    machine.compiler()
+    assert "has no header Python.h; set PYTHON" in missing_by_the_refusal(machine)
+
+
+def test_a_system_without_apt_gets_the_same_line(machine):
+    (machine.bin / "apt-get").unlink()
+    assert "install these Debian packages" in missing_by_the_refusal(machine)
+
+
+def test_lists_are_fetched_only_when_an_installation_needs_them(machine):
+    machine.python()
+    machine.compiler("libcrypto")
+    machine.command("openssl", "")
+    # The first try fails, as on a machine without lists; the environment cannot be made by a stand-in and ends the run.
+    machine.command(
+        "apt-get",
+        f'echo "$DEBIAN_FRONTEND $*" >> "{machine.calls}"\n'
+        f'case "$*" in *update*) : > "{machine.calls}.fetched" ;; *) test -f "{machine.calls}.fetched" ;; esac',
+    )
+    outcome = machine.run()
+    install = "-q -y --no-install-recommends install libssl-dev"
+    assert machine.asked() == [f"noninteractive {install}", " -q update", f"noninteractive {install}"]
+    assert "[1/4] system packages: libssl-dev ... done in" in outcome.stderr
+
+
+def test_a_failing_step_shows_the_end_of_its_log_and_stops(machine):
+    machine.python()
+    machine.compiler("libcrypto")
+    machine.command("apt-get", "echo 'E: no space left'; exit 100")
+    outcome = machine.run()
+    assert outcome.returncode == 1
+    assert outcome.stdout == ""  # it belongs to the command that make runs afterwards
+    assert "[1/4]" in outcome.stderr
+    assert "[2/4]" not in outcome.stderr
+    assert "E: no space left" in outcome.stderr
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make")
+def test_make_lists_its_targets():
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    listing = subprocess.run(["make", "-C", ROOT], check=True, capture_output=True, text=True, env=environment).stdout
+    for target in ("setup", "demo", "test", "lint", "types", "build", "bench", "clean"):
+        assert f"make {target} " in listing
