@@ -1,0 +1,44 @@
+"""One town a test process for everything that leaves it whole, and a fresh one for whoever breaks it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.switch.town import Town, running_town
+
+# Small enough that a test can reach every bound, large enough that it is reached by none that does not try.
+LIMITS = {
+    "handshake_s": 4,
+    "sign_in_s": 4,
+    "outbox_bytes": 64 * 1024,
+    "stalled_s": 3,
+    "handshakes": 1200,
+    "in_flight": 64,
+    "deadline_ms": 1500,
+}
+
+
+@pytest.fixture(scope="session")
+def _town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
+    with running_town(tmp_path_factory.mktemp("town") / "site", **LIMITS) as town:
+        yield town
+
+
+@pytest.fixture
+def town(_town: Town) -> Iterator[Town]:
+    """The shared town: everything runs and all links are up before and after each test, or the test is to blame."""
+    _town.until_up("core-banking", "government")
+    process = _town.process("switch").pid
+    yield _town
+    assert _town.process("switch").running, _town.log("switch")[-4000:]
+    assert _town.status()["process"] == process
+    _town.settle()
+
+
+@pytest.fixture
+def fresh_town(tmp_path: Path) -> Callable[..., AbstractContextManager[Town]]:
+    """Make a town of one's own; keywords are limits."""
+    return partial(running_town, tmp_path / "site")

@@ -1,0 +1,181 @@
+"""A terminal's connection that says whatever a test wants, byte by byte, and keeps what comes back."""
+
+import socket
+import struct
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, Self
+
+from OpenSSL import SSL
+
+from fengshou.hsm.channel import exporter
+from fengshou.hsm.x509 import Signer
+from fengshou.protocol import elements as de
+from fengshou.protocol.message import Message, Value
+from fengshou.protocol.session import TerminalSession
+from fengshou.protocol.templates import RECEIPT, SIGN_IN
+from fengshou.terminals.home import Home
+from fengshou.terminals.identity import BATCH_MAX, china_now
+from tests.switch.town import Town
+
+_WAIT_S = 15
+
+
+class Closed(Exception):
+    """The switch has ended the connection."""
+
+
+def dial(town: Town, receive_bytes: int = 0) -> socket.socket:
+    """A TCP connection to the switch on which reading waits for a while only."""
+    sock = socket.socket()
+    if receive_bytes:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", _WAIT_S, 0))
+    sock.connect(town.address)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
+
+
+class Line:
+    """One connection over real TLS. Blocking; a context manager."""
+
+    def __init__(
+        self, town: Town, terminal: str, *, home: Home | None = None, signer: Signer | None = None,
+        context: SSL.Context | None = None, receive_bytes: int = 0,
+    ) -> None:  # fmt: skip
+        """``context`` and ``signer`` other than the home's make an impostor; ``receive_bytes`` is the socket's buffer.
+
+        Raises SSL.Error when there is no channel.
+        """
+        self.home = home or town.home(terminal)
+        self.codec = town.catalogue.codec
+        self._templates = {template.name: template for template in town.catalogue.grammar.templates.values()}
+        self._signer = signer or self.home.signer()
+        self.socket = dial(town, receive_bytes)
+        self.connection = SSL.Connection(context or self.home.context(), self.socket)
+        self.connection.set_tlsext_host_name(terminal.lower().encode())
+        self.connection.set_connect_state()
+        try:
+            self.connection.do_handshake()
+        except SSL.Error:
+            self.socket.close()
+            raise
+        self._signed = town.catalogue.signed()
+        self.session = self._session_of(self._signer)
+        self._answers: dict[int, Message] = {}
+        self._receipts: dict[int, Message] = {}
+        self._asked_for_proof: set[int] = set()
+        self._stan = 0
+        self.batch = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    # -- making frames -------------------------------------------------------------------------------------------------
+
+    def message(self, template: str, values: Mapping[int, Value], **flags: bool) -> Message:
+        """The next message, numbered and signed. A STAN is filled in where one belongs and none is given."""
+        found = self._templates[template]
+        filled = dict(values)
+        if any(field.key == de.STAN for field in found.request) and de.STAN not in filled:
+            self._stan += 1
+            filled[de.STAN] = self._stan
+        message, digest = self.session.prepare(found.id, filled, **flags)
+        message.signature = self._signer.sign(digest) if digest else b""
+        return message
+
+    def frame(self, template: str, values: Mapping[int, Value], **flags: bool) -> bytes:
+        return self.codec.encode(self.message(template, values, **flags))
+
+    def sign_in_values(self, batch: int, **changed: Any) -> dict[int, Value]:
+        values = self.home.identity.sign_in_values(china_now(), batch, 1)
+        return {**values, **{getattr(de, name): value for name, value in changed.items()}}
+
+    def become(self, signer: Signer) -> None:
+        """From now on sign with another key."""
+        before, self.session = self.session, self._session_of(signer)
+        self.session.implied = before.implied
+        self.session._sequence = before._sequence
+        self._signer = signer
+
+    def _session_of(self, signer: Signer) -> TerminalSession:
+        return TerminalSession(self.codec, exporter(self.connection), signer.public_key.za, self._signed)
+
+    # -- talking -------------------------------------------------------------------------------------------------------
+
+    def post(self, data: bytes) -> None:
+        """Send bytes as they are. Raises Closed."""
+        try:
+            self.connection.sendall(data)
+        except SSL.Error as error:
+            raise Closed(str(error)) from None
+
+    def answer(self, sequence: int) -> Message:
+        """The answer to the message with this sequence; others are kept. Raises Closed."""
+        while sequence not in self._answers:
+            self._read()
+        return self._answers.pop(sequence)
+
+    def answers(self, count: int) -> list[Message]:
+        """The next answers, whatever they answer, in the order of their coming. Raises Closed."""
+        while len(self._answers) < count:
+            self._read()
+        return [self._answers.pop(sequence) for sequence in list(self._answers)[:count]]
+
+    def receipt(self, sequence: int) -> Message:
+        """The receipt that follows an answer. Raises Closed."""
+        while sequence not in self._receipts:
+            self._read()
+        return self._receipts.pop(sequence)
+
+    def _read(self) -> None:
+        try:
+            data = self.connection.recv(16 * 1024)
+        except SSL.WantReadError:
+            raise AssertionError(f"the switch is silent for {_WAIT_S} s") from None
+        except SSL.Error as error:
+            raise Closed(str(error)) from None
+        for message in self.session.receive(data):
+            proof = message.template == RECEIPT.id and message.sequence in self._asked_for_proof
+            (self._receipts if proof else self._answers)[message.sequence] = message
+
+    def say(self, frame: bytes, sequence: int) -> Message:
+        """Send a frame and wait for the answer with this sequence. Raises Closed."""
+        self.post(frame)
+        return self.answer(sequence)
+
+    def ask(self, template: str, values: Mapping[int, Value], **flags: bool) -> Message:
+        """Send the next message and wait for its answer. Raises Closed."""
+        message = self.message(template, values, **flags)
+        if flags.get("receipt"):
+            self._asked_for_proof.add(message.sequence)
+        return self.say(self.codec.encode(message), message.sequence)
+
+    def sign_in(self, **changed: Any) -> Self:
+        """Sign in to a batch of which no STAN was used yet."""
+        current = self._sign_in(0, changed)
+        self.batch = current % BATCH_MAX + 1
+        self._sign_in(self.batch, changed)
+        return self
+
+    def _sign_in(self, batch: int, changed: Mapping[str, Any]) -> int:
+        request = self.message(SIGN_IN.name, self.sign_in_values(batch, **changed))
+        response = self.say(self.codec.encode(request), request.sequence)
+        assert code_of(response) == "00", response
+        self.session.signed_in(request, response)
+        settled = response.values[de.BATCH]
+        assert isinstance(settled, int)
+        return settled
+
+    def wait_closed(self) -> None:
+        """Return when the switch has ended the connection; whatever it still says is kept."""
+        with suppress(Closed):
+            while True:
+                self._read()
+
+
+def code_of(message: Message) -> str:
+    return str(message.values[de.RESPONSE_CODE])
