@@ -11,11 +11,17 @@ from rich.console import Console
 from rich.table import Table
 
 from fengshou.hsm.custody import CustodyError
+from fengshou.hsm.manifest import ManifestError
 from fengshou.hsm.pki import PkiError
 from fengshou.hsm.x509 import CertificateError
 from fengshou.switch.config import ConfigError
 from fengshou.switch.grammar import ServiceError
 from fengshou.switch.journal import JournalError
+from fengshou.terminals.client import TerminalError
+from fengshou.terminals.csv_rows import CsvError
+from fengshou.terminals.home import HomeError
+from fengshou.terminals.identity import CountersError
+from fengshou.terminals.receipt import ReceiptInvalid
 from fengshou.terminals.registry import RegistryError
 
 P = ParamSpec("P")
@@ -33,7 +39,8 @@ home_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 OPERATOR_ERRORS = (
-    ConfigError, CustodyError, PkiError, CertificateError, ServiceError, JournalError, RegistryError,
+    ConfigError, CustodyError, PkiError, CertificateError, ManifestError, ServiceError, JournalError, RegistryError,
+    CsvError, HomeError, CountersError, TerminalError, ReceiptInvalid,
 )  # fmt: skip
 
 

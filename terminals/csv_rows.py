@@ -29,7 +29,10 @@ class Row:
 
 
 def read_rows(path: Path, required: tuple[str, ...], optional: tuple[str, ...] = ()) -> Iterator[Row]:
-    """The rows of a file. Raises CsvError: unreadable, a column is missing or unknown, a row is too short or too long."""
+    """The rows of a file.
+
+    Raises CsvError: unreadable, a column is missing or unknown, a row is too short or too long.
+    """
     try:
         with path.open(encoding="utf-8", newline="") as file:
             lines = [(number, line) for number, line in enumerate(file, 1) if line.strip() and not line.startswith("#")]
