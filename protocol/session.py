@@ -89,9 +89,11 @@ class SwitchSession:
         if message.sequence <= self.last_sequence:
             return SessionRefusal.REPLAY
         self.last_sequence = message.sequence
-        if (self.state, event_of(message)) not in TRANSITIONS:
-            return SessionRefusal.NOT_SIGNED_IN
-        return None
+        return None if self.allows(message) else SessionRefusal.NOT_SIGNED_IN
+
+    def allows(self, message: Message) -> bool:
+        """Whether the table has a transition for this request now."""
+        return (self.state, event_of(message)) in TRANSITIONS
 
     def advance(self, event: Event, implied: Mapping[int, Value] | None = None) -> None:
         """Take a transition. Raises UnlawfulEvent and changes nothing when the table has none."""

@@ -8,7 +8,7 @@ from fengshou.codecs import verify_batch
 from fengshou.protocol import codes
 from fengshou.protocol import elements as de
 from fengshou.protocol.errors import UntrustedBytesError
-from fengshou.protocol.message import COMMAND_SIGN_IN, Value
+from fengshou.protocol.message import COMMAND_NONE, COMMAND_SIGN_IN, Value
 from fengshou.protocol.service import Conclusion
 from fengshou.protocol.session import Event as SessionEvent
 from fengshou.protocol.session import SessionRefusal
@@ -73,8 +73,7 @@ class Inbound:
             exchange.sequence = message.sequence
             unlawful = peer.session.refusal(message)
             if unlawful is not None:
-                command = COMMAND_SIGN_IN if unlawful is SessionRefusal.NOT_SIGNED_IN else 0
-                exchange.refuse(unlawful.value, unlawful.name.lower().replace("_", " "), command)
+                _refuse_unlawful(exchange, unlawful)
             elif overload := self._admission.overload(peer, len(exchanges)):
                 exchange.shed(overload)
         return exchanges
@@ -101,7 +100,9 @@ class Inbound:
         """End what may not or need not go on; returns everything that must be durable before an answer or a call."""
         entries: list[Entry] = []
         for exchange in exchanges:
-            if exchange.is_open:
+            if exchange.is_open and not exchange.peer.session.allows(exchange.asked):
+                _refuse_unlawful(exchange, SessionRefusal.NOT_SIGNED_IN)  # a sign-off came first in the same batch
+            elif exchange.is_open:
                 match exchange.asked.template:
                     case SIGN_IN.id:
                         self._admit_sign_in(exchange, entries)
@@ -227,6 +228,11 @@ class Inbound:
         """A connection was closed."""
         if peer.row is not None and self._signed_in.get(peer.row.facts.terminal) is peer:
             del self._signed_in[peer.row.facts.terminal]
+
+
+def _refuse_unlawful(exchange: Exchange, why: SessionRefusal) -> None:
+    command = COMMAND_SIGN_IN if why is SessionRefusal.NOT_SIGNED_IN else COMMAND_NONE
+    exchange.refuse(why.value, why.name.lower().replace("_", " "), command)
 
 
 def _sequence_of(untrusted: bytes) -> int:

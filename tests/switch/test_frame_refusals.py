@@ -175,6 +175,7 @@ def test_a_sign_in_of_another_session_is_refused(town: Town) -> None:
         assert code_of(line.say(frame, request.sequence)) == "00"
     with Line(town, TERMINALS[0]) as later:
         assert code_of(later.say(frame, request.sequence)) == "63"
+        later.message("echo", {})  # its sequence is used up by the replay
         assert code_of(later.ask("farm-purchase", purchase())) == "22"
 
 
