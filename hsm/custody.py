@@ -26,8 +26,10 @@ class SealBroken(CustodyError):
 
 
 class Custody(Protocol):
+    """Any thread may call these. CustodyError says that the label has no key, or one of another kind."""
+
     def public_key(self, label: str) -> PublicKey:
-        """The SM2 public key at ``label``. Raises CustodyError."""
+        """The SM2 public key at ``label``."""
         ...
 
     def sign(self, label: str, digest: bytes) -> bytes:
