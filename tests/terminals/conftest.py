@@ -1,4 +1,4 @@
-"""Real certificates, real TLS, and a stand-in for the switch that keeps the protocol's promises and breaks on demand."""
+"""Real certificates, real TLS, and a stand-in for the switch that keeps the protocol and breaks on demand."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -241,9 +241,6 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Network:
     )
     keys = {terminal: PrivateKey.generate() for terminal in TERMINALS}
     return Network(folder, authority, context, PrivateKey.generate(), keys)
-
-
-Stage = Callable[..., "AsyncIterator[tuple[StandIn, TerminalClient]]"]
 
 
 @asynccontextmanager
