@@ -49,6 +49,7 @@ def regenerated(text: str) -> str:
 def main(arguments: list[str]) -> int:
     stale = []
     used = set()
+    check = "--check" in arguments
     for name in DOCUMENTS:
         file = DOCS / name
         text = file.read_text("utf-8")
@@ -56,11 +57,11 @@ def main(arguments: list[str]) -> int:
         wanted = regenerated(text)
         if wanted != text:
             stale.append(name)
-            if "--check" not in arguments:
+            if not check:
                 file.write_text(wanted, "utf-8")
     for part in sorted(set(PARTS) - used):
         print(f"the part {part} stands in no document", file=sys.stderr)
-    if "--check" not in arguments:
+    if not check:
         return 0
     for name in stale:
         print(f"docs/{name} is not up to date: run python docs/tools/generate.py", file=sys.stderr)

@@ -1,0 +1,194 @@
+"""The C terminal that was written from PROTOCOL.md: its frames are ours, and a real switch serves it."""
+
+import base64
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fengshou.codecs import BadSignature, MessageCodec, PrivateKey, PublicKey
+from fengshou.ext.services import farm_purchase
+from fengshou.hsm.software import save_private_key
+from fengshou.protocol import elements as de
+from fengshou.protocol.message import Flag, Message
+from fengshou.protocol.templates import SIGN_IN, Grammar
+
+from .site import APP, BUYER, FACTS, FARMER, VERSION, RunningSite, running_site
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples" / "c"
+PURCHASE = ("1", "3", "2", "1250", "9650", FARMER)
+AMOUNT_FEN = 120_625
+
+
+@pytest.fixture(scope="module")
+def terminal(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    assert compiler, "a C compiler builds our own modules, so there is one"
+    program = tmp_path_factory.mktemp("c") / "terminal"
+    flags = ("-std=c11", "-D_POSIX_C_SOURCE=200809L", "-O1", "-Wall", "-Wextra", "-Werror")
+    subprocess.run([compiler, *flags, "-o", program, EXAMPLE / "terminal.c", "-lcrypto"], check=True)
+    return program
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSite]:
+    with running_site(tmp_path_factory.mktemp("site")) as running:
+        yield running
+
+
+def public_pem(key: PublicKey) -> bytes:
+    return b"-----BEGIN PUBLIC KEY-----\n" + base64.encodebytes(key.spki) + b"-----END PUBLIC KEY-----\n"
+
+
+def configuration(folder: Path, key: Path, switch: PublicKey, manifest: str) -> Path:
+    (folder / "switch.pem").write_bytes(public_pem(switch))
+    rows = {
+        "terminal": FACTS.terminal,
+        "merchant": FACTS.merchant,
+        "acquirer": FACTS.acquirer,
+        "serial": FACTS.serial,
+        "credit_code": FACTS.credit_code,
+        "settlement_account": BUYER,
+        "app": APP,
+        "app_version": VERSION,
+        "app_manifest": manifest,
+        "operator": "001",
+        "key": key,
+        "switch": folder / "switch.pem",
+    }
+    file = folder / "terminal.conf"
+    file.write_text("".join(f"{name}={value}\n" for name, value in rows.items()))
+    return file
+
+
+class FakeSwitch:
+    """Our codec in the place of the switch: reads what the C program sent, verifies it and answers."""
+
+    def __init__(self, terminal: Path, folder: Path) -> None:
+        self.codec = MessageCodec(Grammar(templates=farm_purchase.service.templates))
+        self.key = PrivateKey.generate()
+        self.binding = bytes(range(32))
+        save_private_key(folder / "terminal.key", self.key)
+        file = configuration(folder, folder / "terminal.key", PrivateKey.generate().public_key, "ab" * 32)
+        self.program = subprocess.Popen(
+            [terminal, "trade", file, *PURCHASE],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "FENGSHOU_BINDING": self.binding.hex()},
+        )
+        self._unread = b""
+
+    def hear(self, implied: dict[int, Any]) -> Message:
+        """The next frame, when its signature holds in this session."""
+        assert self.program.stdout is not None
+        frames: list[bytes] = []
+        while not frames:
+            data = os.read(self.program.stdout.fileno(), 65536)
+            assert data, "the program ended"
+            self._unread += data
+            frames, used = self.codec.split(self._unread)
+        assert (len(frames), used) == (1, len(self._unread)), "it waits for each answer"
+        self._unread = b""
+        message: Message = self.codec.decode(frames[0])
+        digest = self.codec.digest(self.key.public_key.za, self.binding, message, implied)
+        self.key.public_key.verify(digest, message.signature)
+        with pytest.raises(BadSignature):
+            wrong = self.codec.digest(self.key.public_key.za, bytes(32), message, implied)
+            self.key.public_key.verify(wrong, message.signature)
+        return message
+
+    def say(self, asked: Message, values: dict[int, Any], **changed: int) -> None:
+        assert self.program.stdin is not None
+        answer = Message(asked.template, Flag.RESPONSE, changed.get("sequence", asked.sequence), values)
+        self.program.stdin.write(self.codec.encode(answer))
+        self.program.stdin.flush()
+
+    def sign_in(self) -> dict[int, Any]:
+        """Both sign-ins of a terminal without memory; the session's values after them."""
+        asked = self.hear({})
+        assert asked.template == SIGN_IN.id
+        assert asked.values[de.BATCH] == 0
+        self.say(asked, {de.RESPONSE_CODE: "00", de.BATCH: 999_999})
+        asked = self.hear({})
+        assert asked.values[de.BATCH] == 1, "after 999999 comes 1"
+        self.say(asked, {de.RESPONSE_CODE: "00", de.BATCH: 1})
+        return {
+            de.TERMINAL: FACTS.terminal,
+            de.MERCHANT: FACTS.merchant,
+            de.CURRENCY: 156,
+            de.BATCH: 1,
+            de.OPERATOR: "001",
+        }
+
+    def end(self) -> tuple[int, str]:
+        _, told = self.program.communicate(timeout=20)
+        return self.program.returncode, told.decode()
+
+
+def test_its_frames_decode_and_verify(terminal: Path, tmp_path: Path) -> None:
+    switch = FakeSwitch(terminal, tmp_path)
+    implied = switch.sign_in()
+    asked = switch.hear(implied)
+    assert asked.flags == Flag.SIGNED | Flag.RECEIPT
+    assert asked.sequence == 3
+    expected = {
+        de.AMOUNT: AMOUNT_FEN, de.STAN: 1, de.ENTRY_MODE: 12, de.PRODUCT: 1, de.VARIETY: 3, de.GRADE: 2,
+        de.WEIGHT: 1250, de.UNIT_PRICE: 9650, de.TO_ACCOUNT: FARMER,
+    }  # fmt: skip
+    assert {key: asked.values[key] for key in expected} == expected
+    switch.say(asked, {de.RESPONSE_CODE: "51", de.TEXT: "余额不足"})
+    status, told = switch.end()
+    assert status == 1
+    assert "51 余额不足" in told
+
+
+def test_it_repeats_the_same_body_under_a_new_sequence(terminal: Path, tmp_path: Path) -> None:
+    switch = FakeSwitch(terminal, tmp_path)
+    implied = switch.sign_in()
+    first = switch.hear(implied)
+    switch.say(first, {de.RESPONSE_CODE: "09"})
+    again = switch.hear(implied)
+    assert again.flags == first.flags | Flag.REPEAT
+    assert again.sequence == first.sequence + 1
+    assert again.values == first.values
+    switch.say(again, {de.RESPONSE_CODE: "00", de.RRN: 7})
+    assert switch.end()[0] == 0
+
+
+def test_it_believes_no_answer_to_another_request(terminal: Path, tmp_path: Path) -> None:
+    switch = FakeSwitch(terminal, tmp_path)
+    asked = switch.hear({})
+    switch.say(asked, {de.RESPONSE_CODE: "00", de.BATCH: 1}, sequence=asked.sequence + 1)
+    status, told = switch.end()
+    assert status == 2
+    assert "another request" in told
+
+
+def test_a_real_switch_serves_it_and_its_receipt_holds(terminal: Path, site: RunningSite, tmp_path: Path) -> None:
+    identity = site.terminal.identity
+    file = configuration(
+        tmp_path, site.terminal.folder / "terminal.key", site.terminal.switch_key(), identity.app_manifest
+    )
+    command = [sys.executable, EXAMPLE / "tls_pipe.py", site.terminal.folder, "--", terminal, "trade", file, *PURCHASE]
+    for _ in range(2):  # the second run goes on in the next batch
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        assert "purchase: 00" in done.stderr
+        assert re.search(r"receipt: record \d+, verified", done.stderr)
+
+
+def test_another_switch_key_makes_the_receipt_worthless(terminal: Path, site: RunningSite, tmp_path: Path) -> None:
+    identity = site.terminal.identity
+    stranger = PrivateKey.generate().public_key
+    file = configuration(tmp_path, site.terminal.folder / "terminal.key", stranger, identity.app_manifest)
+    command = [sys.executable, EXAMPLE / "tls_pipe.py", site.terminal.folder, "--", terminal, "trade", file, *PURCHASE]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "the switch did not sign the last commit" in done.stderr
