@@ -35,6 +35,10 @@ class SignInRefused(Exception):
     """The switch refused the sign-in for good; the text is its code."""
 
 
+class _BatchClosed(Exception):
+    """A request that was sent without an answer is of an earlier batch: under the new one it would be another key."""
+
+
 @dataclass(slots=True)
 class Tally:
     """What a fleet has counted so far."""
@@ -93,7 +97,7 @@ class SimulatedTerminal:
         try:
             async with asyncio.timeout(self._give_up_s):
                 request, batch, answer = await self._through(template, trade, receipt, due)
-        except TimeoutError:
+        except (TimeoutError, _BatchClosed):
             tally.unknown += 1
             return
         code = str(answer.values[de.RESPONSE_CODE])
@@ -122,7 +126,9 @@ class SimulatedTerminal:
             try:
                 async with self._turn:
                     link, session = await self._ready()
-                    if batch != self._counters.batch and not attempted:
+                    if batch != self._counters.batch:
+                        if attempted:
+                            raise _BatchClosed
                         batch, request = self._new(template, trade)
                     message, answered = self._post(link, session, template.id, request, attempted, receipt)
                     self._tally.retries += attempted

@@ -43,7 +43,7 @@ class StandIn:
     signing_key: PrivateKey
     terminal_keys: dict[str, PublicKey]
     port: int = 0
-    batch: int = 7  # the current one of every terminal
+    batches: dict[str, int] = field(default_factory=dict)  # the current one of each terminal, 7 at first
     codec: MessageCodec = field(default_factory=lambda: MessageCodec(GRAMMAR))
     effects: list[tuple[str, int, int]] = field(default_factory=list)  # key of every request that was done
     bodies: dict[tuple[str, int, int], tuple[bytes, bytes]] = field(default_factory=dict)
@@ -53,7 +53,8 @@ class StandIn:
     # What goes wrong.
     codes: list[str] = field(default_factory=list)  # for the next requests, instead of doing them
     sign_in_codes: list[str] = field(default_factory=list)
-    cuts: list[int] = field(default_factory=list)  # after so many bytes of an answer the connection dies
+    cuts: list[int] = field(default_factory=list)  # after so many bytes of a trade's answer the connection dies
+    leaps: list[int] = field(default_factory=list)  # by so many batches the terminal falls behind at a cut
     mute: int = 0  # so many requests are done and not answered
     command: int = COMMAND_NONE
     garbage: bytes = b""
@@ -87,8 +88,10 @@ class StandIn:
                 if len(due) >= self.hold:
                     out = b"".join(reversed(due) if self.hold > 1 else due)
                     due.clear()
-                    if self.cuts and session.implied:
+                    if self.cuts and self.seen[-1].template == WITHDRAWAL.id:
                         await stream.send_all(out[: self.cuts.pop()])
+                        if self.leaps:
+                            self.batches[session.implied[de.TERMINAL]] += self.leaps.pop()
                         return
                     await stream.send_all(out)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -119,12 +122,13 @@ class StandIn:
         return self.trade(session, message)
 
     def sign_in(self, session: SwitchSession, message: Message) -> Message:
-        batch = message.values[de.BATCH] or self.batch
+        current = self.batches.get(message.values[de.TERMINAL], 7)
+        batch = message.values[de.BATCH] or current
         if self.sign_in_codes:
             return self.response(message, {de.RESPONSE_CODE: self.sign_in_codes.pop(0)})
-        if batch not in (self.batch, self.batch + 1):
+        if batch not in (current, current + 1):
             return self.response(message, {de.RESPONSE_CODE: "77"})
-        self.batch = batch
+        self.batches[message.values[de.TERMINAL]] = batch
         names = (de.TERMINAL, de.MERCHANT, de.CURRENCY, de.OPERATOR)
         session.advance(Event.SIGN_IN, {**{key: message.values[key] for key in names}, de.BATCH: batch})
         return self.response(message, {de.RESPONSE_CODE: "00", de.BATCH: batch})

@@ -137,6 +137,18 @@ def test_silence_is_counted_as_unknown(run):
     assert len(stand_in.effects) == 2
 
 
+def test_what_was_sent_in_a_closed_batch_is_unknown_and_not_sent_in_the_next(run):
+    """The first answer is cut off; when the terminal comes back, the switch is two batches further."""
+
+    def close_batch(stand_in):
+        stand_in.cuts = [0]
+        stand_in.leaps = [2]
+
+    stand_in, result, _ = run(cash(3, "FS000001"), close_batch, terminals=NAMES[:1])
+    assert (result.sent, result.answered, result.unknown) == (3, 2, 1)
+    assert len(set(stand_in.effects)) == len(stand_in.effects) == 3
+
+
 def test_the_clock_ends_a_run(run):
     stand_in, result, _ = run(iter(lambda: cash(1)[0], None), seconds=0.3)
     assert result.sent == result.answered == len(stand_in.effects) > 0

@@ -93,7 +93,7 @@ LADDER_CASES = [
     ("terminal",              {de.TERMINAL: "FS999999"},                          None,    HELD,  "97"),
     ("blocked",               {},                                                 block,   HELD,  "58"),
     ("retired",               {},                                                 retire,  HELD,  "58"),
-    ("certificate of another",{},                                                 None,    OTHER, "63"),
+    ("of another certificate", {},                                                None,    OTHER, "63"),
     ("an older certificate",  {},                                                 None,    OLDER, "63"),
     ("merchant",              {de.MERCHANT: "999452007630002"},                   None,    HELD,  "03"),
     ("acquirer",              {de.ACQUIRER: 99_904_521},                          None,    HELD,  "92"),
