@@ -24,6 +24,10 @@ from fengshou.terminals.binding import TerminalRow, binding_refusal
 from fengshou.terminals.pump import Peer
 
 
+# Of a connection on which nobody has signed in: a sign-in, perhaps a second one for the batch, an echo.
+STRANGER_RATE_PER_SECOND = 10
+
+
 @dataclass(frozen=True, slots=True)
 class Ended:
     """An intent that needs no back end: refused by the ladder or a limit, or answered by its service."""
@@ -61,15 +65,17 @@ class Admission:
     # -- before the signature is looked at: cheap, so that a flood is cheap ----------------------------------------
 
     def overload(self, peer: Peer, waiting: int) -> str | None:
-        """65 when the terminal sends faster than its rate allows, 96 when the switch has enough in flight, else None."""
-        if peer.row is not None:
-            now, rate = trio.current_time(), peer.row.rate_per_second
-            # A bucket of two seconds: a person may press twice, a loop may not run.
-            peer.allowance = min(2.0 * rate, peer.allowance + (now - peer.spent_at) * rate)
-            peer.spent_at = now
-            if peer.allowance < 1.0:
-                return "65"
-            peer.allowance -= 1.0
+        """65 when the peer sends faster than its rate allows, 96 when the switch has enough in flight, else None.
+
+        ``waiting`` are those of the same batch that were let through.
+        """
+        now, rate = trio.current_time(), peer.row.rate_per_second if peer.row else STRANGER_RATE_PER_SECOND
+        # A bucket of two seconds: a person may press twice, a loop may not run.
+        peer.allowance = min(2.0 * rate, peer.allowance + (now - peer.spent_at) * rate)
+        peer.spent_at = now
+        if peer.allowance < 1.0:
+            return "65"
+        peer.allowance -= 1.0
         return "96" if len(self._duplicates) + waiting >= self._in_flight_max else None
 
     # -- sign-in -----------------------------------------------------------------------------------------------------
@@ -151,6 +157,8 @@ class Admission:
                 known = self._journal.known(key)
                 exchange.original, exchange.original_intent = key, known.intent if known else 0
             return None
+        if call.tombstone:
+            exchange.original = key  # barred from now on, not only when the journal has the tombstone
         return Ended(call.code, call.values, key if call.tombstone else b"")
 
     def _original(self, key: bytes, facts: TerminalFacts) -> Original | None:

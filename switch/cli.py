@@ -2,6 +2,7 @@
 
 import click
 
+from fengshou.switch.cli_demo import demo, fleet
 from fengshou.switch.cli_journal import journal, prices
 from fengshou.switch.cli_pki import pki
 from fengshou.switch.cli_switch import check, host, init, status, switch
@@ -16,5 +17,5 @@ def main() -> None:
     """Fengshou (丰收): a transaction switch for a rural bank's service network."""
 
 
-for command in (init, switch, host, status, check, journal, prices, pki):
+for command in (demo, init, switch, host, status, check, journal, prices, pki, fleet):
     main.add_command(command)

@@ -42,8 +42,8 @@ class Duplicates:
         if running is not None:
             return Found(Verdict.IN_PROGRESS if running.content == content else Verdict.CONFLICT)
         known = self._journal.known(key)
-        if known is None:
-            return Found(Verdict.FRESH)
+        if known is None:  # a reversal that came before its original may stand in the same batch
+            return Found(Verdict.CONFLICT if key in self._undoing else Verdict.FRESH)
         if known.intent == 0 or self._journal.record(known.intent).content != content:
             return Found(Verdict.CONFLICT)
         if known.outcome == 0:
@@ -77,6 +77,8 @@ class Duplicates:
             return Fate.REVERSED, known
         if not known.outcome:
             return Fate.OPEN, known
+        if self._journal.owes(known.intent):
+            return Fate.UNKNOWN, known
         code = self._journal.record(known.outcome).code
         if code == APPROVED:
             return Fate.APPROVED, known

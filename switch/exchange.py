@@ -27,8 +27,8 @@ class Exchange:
     request: Request | None = None
     call: Iso8583Call | JsonCall | None = None
     charges: Charges = ()
-    original: bytes = b""  # key of the transaction that this one is about to reverse
-    original_intent: int = 0  # and its record
+    original: bytes = b""  # key of the transaction that this one is about to reverse, or to bar
+    original_intent: int = 0  # and its record; 0 when it never came
     intent: Entry | None = None
     state: State = State.RECEIVED
     conclusion: Conclusion | None = None

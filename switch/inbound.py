@@ -59,24 +59,30 @@ class Inbound:
     def read(self, arrivals: Iterable[tuple[Peer, bytes]]) -> list[Exchange]:
         """Decode, and refuse what the session does not allow. A flood is refused here, before it costs a signature."""
         now_us = self._clock.now_us()
-        exchanges = []
+        exchanges, waiting = [], 0
         for peer, frame in arrivals:
             exchange = Exchange(peer, frame, now_us)
             exchanges.append(exchange)
-            try:
-                message = self._codec.decode(frame)
-            except UntrustedBytesError as error:
-                exchange.sequence = _sequence_of(frame)
-                exchange.refuse(error.code, str(error))
-                continue
-            exchange.message = message
-            exchange.sequence = message.sequence
-            unlawful = peer.session.refusal(message)
-            if unlawful is not None:
-                _refuse_unlawful(exchange, unlawful)
-            elif overload := self._admission.overload(peer, len(exchanges)):
+            refused = self._decode(exchange)
+            if overload := self._admission.overload(peer, waiting):  # first: what is too much is not even recorded
                 exchange.shed(overload)
+            elif refused is not None:
+                exchange.refuse(*refused)
+            else:
+                waiting += 1
         return exchanges
+
+    def _decode(self, exchange: Exchange) -> tuple[str, str, int] | None:
+        """Fill in the message. Returns code, reason and command when grammar or session refuse it."""
+        try:
+            message = self._codec.decode(exchange.frame)
+        except UntrustedBytesError as error:
+            exchange.sequence = _sequence_of(exchange.frame)
+            return error.code, str(error), COMMAND_NONE
+        exchange.message = message
+        exchange.sequence = message.sequence
+        unlawful = exchange.peer.session.refusal(message)
+        return _reason_of(unlawful) if unlawful is not None else None
 
     # -- signatures ----------------------------------------------------------------------------------------------------
 
@@ -101,7 +107,7 @@ class Inbound:
         entries: list[Entry] = []
         for exchange in exchanges:
             if exchange.is_open and not exchange.peer.session.allows(exchange.asked):
-                _refuse_unlawful(exchange, SessionRefusal.NOT_SIGNED_IN)  # a sign-off came first in the same batch
+                exchange.refuse(*_reason_of(SessionRefusal.NOT_SIGNED_IN))  # a sign-off came first in the same batch
             elif exchange.is_open:
                 match exchange.asked.template:
                     case SIGN_IN.id:
@@ -194,6 +200,7 @@ class Inbound:
             if exchange.intent is not None:
                 self._counters.release(exchange.charges)
                 self._duplicates.finish(exchange)
+                exchange.outcome = None  # there is none to give a receipt for
                 exchange.shed("96")
             elif self._sign_ins.pop(exchange, None):
                 exchange.shed("96")
@@ -208,11 +215,12 @@ class Inbound:
         if before is not None and before is not peer:
             before.pump.close(before, Closing.SUPERSEDED)  # what a terminal left half-open when it lost its link
         self._signed_in[terminal] = peer
+        if peer.row is None:
+            peer.spent_at = float("-inf")  # a full bucket of its own rate, once a connection
         app = row.apps[str(values[de.APP]), str(values[de.APP_VERSION])]
         peer.row = row
         peer.permitted = row.services & app.services
         peer.session_record = entry.record.number
-        peer.allowance = 2.0 * row.rate_per_second
         peer.session.advance(
             SessionEvent.SIGN_IN,
             {
@@ -230,9 +238,9 @@ class Inbound:
             del self._signed_in[peer.row.facts.terminal]
 
 
-def _refuse_unlawful(exchange: Exchange, why: SessionRefusal) -> None:
-    command = COMMAND_SIGN_IN if why is SessionRefusal.NOT_SIGNED_IN else COMMAND_NONE
-    exchange.refuse(why.value, why.name.lower().replace("_", " "), command)
+def _reason_of(unlawful: SessionRefusal) -> tuple[str, str, int]:
+    command = COMMAND_SIGN_IN if unlawful is SessionRefusal.NOT_SIGNED_IN else COMMAND_NONE
+    return unlawful.value, unlawful.name.lower().replace("_", " "), command
 
 
 def _sequence_of(untrusted: bytes) -> int:

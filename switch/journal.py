@@ -281,6 +281,10 @@ class Journal:
         """Intents that owe their back end a reversal, oldest first."""
         return self._numbers("due")
 
+    def owes(self, intent: int) -> bool:
+        """Whether this intent owes its back end a reversal that is not answered yet."""
+        return self._get("due", _U64.pack(intent)) is not None
+
     def _numbers(self, table: str) -> list[int]:
         with self._read.cursor(self._db[table]) as cursor:
             return [_U64.unpack(key)[0] for key in cursor.iternext(keys=True, values=False)]

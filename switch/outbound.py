@@ -59,17 +59,17 @@ class Sender:
         duplicates: Duplicates,
         routes: Mapping[str, Route],
         owe: Callable[[int], None],
-        receipt_later: Callable[[Exchange, int], None],
+        receipts_later: Callable[[Sequence[tuple[Exchange, int]]], None],
     ) -> None:
-        """``owe`` is told of every intent that owes its back end a reversal, once that is durable; ``receipt_later`` of
-        every answered exchange that wants a receipt for the record given."""
+        """``owe`` is told of every intent that owes its back end a reversal, once that is durable; ``receipts_later`` of
+        the exchanges that were answered and want a receipt for the record given."""
         self._codec = catalogue.codec
         self._journal = journal
         self._recorder = recorder
         self._duplicates = duplicates
         self._routes = routes
         self._owe = owe
-        self._receipt_later = receipt_later
+        self._receipts_later = receipts_later
         self.answered: Counter[str] = Counter()  # by response code
 
     # -- to the back ends --------------------------------------------------------------------------------------------
@@ -172,6 +172,7 @@ class Sender:
     def answer(self, exchanges: Sequence[Exchange]) -> None:
         """Encode and send; all answers to one terminal go as one write."""
         frames: defaultdict[Peer, list[bytes]] = defaultdict(list)
+        receipts: list[tuple[Exchange, int]] = []
         for exchange in exchanges:
             assert exchange.conclusion is not None
             self.answered[exchange.conclusion.code] += 1
@@ -183,9 +184,11 @@ class Sender:
                 self._codec.encode(Message(template, flags, exchange.sequence, exchange.values))
             )
             if receipt:
-                self._receipt_later(exchange, receipt)
+                receipts.append((exchange, receipt))
         for peer, parts in frames.items():
             peer.send(b"".join(parts) if len(parts) > 1 else parts[0])
+        if receipts:
+            self._receipts_later(receipts)
 
     @staticmethod
     def _proof(exchange: Exchange) -> int:

@@ -1,5 +1,7 @@
 """Hands out receipts: at once for what is signed, as soon as its commit is signed for what is new."""
 
+from collections.abc import Iterable
+
 from fengshou.hsm.custody import Custody
 from fengshou.protocol import elements as de
 from fengshou.protocol.message import Flag, Message, Value
@@ -44,10 +46,11 @@ class ReceiptDesk:
             return
         exchange.answer_now({de.RESPONSE_CODE: "00", **proof})
 
-    def later(self, exchange: Exchange, record: int) -> None:
-        """Send the receipt of ``record`` when its commit is signed."""
-        if len(self._waiting) < WAITING_MAX:
-            self._waiting.append((exchange.peer, exchange.sequence, record))
+    def later(self, answered: Iterable[tuple[Exchange, int]]) -> None:
+        """Send the receipt of each record when its commit is signed; exchanges have their answers already."""
+        for exchange, record in answered:
+            if len(self._waiting) < WAITING_MAX:
+                self._waiting.append((exchange.peer, exchange.sequence, record))
         self._send()
 
     def signed(self, commit: int) -> None:

@@ -128,6 +128,7 @@ class Writer:
             self._report(tickets, (), error)
         except Exception as error:
             if len(tickets) > 1:  # one caller's entry cannot be written: find out whose, and spare the others
+                self._commit((), signatures)
                 for ticket in tickets:
                     self._commit((ticket,), ())
                 return

@@ -1,0 +1,330 @@
+"""The demonstration: a whole site as real processes, one season of trade through it, and what became of it.
+
+Authority, keys, terminals, three back ends and the switch are made and started; fleets of simulated terminals, processes
+of their own, trade a file of purchases and a mix of other scenes over real connections; then the books, the journal and
+the terminals' own tallies are compared.
+"""
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib import import_module
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+
+from fengshou.hsm.software import SoftwareCustody
+from fengshou.switch import status
+from fengshou.switch.audit import Finding, verify_journal
+from fengshou.switch.clock import Clock
+from fengshou.switch.config import load
+from fengshou.switch.enrolment import enrol, publish_app
+from fengshou.switch.grammar import Catalogue, load_service
+from fengshou.switch.journal import Journal
+from fengshou.switch.links import read_certificate
+from fengshou.switch.processes import SiteProcesses
+from fengshou.switch.reconcile import Reconciliation, reconcile, standing_approvals
+from fengshou.switch.recording import Recorder
+from fengshou.switch.site import Ports, Site, make_site
+from fengshou.terminals.fleet import FleetPlan, FleetResult
+from fengshou.terminals.latency import highest_of
+from fengshou.terminals.registry import NewTerminal, Registry
+from fengshou.terminals.registry_csv import read_sites, read_terminals
+from fengshou.terminals.trades import Trade, read_trades
+
+APP, APP_VERSION = "fengshou.pos", "1.0"
+FARM_PURCHASE = "farm-purchase"  # what a row of a trades file is when it does not say
+# A person sends 10 requests a second at most; a simulated terminal has no person in it.
+_SIMULATED_RATE = 10_000
+_SETTLE_S = 60.0
+
+Step = Callable[[str], None]
+Progress = Callable[[int, int], None]  # answered, of how many
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Everything that the demo found out, ready for JSON."""
+
+    home: str
+    seconds: float
+    fleets: FleetResult
+    status: dict[str, Any]
+    ledger_balanced: bool
+    reconciliation: Reconciliation
+    journal: Finding
+    analytics_delivered: int
+    analytics_written: int
+
+    @property
+    def good(self) -> bool:
+        return (
+            self.ledger_balanced
+            and self.reconciliation.equal
+            and self.journal.good
+            and not self.fleets.surprises
+            and not self.fleets.repeats_different
+            and not self.fleets.receipts_invalid
+            and not self.fleets.unknown
+            and self.analytics_delivered == self.analytics_written
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        fleets, codes = self.fleets, Counter[str]()
+        for by_code in fleets.codes.values():
+            codes.update(by_code)
+        return {
+            "good": self.good,
+            "home": self.home,
+            "seconds": round(self.seconds, 3),
+            "sent": fleets.sent,
+            "approved": codes["00"],
+            "declined": {code: count for code, count in sorted(codes.items()) if code != "00"},
+            "codes": fleets.codes,
+            "approved_fen": fleets.approved_fen,
+            "unknown": fleets.unknown,
+            "surprises": fleets.surprises,
+            "duplicates_answered": fleets.repeats_equal,
+            "duplicates_different": fleets.repeats_different,
+            "receipts_verified": fleets.receipts_verified,
+            "receipts_invalid": fleets.receipts_invalid,
+            "latency_ms": {
+                "p50": percentile(fleets.latencies, 0.50),
+                "p99": percentile(fleets.latencies, 0.99),
+            },
+            "bytes_per_message": {
+                "request_frame": _mean(fleets.frame_bytes_up, fleets.sent),
+                "answer_frame": _mean(fleets.frame_bytes_down, fleets.answered),
+                "request_tls": _mean(fleets.tls_bytes_up, fleets.sent),
+                "answer_tls": _mean(fleets.tls_bytes_down, fleets.answered),
+            },
+            "switch_cpu_us_per_transaction": round(1e6 * self.status["cpu_s"] / fleets.sent) if fleets.sent else 0,
+            "ledger": {
+                "balanced": self.ledger_balanced,
+                "equal_to_journal": self.reconciliation.equal,
+                "transactions": self.reconciliation.transactions,
+                "fen": self.reconciliation.fen,
+                "differences": self.reconciliation.differences,
+            },
+            "journal": self.journal.as_dict(),
+            "analytics": {"delivered": self.analytics_delivered, "written": self.analytics_written},
+        }
+
+
+def percentile(latencies: dict[int, int], share: float) -> float:
+    """Milliseconds that ``share`` of the trades did not exceed; 0 when there were none."""
+    rest = share * sum(latencies.values())
+    for bucket, count in sorted(latencies.items()):
+        rest -= count
+        if rest <= 0:
+            return highest_of(bucket) / 1000
+    return 0.0
+
+
+def _mean(total: int, count: int) -> float:
+    return round(total / count, 1) if count else 0.0
+
+
+def prepare(home: Path, examples: Path) -> Site:
+    """Make the site and enrol every terminal of the examples."""
+    site = make_site(home, examples / "accounts.csv", _free_ports())
+    loaded = load(site.path("switch.toml"))
+    custody = SoftwareCustody(loaded.path(loaded.config.files.keys))
+    services = [load_service(entry.module, entry.options).name for entry in loaded.config.service]
+    with Registry.open(loaded.path(loaded.config.files.registry), custody) as registry:
+        registry.add_sites(read_sites(examples / "sites.csv"))
+        app = publish_app(loaded, registry, APP, APP_VERSION, services)
+        terminals: list[NewTerminal] = [
+            replace(new, rate_per_second=_SIMULATED_RATE)
+            for new in read_terminals(examples / "terminals.csv", frozenset([APP]))
+        ]
+        registry.add_terminals(terminals)
+        enrol(loaded, registry, terminals, app)
+    return site
+
+
+def run(home: Path, examples: Path, purchases: int | None, step: Step, progress: Progress) -> Outcome:
+    """Make everything anew in ``home`` and trade. ``purchases`` limits how many; None takes the whole season."""
+    if home.exists():
+        shutil.rmtree(home)
+    home.parent.mkdir(parents=True, exist_ok=True)
+    step("making authority, keys, registry and terminals")
+    site = prepare(home, examples)
+    season = list(islice(read_trades(examples / "purchases.csv", FARM_PURCHASE), purchases))
+    mix = list(read_trades(examples / "mix.csv", FARM_PURCHASE))
+    buyers = frozenset(trade.terminal for trade in season)
+    files = (str((examples / "purchases.csv").resolve()), str((examples / "mix.csv").resolve()))
+    shops = frozenset(trade.terminal for trade in mix) - buyers
+    shares = [FleetFile(terminals, files, (len(season), len(mix))) for terminals in (buyers, shops)]
+    with SiteProcesses(site.folder) as processes:
+        step("starting core banking, government gateway, analytics and the switch")
+        processes.start_all()
+        step(f"trading {len(season)} purchases and {len(mix)} requests of other scenes")
+        start = time.perf_counter()
+        fleets = _trade(site, shares, progress)
+        seconds = time.perf_counter() - start
+        step("waiting for analytics and for reversals that are owed")
+        last = _settled(site)
+    step("comparing terminals, journal and books")
+    return _compare(site, fleets, seconds, last)
+
+
+class FleetFile(msgspec.Struct, frozen=True):
+    """What the process of a fleet is told: which terminals it runs, and the files whose trades of theirs they make.
+
+    A terminal runs in one process only. Files come one after the other, and of each the first so many rows count.
+    """
+
+    terminals: frozenset[str]
+    files: tuple[str, ...]
+    rows: tuple[int, ...]
+    plan: FleetPlan = FleetPlan(homes=())
+
+    def read_trades(self) -> Iterator[Trade]:
+        for file, rows in zip(self.files, self.rows, strict=True):
+            for trade in islice(read_trades(Path(file), FARM_PURCHASE), rows):
+                if trade.terminal in self.terminals:
+                    yield trade
+
+
+def _trade(site: Site, shares: Sequence[FleetFile], progress: Progress) -> FleetResult:
+    """Each share through a fleet of its own, one request of a terminal in flight: rows of the mix build on each other."""
+    children = []
+    total = sum(1 for share in shares for _ in share.read_trades())
+    for number, share in enumerate(shares):
+        homes = tuple(str(site.path("terminals", terminal)) for terminal in sorted(share.terminals))
+        plan = FleetPlan(homes=homes, in_flight=1, repeat_every=50, receipt_every=100)
+        file = site.path(f"fleet-{number}.json")
+        file.write_bytes(msgspec.json.encode(msgspec.structs.replace(share, plan=plan)))
+        children.append(_FleetProcess(file, site.path(f"fleet-{number}.log")))
+    try:
+        while any(child.running for child in children):
+            time.sleep(0.1)
+            progress(sum(child.answered for child in children), total)
+            for child in children:
+                child.check()
+    except BaseException:
+        for child in children:
+            child.kill()
+        raise
+    progress(total, total)
+    return merge([child.result() for child in children])
+
+
+class _FleetProcess:
+    """``fengshou fleet`` in a process of its own; it tells its progress line by line and ends with its result."""
+
+    def __init__(self, file: Path, log: Path) -> None:
+        self._log_path = log
+        self._log: IO[bytes] = log.open("wb")
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "fengshou.switch", "fleet", str(file)],
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            stdin=subprocess.DEVNULL,
+        )
+        self.answered = 0
+        self._last: dict[str, Any] = {}
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    @property
+    def running(self) -> bool:
+        return self._reader.is_alive()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._last = json.loads(line)
+            self.answered = self._last.get("answered", self.answered)
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def check(self) -> None:
+        """Raises RuntimeError when it has failed."""
+        if self._process.poll():
+            raise RuntimeError(f"a fleet failed:\n{self._log_path.read_text(errors='replace')[-2000:]}")
+
+    def result(self) -> FleetResult:
+        self._process.wait()
+        self._reader.join()
+        self._log.close()
+        self.check()
+        return msgspec.convert(self._last["result"], FleetResult, strict=False)
+
+
+def merge(results: Sequence[FleetResult]) -> FleetResult:
+    """The sum of what several fleets saw; they ran at the same time, so seconds are those of the longest."""
+    merged: dict[str, Any] = {}
+    for name in FleetResult.__struct_fields__:
+        values = [getattr(result, name) for result in results]
+        merged[name] = max(values) if name == "seconds" else _sum(values)
+    return FleetResult(**merged)
+
+
+def _sum(values: Sequence[Any]) -> Any:
+    if isinstance(values[0], dict):
+        keys = {key for value in values for key in value}
+        return {key: _sum([value[key] for value in values if key in value]) for key in keys}
+    return sum(values[1:], values[0])
+
+
+def _settled(site: Site) -> dict[str, Any]:
+    """The switch's status once nothing is owed and analytics has everything, or after a minute at the latest."""
+    deadline = time.monotonic() + _SETTLE_S
+    while True:
+        answer = status.ask(site.path("status.sock"))
+        feed = answer["analytics"]
+        done = feed["delivered"] == feed["written"] and not answer["reversals"]["owed"] and not answer["in_flight"]
+        if done or time.monotonic() > deadline:
+            return answer
+        time.sleep(0.1)
+
+
+def _compare(site: Site, fleets: FleetResult, seconds: float, last: dict[str, Any]) -> Outcome:
+    loaded = load(site.path("switch.toml"))
+    catalogue = Catalogue(load_service(entry.module, entry.options) for entry in loaded.config.service)
+    custody = SoftwareCustody(loaded.path(loaded.config.files.keys))
+    recorder = Recorder(catalogue, custody, Clock())
+    journal = Journal(loaded.path(loaded.config.files.journal), read_only=True)
+    try:
+        finding = verify_journal(
+            journal, recorder, read_certificate(loaded.path("certificates/switch-sign.crt")).public_key
+        )
+        # The books are read by what the host's package offers for it: nothing here knows how they are kept.
+        report = import_module("fengshou.ext.hosts.core_banking").ledger_report(
+            site.path("hosts", "core-banking", "ledger.db")
+        )
+        result = reconcile(standing_approvals(journal, catalogue, recorder), report["transactions"])
+    finally:
+        journal.close()
+    return Outcome(
+        str(site.folder),
+        seconds,
+        fleets,
+        last,
+        report["balanced"],
+        result,
+        finding,
+        last["analytics"]["delivered"],
+        last["analytics"]["written"],
+    )
+
+
+def _free_ports() -> Ports:
+    """Four ports of localhost that nobody listens on just now."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
+    numbers = [listening.getsockname()[1] for listening in sockets]
+    for listening in sockets:
+        listening.close()
+    return Ports(*numbers)
