@@ -80,7 +80,7 @@ class Peer:
         self.stalled_at = 0.0
         self.closed = False
         self.allowance = 0.0  # requests that the terminal may send at once; see switch.admission
-        self.spent_at = self.heard_at
+        self.spent_at = float("-inf")  # long ago: a new connection may send as much at once as any
 
     @property
     def terminal(self) -> str:

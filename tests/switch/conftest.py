@@ -16,7 +16,7 @@ LIMITS = {
     "outbox_bytes": 64 * 1024,
     "stalled_s": 3,
     "handshakes": 1200,
-    "in_flight": 64,
+    "in_flight": 512,
     "deadline_ms": 1500,
 }
 

@@ -65,7 +65,7 @@ class Line:
         self._answers: dict[int, Message] = {}
         self._receipts: dict[int, Message] = {}
         self._asked_for_proof: set[int] = set()
-        self._stan = 0
+        self.last_stan = 0
         self.batch = 0
 
     def __enter__(self) -> Self:
@@ -81,14 +81,18 @@ class Line:
         found = self._templates[template]
         filled = dict(values)
         if any(field.key == de.STAN for field in found.request) and de.STAN not in filled:
-            self._stan += 1
-            filled[de.STAN] = self._stan
+            self.last_stan += 1
+            filled[de.STAN] = self.last_stan
         message, digest = self.session.prepare(found.id, filled, **flags)
         message.signature = self._signer.sign(digest) if digest else b""
         return message
 
     def frame(self, template: str, values: Mapping[int, Value], **flags: bool) -> bytes:
         return self.codec.encode(self.message(template, values, **flags))
+
+    def body(self, message: Message) -> bytes:
+        """What must be equal byte for byte when a request is answered again."""
+        return self.codec.encode_body(message.template, True, message.values)
 
     def sign_in_values(self, batch: int, **changed: Any) -> dict[int, Value]:
         values = self.home.identity.sign_in_values(china_now(), batch, 1)
@@ -125,6 +129,13 @@ class Line:
             self._read()
         return [self._answers.pop(sequence) for sequence in list(self._answers)[:count]]
 
+    def answers_in_order(self, count: int) -> list[Message]:
+        """As many answers as come, also such as have the same sequence. Raises Closed."""
+        messages: list[Message] = []
+        while len(messages) < count:
+            messages += self._receive()
+        return messages
+
     def receipt(self, sequence: int) -> Message:
         """The receipt that follows an answer. Raises Closed."""
         while sequence not in self._receipts:
@@ -132,15 +143,18 @@ class Line:
         return self._receipts.pop(sequence)
 
     def _read(self) -> None:
+        for message in self._receive():
+            proof = message.template == RECEIPT.id and message.sequence in self._asked_for_proof
+            (self._receipts if proof else self._answers)[message.sequence] = message
+
+    def _receive(self) -> list[Message]:
         try:
             data = self.connection.recv(16 * 1024)
         except SSL.WantReadError:
             raise AssertionError(f"the switch is silent for {_WAIT_S} s") from None
         except SSL.Error as error:
             raise Closed(str(error)) from None
-        for message in self.session.receive(data):
-            proof = message.template == RECEIPT.id and message.sequence in self._asked_for_proof
-            (self._receipts if proof else self._answers)[message.sequence] = message
+        return self.session.receive(data)
 
     def say(self, frame: bytes, sequence: int) -> Message:
         """Send a frame and wait for the answer with this sequence. Raises Closed."""
@@ -159,6 +173,11 @@ class Line:
         current = self._sign_in(0, changed)
         self.batch = current % BATCH_MAX + 1
         self._sign_in(self.batch, changed)
+        return self
+
+    def sign_in_to(self, batch: int) -> Self:
+        """Sign in to the batch of an earlier session."""
+        self.batch = self._sign_in(batch, {})
         return self
 
     def _sign_in(self, batch: int, changed: Mapping[str, Any]) -> int:

@@ -50,6 +50,7 @@ NO_CASH = "TT000011"
 # What must never be seen outside keys, sealed values and the back ends' own books.
 PAN = "9156004000001267043"
 POOR_PAN = "9156004000001979753"
+LIMITED_PAN = "9156004000007777003"
 FARMER = "9156001004001187857"
 SUBJECT = "990211199503110834"
 
@@ -150,8 +151,11 @@ class Town:
         try:
             yield
         finally:
-            with suppress(ProcessLookupError):
-                os.kill(self.process(name).pid, signal.SIGCONT)
+            self.thaw(name)
+
+    def thaw(self, name: str) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self.process(name).pid, signal.SIGCONT)
 
     def log(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text("utf-8", errors="replace")
@@ -246,13 +250,20 @@ class Town:
 
 def _make(folder: Path, limits: Mapping[str, float]) -> None:
     accounts = [f"{account_of(terminal)},buyer,buyer,400000000000" for terminal in TERMINALS]
-    accounts += [f"{FARMER},farmer,farmer,0", f"{PAN},card,card,500000000", f"{POOR_PAN},card,card,100"]
+    accounts += [
+        f"{FARMER},farmer,farmer,0",
+        f"{PAN},card,card,500000000",
+        f"{POOR_PAN},card,card,100",
+        f"{LIMITED_PAN},card,card,500000000",
+    ]
     folder.parent.mkdir(parents=True, exist_ok=True)
     csv = folder.parent / f"{folder.name}-accounts.csv"
     csv.write_text("\n".join(["number,name,kind,opening_fen", *accounts]) + "\n", "utf-8")
     site = make_site(folder, csv, free_ports())
     file = site.path("switch.toml")
-    section = "".join(f"{name.replace('_', '-')} = {value}\n" for name, value in limits.items() if "deadline" not in name)
+    section = "".join(
+        f"{name.replace('_', '-')} = {value}\n" for name, value in limits.items() if "deadline" not in name
+    )
     text = file.read_text("utf-8").replace("[listen]", f"[limits]\n{section}\n[listen]", 1)
     if "deadline_ms" in limits:
         text = text.replace("deadline-ms = 5000", f"deadline-ms = {limits['deadline_ms']}")
@@ -304,5 +315,3 @@ async def trade_now(town: Town, terminal: str = TERMINALS[0]) -> None:
         with trio.fail_after(20):
             response = await client.trade("farm-purchase", purchase())
         assert response.code == "00", response.text()
-
-
