@@ -75,6 +75,12 @@ class Trust:
     authorities: Path
     revoked: Path | None = None
 
+    def revoked_serials(self) -> frozenset[int]:
+        """The serial numbers on the list, none without one. Raises CustodyError."""
+        if self.revoked is None:
+            return frozenset()
+        return frozenset(entry.serial_number for entry in _load_list(self.revoked))
+
 
 def terminal_server_context(identity: Identity, trust: Trust, profile: ChannelProfile = NATIONAL) -> SSL.Context:
     """For the listener of terminals: certificates on both sides, resumption by ticket, least memory an idle connection.
@@ -138,8 +144,12 @@ def _context(method: int, identity: Identity, trust: Trust, profile: ChannelProf
 def _check_revocation(context: SSL.Context, path: Path) -> None:
     store = context.get_cert_store()
     assert store is not None
+    store.add_crl(_load_list(path))
+    store.set_flags(crypto.X509StoreFlags.CRL_CHECK)
+
+
+def _load_list(path: Path) -> x509.CertificateRevocationList:
     try:
-        store.add_crl(x509.load_pem_x509_crl(path.read_bytes()))
+        return x509.load_pem_x509_crl(path.read_bytes())
     except (OSError, ValueError):
         raise CustodyError(f"{path} is not a revocation list in PEM") from None
-    store.set_flags(crypto.X509StoreFlags.CRL_CHECK)

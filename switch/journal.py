@@ -32,6 +32,7 @@ from pathlib import Path
 import lmdb
 
 from fengshou.codecs import merkle_root, sm3
+from fengshou.protocol.errors import UntrustedBytesError
 from fengshou.protocol.record import GENESIS, Commit, Record, RecordKind, parse_commit, parse_record
 
 FORMAT_VERSION = b"1"
@@ -100,11 +101,22 @@ class Journal:
         except (lmdb.Error, OSError) as error:
             raise JournalError(f"cannot open the journal in {folder}: {error}") from error
         self.statistics = Statistics()
-        self._load()
-        if not read_only and self._get("meta", b"format") is None:
+        try:
+            self._check_format(folder, read_only)
+            self._load()
+        except (lmdb.Error, UntrustedBytesError) as error:
+            self.close()
+            raise JournalError(f"the journal in {folder} is damaged: {error}") from error
+        except JournalError:
+            self.close()
+            raise
+
+    def _check_format(self, folder: Path, read_only: bool) -> None:
+        found = self._get("meta", b"format")
+        if found is None and not read_only:
             with self._env.begin(write=True) as txn:
                 txn.put(b"format", FORMAT_VERSION, db=self._db["meta"])
-        elif self._get("meta", b"format") != FORMAT_VERSION:
+        elif found != FORMAT_VERSION:
             raise JournalError(f"the journal in {folder} is of another format")
 
     def _load(self) -> None:

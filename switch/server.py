@@ -7,6 +7,7 @@ no new requests, wait for the back ends, journal and send what they answered, si
 import logging
 import os
 import signal
+import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import trio
 from OpenSSL import SSL
 
 from fengshou.hsm.channel import PROFILES, Identity, Trust, terminal_server_context
-from fengshou.hsm.custody import PSEUDONYM, SWITCH_TLS, Custody
+from fengshou.hsm.custody import PSEUDONYM, SWITCH_TLS, Custody, CustodyError
 from fengshou.hsm.software import SoftwareCustody
 from fengshou.protocol.service import TerminalFacts
 from fengshou.routing.destination import Completion
@@ -42,7 +43,7 @@ from fengshou.switch.status import serve_status
 from fengshou.switch.writer import Writer
 from fengshou.terminals.listener import Listener, ListenerLimits
 from fengshou.terminals.pump import Closing, Peer, Pump, PumpLimits
-from fengshou.terminals.registry import Registry
+from fengshou.terminals.registry import Registry, RegistryError
 
 logger = logging.getLogger(__name__)
 
@@ -141,9 +142,13 @@ class Switch:
         listen = self._loaded.config.listen
         return terminal_server_context(
             Identity.of_custody(self._loaded.path(listen.certificate), self.custody, SWITCH_TLS),
-            Trust(self._loaded.path(listen.authorities), self._loaded.optional(listen.revoked)),
+            self._trust(),
             PROFILES[listen.profile],
         )
+
+    def _trust(self) -> Trust:
+        listen = self._loaded.config.listen
+        return Trust(self._loaded.path(listen.authorities), self._loaded.optional(listen.revoked))
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
@@ -180,9 +185,20 @@ class Switch:
         async for number in signals:
             if number != signal.SIGHUP:
                 return
-            self._context = self._server_context()  # new certificate, authorities, revocation list
-            self._revoke()
-            logger.info("certificates read again")
+            self._read_certificates_again()
+
+    def _read_certificates_again(self) -> None:
+        """Own certificate, authorities and revocation list; what cannot be used changes nothing."""
+        try:
+            self._context = self._server_context()
+            revoked = self._trust().revoked_serials()
+        except CustodyError as error:
+            logger.error("certificates are not read again: %s", error)
+            return
+        for peer in self.pump:
+            if peer.certificate.serial in revoked:
+                self.pump.close(peer, Closing.REVOKED)
+        logger.info("certificates read again")
 
     async def _drain(self) -> None:
         self.listener.stop()
@@ -194,9 +210,12 @@ class Switch:
         """A change by any process counts within half a second, for new sign-ins and for live sessions."""
         while True:
             await trio.sleep(0.5)
-            if self.registry.changed():
-                self._terminals = self.registry.snapshot()
-                self._revoke()
+            try:
+                if self.registry.changed():
+                    self._terminals = self.registry.snapshot()
+                    self._revoke()
+            except (RegistryError, CustodyError, sqlite3.Error) as error:
+                logger.error("the registry cannot be read, the last view of it stands: %s", error)
 
     def _revoke(self) -> None:
         """Close the sessions whose terminal or application is no longer what it was at sign-in."""
