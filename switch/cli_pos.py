@@ -10,6 +10,7 @@ import click
 import trio
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from fengshou.protocol import elements as de
 from fengshou.protocol.elements import Element, Kind, mask
@@ -333,5 +334,5 @@ def _print(facts: Mapping[str, Any], as_json: bool, title: str, *, good: bool = 
         return
     table = Table(title=title, title_justify="left", show_header=False, border_style="green" if good else "red")
     for name, value in facts.items():
-        table.add_row(name.replace("_", " "), str(value))
+        table.add_row(name.replace("_", " "), Text(str(value), overflow="fold"))
     Console().print(table)

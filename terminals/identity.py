@@ -115,7 +115,10 @@ class Counters:
         return cls(stored.batch, stored.stan, path, lock)
 
     def close(self) -> None:
+        """Let another process have them. In good order no STAN is skipped."""
         if self._lock >= 0:
+            if self._written != self._stan:
+                self._write(self._stan)
             os.close(self._lock)
             self._lock = -1
 

@@ -1,7 +1,8 @@
 """Real certificates, real TLS, and a stand-in for the switch that keeps the protocol and breaks on demand."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -268,3 +269,30 @@ async def stage(
 @pytest.fixture
 def staged(network: Network, tmp_path: Path) -> Callable[..., object]:
     return partial(stage, network, tmp_path)
+
+
+@contextmanager
+def _serving(stand_in: StandIn) -> Iterator[None]:
+    ready, scope = threading.Event(), []
+
+    async def serve() -> None:
+        async with trio.open_nursery() as nursery:
+            scope.append((trio.lowlevel.current_trio_token(), nursery.cancel_scope))
+            await nursery.start(stand_in.serve)
+            ready.set()
+
+    thread = threading.Thread(target=trio.run, args=(serve,))
+    thread.start()
+    assert ready.wait(10)
+    try:
+        yield
+    finally:
+        token, cancel_scope = scope[0]
+        token.run_sync_soon(cancel_scope.cancel)
+        thread.join()
+
+
+@pytest.fixture(scope="session")
+def serving() -> Callable[[StandIn], AbstractContextManager[None]]:
+    """Runs a stand-in in a thread of its own, for clients that block or have another loop."""
+    return _serving

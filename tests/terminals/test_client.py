@@ -1,5 +1,6 @@
 """The client against a stand-in switch over real TLS: retries, cut answers, silence, garbage, batches."""
 
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from fengshou.terminals.client import (
     Unanswered,
     Unreachable,
 )
-from fengshou.terminals.identity import Counters
+from fengshou.terminals.identity import Counters, CountersError
 from fengshou.terminals.receipt import ReceiptInvalid, verify_receipt
 
 CASH = {de.PAN: "9156004000001267043", de.AMOUNT: 31_000, de.ENTRY_MODE: 52}
@@ -305,5 +306,27 @@ def test_counters_survive_a_kill(tmp_path: Path):
     for _ in range(5):
         counters = Counters.open(tmp_path / "counters.json")
         used |= {counters.next() for _ in range(100)}
-        counters.close()  # what a kill does: the lock goes, nothing is written
+        os.close(counters._lock)  # what a kill does: the lock goes, nothing is written
     assert len(used) == 500
+
+
+def test_counters_closed_in_good_order_skip_nothing(tmp_path: Path):
+    for stan in range(1, 4):
+        counters = Counters.open(tmp_path / "counters.json")
+        assert counters.next() == (0, stan)
+        counters.close()
+
+
+def test_a_terminal_runs_once(tmp_path: Path):
+    counters = Counters.open(tmp_path / "counters.json")
+    with pytest.raises(CountersError, match="in use"):
+        Counters.open(tmp_path / "counters.json")
+    counters.close()
+    (tmp_path / "counters.json").write_text('{"batch": 1')
+    with pytest.raises(CountersError, match="damaged"):
+        Counters.open(tmp_path / "counters.json")
+
+
+def test_a_full_batch_opens_the_next():
+    counters = Counters(batch=7, stan=999_998)
+    assert [counters.next() for _ in range(3)] == [(7, 999_999), (8, 1), (8, 2)]

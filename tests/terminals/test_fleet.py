@@ -1,11 +1,6 @@
 """A fleet against the stand-in switch in a thread of its own."""
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
-import trio
 
 from fengshou.protocol import elements as de
 from fengshou.protocol.errors import UntrustedBytesError
@@ -21,29 +16,8 @@ def cash(count: int, terminal: str = "") -> list[Trade]:
     return [Trade("withdrawal", values, terminal, expect="00") for _ in range(count)]
 
 
-@contextmanager
-def serving(stand_in) -> Iterator[None]:
-    ready, scope = threading.Event(), []
-
-    async def serve() -> None:
-        async with trio.open_nursery() as nursery:
-            scope.append((trio.lowlevel.current_trio_token(), nursery.cancel_scope))
-            await nursery.start(stand_in.serve)
-            ready.set()
-
-    thread = threading.Thread(target=trio.run, args=(serve,))
-    thread.start()
-    assert ready.wait(10)
-    try:
-        yield
-    finally:
-        token, cancel_scope = scope[0]
-        token.run_sync_soon(cancel_scope.cancel)
-        thread.join()
-
-
 @pytest.fixture
-def run(network, tmp_path):
+def run(network, serving, tmp_path):
     """Runs a fleet of three terminals over trades; gives the stand-in and the result."""
 
     def go(trades, prepare=lambda stand_in: None, terminals=NAMES, **plan):
