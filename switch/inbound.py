@@ -14,7 +14,7 @@ from fengshou.protocol.session import Event as SessionEvent
 from fengshou.protocol.session import SessionRefusal
 from fengshou.protocol.templates import ECHO, ERROR, RECEIPT, SIGN_IN, SIGN_OFF
 from fengshou.protocol.transaction import Event
-from fengshou.switch.admission import Admission
+from fengshou.switch.admission import Admission, Ended
 from fengshou.switch.clock import Clock, local_time
 from fengshou.switch.counters import Counters
 from fengshou.switch.duplicates import Duplicates, Verdict
@@ -130,6 +130,23 @@ class Inbound:
     def _admit_request(self, exchange: Exchange, entries: list[Entry]) -> None:
         if not self._admission.permit(exchange):
             return
+        try:
+            ended = self._judge(exchange)
+        except Exception:  # a scene that breaks its contract, or a record that cannot be read, must not end the others
+            logger.exception("a request for template %d cannot be judged", exchange.asked.template)
+            self._counters.release(exchange.charges)
+            exchange.shed("96")
+        if not exchange.is_open:
+            return
+        exchange.intent = self._recorder.intent(exchange)
+        entries.append(exchange.intent)
+        self._duplicates.begin(exchange)
+        if ended is not None:
+            exchange.conclusion = Conclusion(ended.code, ended.values)
+            entries.append(self._recorder.outcome(exchange, gives_back=exchange.charges, tombstone=ended.tombstone))
+
+    def _judge(self, exchange: Exchange) -> Ended | None:
+        """Answer what was answered before, refuse what may not begin; what is open afterwards is to be journalled."""
         found = self._duplicates.look(exchange.key, exchange.content)
         if found.verdict is Verdict.REPLAY:
             assert found.outcome is not None
@@ -140,16 +157,11 @@ class Inbound:
             exchange.refuse(Verdict.CONFLICT.value, "another content under the same key")
         else:
             ended = self._admission.begin(exchange)
-            if ended is not None and codes.action_of(ended.code) == "B":  # not now: the same request may come again
-                self._counters.release(exchange.charges)
-                exchange.shed(ended.code)
-                return
-            exchange.intent = self._recorder.intent(exchange)
-            entries.append(exchange.intent)
-            self._duplicates.begin(exchange)
-            if ended is not None:
-                exchange.conclusion = Conclusion(ended.code, ended.values)
-                entries.append(self._recorder.outcome(exchange, gives_back=exchange.charges, tombstone=ended.tombstone))
+            if ended is None or codes.action_of(ended.code) != "B":
+                return ended
+            self._counters.release(exchange.charges)  # not now: the same request may come again
+            exchange.shed(ended.code)
+        return None
 
     def _admit_sign_in(self, exchange: Exchange, entries: list[Entry]) -> None:
         accepted = self._admission.sign_in(exchange)

@@ -2,8 +2,10 @@
 
 import logging
 import sys
-from collections.abc import Mapping
-from typing import TextIO
+import traceback
+from collections.abc import Mapping, MutableMapping
+from pathlib import Path
+from typing import Any, TextIO
 
 import structlog
 
@@ -30,8 +32,7 @@ def configure(level: str, stream: TextIO | None = None) -> None:
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                # No local variables in a traceback: they hold messages, and messages hold what must not be logged.
-                structlog.processors.format_exc_info,
+                _tell_failure,
                 structlog.processors.JSONRenderer(ensure_ascii=False),
             ],
         )
@@ -39,6 +40,17 @@ def configure(level: str, stream: TextIO | None = None) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
+
+
+def _tell_failure(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """A failure is told by its kind and place; its text and its variables may hold what a message carried."""
+    told = event.pop("exc_info", None)
+    failure = sys.exc_info()[1] if told is True else told[1] if isinstance(told, tuple) else told
+    if isinstance(failure, BaseException):
+        event["failure"] = type(failure).__name__
+        frames = traceback.extract_tb(failure.__traceback__)
+        event["at"] = [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames]
+    return event
 
 
 def masked(grammar: Grammar, values: Mapping[int, Value]) -> dict[str, str]:

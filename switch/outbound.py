@@ -147,7 +147,11 @@ class Sender:
         return conclusion
 
     def _event(self, service: Service, request: Request, conclusion: Conclusion) -> bytes:
-        event = service.event(request, conclusion)
+        try:
+            event = service.event(request, conclusion)
+        except Exception:
+            logger.exception("service %s cannot tell analytics of a request", service.name)
+            return b""
         if event is None:
             return b""
         return msgspec.json.encode(

@@ -153,7 +153,7 @@ class Switch:
     # -- life ----------------------------------------------------------------------------------------------------------
 
     async def run(self, on_ready: Callable[[Ready], None], also: Callable[[], Any] | None = None) -> None:
-        """Serve until SIGTERM or SIGINT, then drain. ``also`` is an async function that runs beside, until the end."""
+        """Serve until SIGTERM or SIGINT, then drain. ``also`` runs beside until the end, see ``nursery.start``."""
         self.writer.start()
         debts = self.journal.due_reversals()
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
@@ -171,7 +171,7 @@ class Switch:
                 nursery.start_soon(self.pump.sweep)
                 nursery.start_soon(self._watch_registry)
                 if also is not None:
-                    nursery.start_soon(also)
+                    await nursery.start(also)
                 on_ready(Ready(self.listener.address, self.recovered, len(debts)))
                 await self._until_told_to_stop(signals)
                 logger.info("stopping: %d in flight", len(self.duplicates))
@@ -230,7 +230,7 @@ def serve(loaded: Loaded, on_ready: Callable[[Ready], None]) -> None:
         switch = Switch(loaded, stack)
         logger.info("process %d", os.getpid())
 
-        async def status() -> None:
-            await serve_status(loaded.path(loaded.config.files.status), switch)
+        async def status(task_status: trio.TaskStatus[None]) -> None:
+            await serve_status(loaded.path(loaded.config.files.status), switch, task_status)
 
         trio.run(switch.run, on_ready, status)
