@@ -26,6 +26,7 @@ lint: setup ## Ruff: rules and format
 
 # From build/, because at the root ./codecs would stand for the standard library's.
 types: setup ## Strict mypy
+	@ln -sfn ../../bench build/namespace/bench
 	@cd build && ../$(PYTHON_BIN) -m mypy --config-file ../pyproject.toml $(addprefix namespace/fengshou/,$(ROOMS)) namespace/bench
 
 build: setup ## A wheel in dist/

@@ -11,7 +11,9 @@ log=build/setup.log
 steps=4
 
 say() { printf '%s\n' "$*"; }
-tell() { printf "$@" >&2; } # progress is not output: `make demo ARGS=--json` prints JSON and nothing else
+# Progress is not output: `make demo ARGS=--json` prints JSON and nothing else.
+# shellcheck disable=SC2059  # the callers' formats are constants
+tell() { printf "$@" >&2; }
 
 # One line, nothing else: what stands in the way and what to do.
 stop() {

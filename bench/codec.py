@@ -1,0 +1,98 @@
+"""Decode and encode one purchase: our wire format and host format, and what would stand in their place."""
+
+from collections.abc import Callable
+
+import iso8583
+import msgspec
+
+from bench import purchase
+from bench.figures import Figure
+from bench.measure import cpu_us
+from fengshou.codecs import Iso8583Codec, MessageCodec
+from fengshou.protocol.grammar import ReferenceCodec
+from fengshou.protocol.iso8583 import HostFormat
+from fengshou.protocol.iso8583_reference import ReferenceIso8583Codec
+
+Pair = tuple[Callable[[], object], Callable[[], object], int]
+
+
+def pairs() -> dict[str, tuple[str, Pair]]:
+    """By key: what it is; its decoder, its encoder and the size of the message."""
+    compiled, reference = MessageCodec(purchase.GRAMMAR), ReferenceCodec(purchase.GRAMMAR)
+    sample = purchase.message()
+    framed = compiled.encode(sample)
+    (frame,), _ = compiled.split(framed)
+
+    host, host_reference = Iso8583Codec(HostFormat()), ReferenceIso8583Codec(HostFormat())
+    fields = purchase.HOST_FIELDS
+    host_message = host.encode(fields)
+    spec, document = purchase.pyiso8583_spec(), purchase.pyiso8583_document()
+    theirs, _ = iso8583.encode(dict(document), spec)
+    assert bytes(theirs) == host_message, "the peer must do the same work"
+
+    struct = purchase.struct()
+    pack, json = msgspec.msgpack.Encoder(), msgspec.json.Encoder()
+    unpack, read = msgspec.msgpack.Decoder(purchase.Purchase), msgspec.json.Decoder(purchase.Purchase)
+    packed, text = pack.encode(struct), json.encode(struct)
+
+    return {
+        "fengshou": (
+            "our message, compiled", (lambda: compiled.decode(frame), lambda: compiled.encode(sample), len(framed)),
+        ),
+        "construct": (
+            "our message, construct grammar",
+            (lambda: reference.decode(frame), lambda: reference.encode(sample), len(framed)),
+        ),
+        "iso8583": (
+            "ISO 8583, compiled", (lambda: host.decode(host_message), lambda: host.encode(fields), len(host_message)),
+        ),
+        "iso8583-plain": (
+            "ISO 8583, plain Python",
+            (lambda: host_reference.decode(host_message), lambda: host_reference.encode(fields), len(host_message)),
+        ),
+        "pyiso8583": (
+            "ISO 8583, pyiso8583",
+            (
+                lambda: iso8583.decode(host_message, spec),
+                lambda: iso8583.encode(document, spec),
+                len(host_message),
+            ),
+        ),
+        "msgpack": ("MessagePack, msgspec", (lambda: unpack.decode(packed), lambda: pack.encode(struct), len(packed))),
+        "json": ("JSON, msgspec", (lambda: read.decode(text), lambda: json.encode(struct), len(text))),
+    }  # fmt: skip
+
+
+# Our wire format is set against MessagePack, the fastest of what is at hand; our host format against its peer.
+_PEERS = {"fengshou": "msgpack", "construct": "fengshou", "iso8583": "pyiso8583", "iso8583-plain": "iso8583"}
+_AIMS_US = {"fengshou": 1.0}
+_AIMS_BYTES = {"fengshou": 120.0}  # of the self-contained form
+
+
+def figures(seconds: float) -> list[Figure]:
+    times, sizes = [], []
+    for key, (what, (decode, encode, size)) in pairs().items():
+        peer = _PEERS.get(key, "")
+        taken = cpu_us(decode, seconds / 2) + cpu_us(encode, seconds / 2)
+        times.append(
+            Figure(
+                key=f"codec.{key}.cpu",
+                what=f"decode + encode: {what}",
+                value=taken,
+                unit="µs",
+                peer=f"codec.{peer}.cpu" if peer else "",
+                aim=_AIMS_US.get(key),
+            )
+        )
+        if key not in ("construct", "iso8583-plain", "pyiso8583"):
+            sizes.append(
+                Figure(
+                    key=f"codec.{key}.bytes",
+                    what=f"size: {what}",
+                    value=size,
+                    unit="bytes",
+                    peer="codec.msgpack.bytes" if key != "msgpack" else "",
+                    aim=_AIMS_BYTES.get(key),
+                )
+            )
+    return times + sizes

@@ -1,0 +1,85 @@
+"""SM2 and SM3 as the switch uses them, beside another implementation and beside P-256, what other countries use."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from gmssl import sm2 as gmssl_sm2
+from gmssl import sm3 as gmssl_sm3
+
+from bench import purchase
+from bench.figures import Figure
+from bench.measure import cpu_us
+from fengshou.codecs import MessageCodec, PrivateKey, sm3, verify_batch
+
+_BATCH = 64
+_AIMS_US = {"verify.batch": 1e6 / 40_000}  # a kernel of its own, which is still to come
+
+
+def gmssl_of(key: PrivateKey) -> Any:
+    peer = gmssl_sm2.CryptSM2(key.to_scalar().hex(), "")
+    peer.public_key = key.public_key.point[1:].hex()  # the constructor strips leading 0 and 4 of the point
+    return peer
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One thing to measure; a call of ``run`` does it ``count`` times."""
+
+    key: str
+    what: str
+    run: Callable[[], object]
+    peer: str = ""
+    count: int = 1
+
+
+def works() -> list[Work]:
+    codec = MessageCodec(purchase.GRAMMAR)
+    sample, binding = purchase.message(), bytes(32)
+    key = PrivateKey.generate()
+    public = key.public_key
+    za = public.za
+    digest = codec.digest(za, binding, sample, purchase.IMPLIED)
+    signature = key.sign(digest)
+    batch = [(public, digest, signature)] * _BATCH
+    assert all(verify_batch(batch))
+
+    gmssl = gmssl_of(key)
+    nonce, signed = sm3(digest).hex(), signature.hex()
+    assert gmssl.verify(signed, digest)
+
+    p256 = ec.generate_private_key(ec.SECP256R1())
+    p256_public, algorithm = p256.public_key(), ec.ECDSA(hashes.SHA256())
+    p256_signature = p256.sign(digest, algorithm)
+
+    data = bytes(range(256))
+    return [
+        Work("verify", "SM2 verify, one", lambda: public.verify(digest, signature), "p256.verify"),
+        Work("verify.batch", f"SM2 verify, in a batch of {_BATCH}", lambda: verify_batch(batch), "p256.verify", _BATCH),
+        Work("verify.gmssl", "SM2 verify, gmssl", lambda: gmssl.verify(signed, digest), "verify"),
+        Work("p256.verify", "P-256 verify", lambda: p256_public.verify(p256_signature, digest, algorithm)),
+        Work("sign", "SM2 sign", lambda: key.sign(digest), "p256.sign"),
+        Work("sign.gmssl", "SM2 sign, gmssl", lambda: gmssl.sign(digest, nonce), "sign"),
+        Work("p256.sign", "P-256 sign", lambda: p256.sign(digest, algorithm)),
+        Work("digest", "digest that is signed", lambda: codec.digest(za, binding, sample, purchase.IMPLIED)),
+        Work("sm3", "SM3 of 256 bytes", lambda: sm3(data), "sha256"),
+        Work("sm3.gmssl", "SM3 of 256 bytes, gmssl", lambda: gmssl_sm3.sm3_hash(list(data)), "sm3"),
+        Work("sha256", "SHA-256 of 256 bytes, hashlib", lambda: hashlib.sha256(data).digest()),
+    ]
+
+
+def figures(seconds: float) -> list[Figure]:
+    return [
+        Figure(
+            key=f"signature.{work.key}.cpu",
+            what=work.what,
+            value=cpu_us(work.run, seconds, work.count),
+            unit="µs",
+            peer=f"signature.{work.peer}.cpu" if work.peer else "",
+            aim=_AIMS_US.get(work.key),
+        )
+        for work in works()
+    ]
