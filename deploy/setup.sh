@@ -149,7 +149,7 @@ stamped() { test "$(cat "$venv/$1.stamp" 2>/dev/null)" = "$2"; }
 stamp() { say "$2" >"$venv/$1.stamp"; }
 
 mkdir -p build
-exec 9>build/.setup.lock
+exec 9>build/.lock
 flock 9 # two of them at once would tear the environment apart
 : >"$log"
 
