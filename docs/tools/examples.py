@@ -46,7 +46,11 @@ def load() -> dict[str, Any]:
 def key_lines(document: dict[str, Any]) -> str:
     rows = []
     for name, key in document["keys"].items():
-        rows += [f"{name}: d  {key['private']}", f"{'':{len(name)}}  P  {key['public']}", f"{'':{len(name)}}  ZA {key['za']}"]
+        rows += [
+            f"{name}: d  {key['private']}",
+            f"{'':{len(name)}}  P  {key['public']}",
+            f"{'':{len(name)}}  ZA {key['za']}",
+        ]
     return "```\n" + "\n".join(rows) + f"\n\nsession binding {document['binding']}\n```\n"
 
 
@@ -102,7 +106,7 @@ class _Writer:
             text += (
                 "\nWhat is signed:\n\n```\n"
                 f"ZA         {key['za']}\n"
-                f"tag        {TAG_REQUEST.hex()}  \"{TAG_REQUEST.decode()}\"\n"
+                f'tag        {TAG_REQUEST.hex()}  "{TAG_REQUEST.decode()}"\n'
                 f"binding    {self.document['binding']}\n"
                 f"canonical\n{_pairs(self.canonical_lines(bytes.fromhex(row['canonical'])))}\n"
                 f"e          {row['digest']}\n"
@@ -184,5 +188,3 @@ def _table(lines: list[Line]) -> str:
 
 def _pairs(lines: Iterator[Line]) -> str:
     return "\n".join(f"  {digits:<60}  {meaning}" for digits, meaning in lines)
-
-

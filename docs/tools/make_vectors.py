@@ -143,15 +143,11 @@ class Maker:
         unknown = bytes((1 << 6 | 62, 0, 9))  # version 1, template 62
         return [
             self.message("sign-in", SIGN_IN.id, signed, 1, SIGN_IN_VALUES),
-            self.message(
-                "sign-in answer", SIGN_IN.id, answer, 1, {**CLOCK, de.RESPONSE_CODE: "00", de.BATCH: BATCH}
-            ),
+            self.message("sign-in answer", SIGN_IN.id, answer, 1, {**CLOCK, de.RESPONSE_CODE: "00", de.BATCH: BATCH}),
             self.message("farm purchase", purchase, signed | Flag.RECEIPT, 2, PURCHASE_VALUES, IMPLIED),
             self.message("farm purchase answer", purchase, answer | Flag.RECEIPT, 2, PURCHASE_ANSWER),
             self.message("receipt", RECEIPT.id, answer, 2, {de.RESPONSE_CODE: "00", **self.receipt()}),
-            self.message(
-                "balance", enquiry, signed, 3, {de.STAN: STAN + 1, **CLOCK, de.ENTRY_MODE: 12}, IMPLIED
-            ),
+            self.message("balance", enquiry, signed, 3, {de.STAN: STAN + 1, **CLOCK, de.ENTRY_MODE: 12}, IMPLIED),
             self.message(
                 "balance answer",
                 enquiry,
@@ -208,10 +204,10 @@ class Maker:
             outcome.to_bytes(),
             self.neighbour(103, outcome.time_us + 1),
         ]
-        first = Commit(41, 101, 3, outcome.time_us + 1, merkle_root(leaves), sm3(b"Fengshou example: header of commit 40"))
-        signed = Commit(
-            42, 104, 1, outcome.time_us + 900, merkle_root([self.neighbour(104, 0)]), sm3(first.to_bytes())
+        first = Commit(
+            41, 101, 3, outcome.time_us + 1, merkle_root(leaves), sm3(b"Fengshou example: header of commit 40")
         )
+        signed = Commit(42, 104, 1, outcome.time_us + 900, merkle_root([self.neighbour(104, 0)]), sm3(first.to_bytes()))
         digest = sm3(self.switch.public_key.za + TAG_COMMIT + signed.to_bytes())
         return {
             de.RECORD_NUMBER: outcome.number,

@@ -106,7 +106,9 @@ def _fields(fields: Sequence[Field]) -> str:
         f"{GRAMMAR.path(field.key).removeprefix('DE ')} {GRAMMAR.elements[field.key].name}{'' if field.required else '?'}"
         for field in fields
     ]
-    presence = f"; {(optional + 7) // 8} presence byte{'s' if optional > 8 else ''}" if optional else "; no presence byte"
+    presence = (
+        f"; {(optional + 7) // 8} presence byte{'s' if optional > 8 else ''}" if optional else "; no presence byte"
+    )
     return (", ".join(names) or "no elements") + presence
 
 
@@ -225,8 +227,8 @@ def config_keys() -> str:
         ("[files]", config.Files),
         ("[listen]", config.Listen),
         ("[limits]", config.Limits),
-        ("[destination.NAME] kind = \"iso8583\"", config.Iso8583Destination),
-        ("[destination.NAME] kind = \"json\"", config.JsonDestination),
+        ('[destination.NAME] kind = "iso8583"', config.Iso8583Destination),
+        ('[destination.NAME] kind = "json"', config.JsonDestination),
         ("[analytics]", config.JsonPeer),
         ("[[service]]", config.ServiceEntry),
     )
@@ -241,7 +243,9 @@ def config_keys() -> str:
             if key not in words.CONFIG:
                 key = f"JsonPeer.{field.name}"  # a JSON destination and the analytics store share these
             if key not in words.CONFIG:
-                raise SystemExit(f"docs/tools/words.py: no words for the configuration key {section.__name__}.{field.name}")
+                raise SystemExit(
+                    f"docs/tools/words.py: no words for the configuration key {section.__name__}.{field.name}"
+                )
             used.add(key)
             rows.append((f"`{field.encode_name}`", _default(field), words.CONFIG[key]))
         parts.append(f"{f'`{title}`' if title else 'Top level'}\n\n" + table(("key", "default", "meaning"), rows))

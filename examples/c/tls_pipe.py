@@ -37,14 +37,10 @@ async def _down(program: trio.Process, channel: TlsStream) -> None:
 async def main(home: Home, command: list[str]) -> int:
     """Run the program to its end; its exit status is ours."""
     transport = await trio.open_tcp_stream(*home.address)
-    channel = TlsStream.client(
-        transport, home.context(), home.switch_name, server_name=home.identity.terminal.lower()
-    )
+    channel = TlsStream.client(transport, home.context(), home.switch_name, server_name=home.identity.terminal.lower())
     await channel.do_handshake()
     environment = {**os.environ, "FENGSHOU_BINDING": channel.binding.hex()}
-    program = await trio.lowlevel.open_process(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
-    )
+    program = await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_down, program, channel)
         await _up(program, channel)
