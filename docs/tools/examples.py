@@ -24,8 +24,9 @@ _WORDS = {
     "sign-in": "The first message on a connection. Nothing is implied yet, so everything stands in the message itself.",
     "sign-in answer": "Code 00; the switch's clock and the batch that now counts.",
     "farm purchase": (
-        "12.50 kg of product 1, variety 3, grade 2 at CNY 60.00 a kilogram: CNY 750.00 from the terminal's own account. "
-        "RECEIPT is set in the flags. Below the frame stands what is signed; five of its elements come from the session."
+        "12.50 kg of product 1, variety 3, grade 2 at CNY 60.00 a kilogram: CNY 750.00 from the terminal's own "
+        "account. RECEIPT is set in the flags. Below the frame stands what is signed; five of its elements come from "
+        "the session."
     ),
     "farm purchase answer": "Approved; RECEIPT in the flags says that a frame of template 30 follows.",
     "receipt": "It bears the sequence of the request that asked for it. Section 10 verifies it.",
@@ -46,11 +47,8 @@ def load() -> dict[str, Any]:
 def key_lines(document: dict[str, Any]) -> str:
     rows = []
     for name, key in document["keys"].items():
-        rows += [
-            f"{name}: d  {key['private']}",
-            f"{'':{len(name)}}  P  {key['public']}",
-            f"{'':{len(name)}}  ZA {key['za']}",
-        ]
+        blank = " " * len(name)
+        rows += [f"{name}: d  {key['private']}", f"{blank}  P  {key['public']}", f"{blank}  ZA {key['za']}"]
     return "```\n" + "\n".join(rows) + f"\n\nsession binding {document['binding']}\n```\n"
 
 
@@ -95,12 +93,11 @@ class _Writer:
 
     def message(self, row: dict[str, Any]) -> str:
         frame = bytes.fromhex(row["frame"])
-        lines = [("", "")] if row.get("bad") else list(self.frame_lines(frame))
         text = f"#### {row['name'].capitalize()}\n\n{_WORDS[row['name']]}\n\n"
         if row.get("bad"):
-            text += f"```\n{frame.hex()}\n```\n"
-            return text
-        text += f"Whole frame, {len(frame)} bytes:\n\n```\n{_wrapped(row['frame'])}\n```\n\nByte by byte:\n\n{_table(lines)}"
+            return f"{text}```\n{frame.hex()}\n```\n"
+        text += f"Whole frame, {len(frame)} bytes:\n\n```\n{_wrapped(row['frame'])}\n```\n\n"
+        text += f"Byte by byte:\n\n{_table(list(self.frame_lines(frame)))}"
         if "canonical" in row:
             key = self.document["keys"]["terminal"]
             text += (

@@ -9,8 +9,9 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import examples
 import tables
+
+import examples
 
 DOCS = Path(__file__).parents[1]
 DOCUMENTS = ("PROTOCOL.md", "ARCHITECTURE.md", "OPERATIONS.md")

@@ -168,7 +168,7 @@ class Maker:
             self.message("error", ERROR.id, answer, 9, {de.RESPONSE_CODE: "30"}),
         ]
 
-    # -- the receipt: an outcome, second of three records of commit 41, proved by the signature over commit 42 ----------
+    # -- the receipt: an outcome, second of three records of commit 41, proved by the signature over commit 42 ---
 
     def outcome(self) -> Record:
         template = farm_purchase.FARM_PURCHASE.id
@@ -218,11 +218,11 @@ class Maker:
             de.ROOT_SIGNATURE: self.switch.sign(digest),
         }
 
-    # -- towards back ends -----------------------------------------------------------------------------------------------
+    # -- towards back ends --------------------------------------------------------------------------------
 
     def json_call(self) -> dict[str, Any]:
         method, target, status = "POST", "/v1/enquiry", 200
-        request = '{"item":101,"domain":1,"subject":"37021119700101001X","rrn":"619300000418"}'.encode()
+        request = b'{"item":101,"domain":1,"subject":"37021119700101001X","rrn":"619300000418"}'
         answer = '{"code":"00","reply":"缴费正常","reference":"1-619300000418"}'.encode()
         asked = json_request_message(method, target, sm3(request))
         signature = self.switch.sign(sm3(self.switch.public_key.za + asked))

@@ -5,6 +5,7 @@ from enum import Enum, IntEnum
 from typing import Any
 
 import msgspec
+import words
 
 from fengshou.ext.services import balance, deposit, farm_purchase, gov_enquiry, reversal, transfer, withdrawal
 from fengshou.ext.services.reversal import MATCHING
@@ -23,8 +24,6 @@ from fengshou.routing.events import FeedState
 from fengshou.switch import config
 from fengshou.terminals.binding import LADDER, UNKNOWN_TERMINAL
 from fengshou.terminals.pump import Closing
-
-import words
 
 SERVICES: tuple[Service, ...] = tuple(
     module.service for module in (farm_purchase, withdrawal, deposit, transfer, balance, reversal, gov_enquiry)
@@ -102,14 +101,12 @@ def _template(template: Template) -> str:
 
 def _fields(fields: Sequence[Field]) -> str:
     optional = sum(not field.required for field in fields)
-    names = [
-        f"{GRAMMAR.path(field.key).removeprefix('DE ')} {GRAMMAR.elements[field.key].name}{'' if field.required else '?'}"
-        for field in fields
-    ]
-    presence = (
-        f"; {(optional + 7) // 8} presence byte{'s' if optional > 8 else ''}" if optional else "; no presence byte"
-    )
-    return (", ".join(names) or "no elements") + presence
+    names = []
+    for field in fields:
+        element = GRAMMAR.elements[field.key]
+        names.append(f"{element.path.removeprefix('DE ')} {element.name}{'' if field.required else '?'}")
+    count = (optional + 7) // 8
+    return f"{', '.join(names) or 'no elements'}; {count or 'no'} presence byte{'s' if count > 1 else ''}"
 
 
 def wire_errors() -> str:

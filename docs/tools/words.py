@@ -37,21 +37,21 @@ RECORD_KINDS: Mapping[RecordKind, str] = {
 
 CLOSINGS: Mapping[Closing, str] = {
     Closing.BY_PEER: "the terminal ended the connection in good order; nothing",
-    Closing.BROKEN: "the connection or a TLS record was damaged, mostly a radio link that fell; many at once: look at the network",
+    Closing.BROKEN: "connection or TLS record damaged, mostly by a lost radio link; many at once: look at the network",
     Closing.GARBAGE: "a frame length that cannot be; the terminal's program or something between is broken",
     Closing.SLOW_READER: (
-        "the terminal did not take its answers (`limits.outbox-bytes`, `limits.stalled-s`); it gets them again by repeating"
+        "the terminal did not take its answers (`limits.outbox-bytes`, `limits.stalled-s`); it repeats and gets them"
     ),
     Closing.SILENT: "no sign-in within `limits.sign-in-s`; many of them: somebody holds connections open",
     Closing.IDLE: "nothing was heard for `limits.idle-s`; terminals should echo more often than that",
     Closing.SUPERSEDED: "the terminal signed in over a newer connection; often: two devices with one identity",
-    Closing.REVOKED: "the terminal, its application or its certificate was blocked, changed or revoked while it was signed in",
+    Closing.REVOKED: "terminal, application or certificate was blocked, changed or revoked while it was signed in",
     Closing.DRAINED: "the switch stopped",
 }
 
 FAULTS: Mapping[Fault, str] = {
     Fault.NOT_TLS: "something else was spoken: a scanner, a browser, a health check without TLS",
-    Fault.NOTHING_IN_COMMON: "the peer has no RFC 8998 suite, SM2 group or SM2 signature; wrong firmware or `listen.profile`",
+    Fault.NOTHING_IN_COMMON: "the peer has no RFC 8998 suite, group or signature; wrong firmware or `listen.profile`",
     Fault.NO_CERTIFICATE: "the peer showed none; enrol the terminal",
     Fault.OTHER_AUTHORITY: "issued by another authority than those in `listen.authorities`",
     Fault.EXPIRED: "renew the certificate; if many at once, look at this machine's clock",
@@ -68,7 +68,7 @@ FAULTS: Mapping[Fault, str] = {
 FEED_STATES: Mapping[FeedState, str] = {
     FeedState.CONNECTING: "the store cannot be reached; events wait in the journal and are not lost. Start the store",
     FeedState.DELIVERING: "nothing",
-    FeedState.STORE_BEHIND: "an old copy of the store was put back. Restore a newer one; the journal has pruned what it lacks",
+    FeedState.STORE_BEHIND: "an old copy was put back. Restore a newer one: the journal no longer has what is between",
     FeedState.STORE_AHEAD: "the store has seen events of another journal. Check which of the two was replaced",
 }
 
@@ -96,7 +96,7 @@ CONFIG: Mapping[str, str] = {
     "Limits.journal_gib": "address space of the journal in GiB; the file grows as needed",
     "Iso8583Destination.addresses": "list of `host:port`",
     "Iso8583Destination.links": "TCP links to each address",
-    "Iso8583Destination.deadline_ms": "milliseconds for an answer; after it the outcome is unknown (98) and is reversed",
+    "Iso8583Destination.deadline_ms": "milliseconds for an answer; after it the outcome is 98 and is reversed",
     "Iso8583Destination.in_flight": "calls without an answer; past it a request gets 96",
     "Iso8583Destination.packing": "`bcd` or `ascii`: MTI, bitmap, numbers and lengths packed or as characters",
     "Iso8583Destination.match": "elements that the host repeats in its answer and that tell calls apart",

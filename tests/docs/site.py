@@ -1,4 +1,4 @@
-"""A real site for the tests of documents: authority, one enrolled terminal, core-banking host and switch as processes."""
+"""A real site for the tests of documents: authority, one terminal, core-banking host and switch as processes."""
 
 import subprocess
 import sys

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from fengshou.codecs import BadSignature, MessageCodec, PrivateKey, PublicKey
 from fengshou.ext.services import farm_purchase
 from fengshou.hsm.software import save_private_key
@@ -99,8 +100,8 @@ class FakeSwitch:
         message: Message = self.codec.decode(frames[0])
         digest = self.codec.digest(self.key.public_key.za, self.binding, message, implied)
         self.key.public_key.verify(digest, message.signature)
+        wrong = self.codec.digest(self.key.public_key.za, bytes(32), message, implied)
         with pytest.raises(BadSignature):
-            wrong = self.codec.digest(self.key.public_key.za, bytes(32), message, implied)
             self.key.public_key.verify(wrong, message.signature)
         return message
 

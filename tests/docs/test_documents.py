@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from fengshou.switch.cli import main
 
 ROOT = Path(__file__).parents[2]
@@ -12,6 +13,7 @@ DOCUMENTS = sorted(
     key=lambda path: str(path),
 )
 FENCE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
+SOURCE = re.compile(r"(tests|protocol|codecs|hsm|terminals|routing|switch|ext|docs|deploy|bench)/[\w./-]+\.\w+")
 each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 
 
@@ -37,9 +39,7 @@ def test_tests_and_sources_that_are_named_exist(document: Path) -> None:
     last = ""
     for code in re.findall(r"`([^`\n]+)`", FENCE.sub("", document.read_text("utf-8"))):
         path, _, test = code.partition("::")
-        if re.fullmatch(
-            r"(tests|protocol|codecs|hsm|terminals|routing|switch|ext|docs|deploy|bench)/[\w./-]+\.\w+", path
-        ):
+        if SOURCE.fullmatch(path):
             assert (ROOT / path).exists(), code
         if test:
             last = path or last

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gmssl import sm2 as gmssl_sm2
+
 from fengshou.codecs import BadSignature, Iso8583Codec, MessageCodec, PublicKey, sm3
 from fengshou.codecs import za as za_of
 from fengshou.ext.services import balance, farm_purchase
@@ -20,7 +22,6 @@ from fengshou.protocol.iso8583_reference import ReferenceIso8583Codec
 from fengshou.protocol.message import Flag, Message
 from fengshou.protocol.templates import RECEIPT, SIGN_IN, Grammar
 from fengshou.terminals.receipt import Exchange, Receipt, ReceiptInvalid, verify_receipt
-from gmssl import sm2 as gmssl_sm2
 
 from .test_c_terminal import public_pem
 
@@ -120,7 +121,7 @@ def test_the_receipt_of_the_example() -> None:
         verify_receipt(receipt, KEYS["gateway"], exchange)
 
 
-# -- the commands of section 10, run as they stand there ------------------------------------------------------------------
+# -- the commands of section 10, run as they stand there -------------------------------------------------------------
 
 
 def commands(name: str) -> str:
@@ -189,7 +190,7 @@ def test_a_request_verifies_with_the_openssl_command_of_section_7(tmp_path: Path
     assert "Verified OK" in run(command, tmp_path).stdout
 
 
-# -- towards back ends ------------------------------------------------------------------------------------------------------
+# -- towards back ends -----------------------------------------------------------------------------------------------
 
 
 def test_the_signed_json_of_the_example() -> None:
