@@ -1,6 +1,7 @@
 """The C terminal that was written from PROTOCOL.md: its frames are ours, and a real switch serves it."""
 
 import base64
+import json
 import os
 import re
 import shutil
@@ -33,7 +34,7 @@ def terminal(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert compiler, "a C compiler builds our own modules, so there is one"
     program = tmp_path_factory.mktemp("c") / "terminal"
     flags = ("-std=c11", "-D_POSIX_C_SOURCE=200809L", "-O1", "-Wall", "-Wextra", "-Werror")
-    subprocess.run([compiler, *flags, "-o", program, EXAMPLE / "terminal.c", "-lcrypto"], check=True)
+    subprocess.run([compiler, *flags, "-o", program, *EXAMPLE.glob("*.c"), "-lcrypto"], check=True)
     return program
 
 
@@ -131,6 +132,21 @@ class FakeSwitch:
     def end(self) -> tuple[int, str]:
         _, told = self.program.communicate(timeout=20)
         return self.program.returncode, told.decode()
+
+
+def test_it_verifies_the_receipt_of_the_document_and_no_other(terminal: Path, tmp_path: Path) -> None:
+    vectors = json.loads((ROOT / "docs" / "vectors.json").read_text("utf-8"))
+    frame = next(bytes.fromhex(row["frame"]) for row in vectors["messages"] if row["name"] == "receipt")
+    (tmp_path / "switch.pem").write_bytes(public_pem(PublicKey(bytes.fromhex(vectors["keys"]["switch"]["public"]))))
+    command = [terminal, "receipt", tmp_path / "switch.pem"]
+    good = subprocess.run(command, input=frame, capture_output=True)
+    assert good.returncode == 0, good.stderr
+    for at in range(9, len(frame), 7):  # the code before it is under no signature
+        wounded = bytearray(frame)
+        wounded[at] ^= 1 << at % 8
+        assert subprocess.run(command, input=wounded, capture_output=True).returncode == 2, at
+    for size in range(0, len(frame), 13):
+        assert subprocess.run(command, input=frame[:size], capture_output=True).returncode == 2, size
 
 
 def test_its_frames_decode_and_verify(terminal: Path, tmp_path: Path) -> None:
