@@ -74,6 +74,7 @@ class Process:
         with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
         self._process.wait()
+        self._log.close()
 
 
 class SiteProcesses:

@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from random import Random
@@ -152,7 +152,7 @@ class Switch:
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
-    async def run(self, on_ready: Callable[[Ready], None], also: Callable[[], Any] | None = None) -> None:
+    async def run(self, on_ready: Callable[[Ready], None], also: Callable[..., Awaitable[object]]) -> None:
         """Serve until SIGTERM or SIGINT, then drain. ``also`` runs beside until the end, see ``nursery.start``."""
         self.writer.start()
         debts = self.journal.due_reversals()
@@ -170,8 +170,7 @@ class Switch:
                 nursery.start_soon(self.pipeline.requests)
                 nursery.start_soon(self.pump.sweep)
                 nursery.start_soon(self._watch_registry)
-                if also is not None:
-                    await nursery.start(also)
+                await nursery.start(also)
                 on_ready(Ready(self.listener.address, self.recovered, len(debts)))
                 await self._until_told_to_stop(signals)
                 logger.info("stopping: %d in flight", len(self.duplicates))

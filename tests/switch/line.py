@@ -85,6 +85,8 @@ class Line:
             filled[de.STAN] = self.last_stan
         message, digest = self.session.prepare(found.id, filled, **flags)
         message.signature = self._signer.sign(digest) if digest else b""
+        if flags.get("receipt"):
+            self._asked_for_proof.add(message.sequence)
         return message
 
     def frame(self, template: str, values: Mapping[int, Value], **flags: bool) -> bytes:
@@ -164,8 +166,6 @@ class Line:
     def ask(self, template: str, values: Mapping[int, Value], **flags: bool) -> Message:
         """Send the next message and wait for its answer. Raises Closed."""
         message = self.message(template, values, **flags)
-        if flags.get("receipt"):
-            self._asked_for_proof.add(message.sequence)
         return self.say(self.codec.encode(message), message.sequence)
 
     def sign_in(self, **changed: Any) -> Self:
