@@ -24,6 +24,7 @@ for folder in FOLDERS:
 # A compiled module: its Cython source, its plain C sources and the libraries it links.
 MODULES: tuple[tuple[str, list[str], list[str]], ...] = (
     ("_sm2", [], ["crypto"]),
+    ("_sm2_transport", [], ["crypto"]),
     ("_sm3", [], ["crypto"]),
     ("_merkle", [], ["crypto"]),
     ("_message", [], []),

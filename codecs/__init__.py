@@ -8,9 +8,12 @@ from fengshou.codecs._iso8583 import Iso8583Codec
 from fengshou.codecs._merkle import merkle_path, merkle_root, merkle_root_from_path
 from fengshou.codecs._message import MessageCodec
 from fengshou.codecs._sm2 import BadKey, BadSignature, PrivateKey, PublicKey, verify_batch, za
+from fengshou.codecs._sm2_transport import Agreement, BadCiphertext, sm2_agree, sm2_decrypt, sm2_encrypt
 from fengshou.codecs._sm3 import hmac_sm3, sm3, sm3_many
 
 __all__ = [
+    "Agreement",
+    "BadCiphertext",
     "BadKey",
     "BadSignature",
     "Iso8583Codec",
@@ -21,6 +24,9 @@ __all__ = [
     "merkle_path",
     "merkle_root",
     "merkle_root_from_path",
+    "sm2_agree",
+    "sm2_decrypt",
+    "sm2_encrypt",
     "sm3",
     "sm3_many",
     "verify_batch",

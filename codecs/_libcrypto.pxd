@@ -27,6 +27,13 @@ cdef extern from "openssl/bn.h" nogil:
     int BN_sub_word(BIGNUM *number, unsigned long word)
     int BN_cmp(const BIGNUM *a, const BIGNUM *b)
     int BN_is_zero(const BIGNUM *number)
+    int BN_set_bit(BIGNUM *number, int bit)
+    int BN_mask_bits(BIGNUM *number, int bits)
+    ctypedef struct BN_CTX
+    BN_CTX *BN_CTX_secure_new()
+    void BN_CTX_free(BN_CTX *ctx)
+    int BN_mod_mul(BIGNUM *out, const BIGNUM *a, const BIGNUM *b, const BIGNUM *modulus, BN_CTX *ctx)
+    int BN_mod_add(BIGNUM *out, const BIGNUM *a, const BIGNUM *b, const BIGNUM *modulus, BN_CTX *ctx)
 
 cdef extern from "openssl/ec.h" nogil:
     ctypedef struct EC_GROUP
@@ -41,6 +48,9 @@ cdef extern from "openssl/ec.h" nogil:
     size_t EC_POINT_point2oct(
         const EC_GROUP *group, const EC_POINT *point, point_conversion_form_t form, uint8_t *out, size_t size, void *ctx
     )
+    int EC_POINT_oct2point(const EC_GROUP *group, EC_POINT *point, const uint8_t *data, size_t size, void *ctx)
+    int EC_POINT_add(const EC_GROUP *group, EC_POINT *out, const EC_POINT *a, const EC_POINT *b, void *ctx)
+    int EC_POINT_is_at_infinity(const EC_GROUP *group, const EC_POINT *point)
     ctypedef struct ECDSA_SIG
     ECDSA_SIG *ECDSA_SIG_new()
     void ECDSA_SIG_free(ECDSA_SIG *signature)
@@ -85,6 +95,11 @@ cdef extern from "openssl/evp.h" nogil:
     int EVP_PKEY_sign(EVP_PKEY_CTX *ctx, uint8_t *out, size_t *size, const uint8_t *digest, size_t digest_size)
     int EVP_PKEY_verify_init(EVP_PKEY_CTX *ctx)
     int EVP_PKEY_verify(EVP_PKEY_CTX *ctx, const uint8_t *sig, size_t sig_size, const uint8_t *digest, size_t digest_size)
+
+    int EVP_PKEY_encrypt_init(EVP_PKEY_CTX *ctx)
+    int EVP_PKEY_encrypt(EVP_PKEY_CTX *ctx, uint8_t *out, size_t *size, const uint8_t *data, size_t data_size)
+    int EVP_PKEY_decrypt_init(EVP_PKEY_CTX *ctx)
+    int EVP_PKEY_decrypt(EVP_PKEY_CTX *ctx, uint8_t *out, size_t *size, const uint8_t *data, size_t data_size)
 
 cdef extern from "openssl/hmac.h" nogil:
     uint8_t *HMAC(

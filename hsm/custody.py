@@ -55,8 +55,8 @@ class WrapForm(Enum):
     """How a key travels under a TRANSPORT key."""
 
     KEY_BLOCK = "key block"  # bound to its kind and authenticated, see ``keyblock``
-    # The working keys of UnionPay's sign-in 006: SM4-ECB of the bare key and the first 4 bytes of its check value. Bound
-    # to nothing: for peers that know no other form.
+    # The working keys of UnionPay's sign-in 006: SM4-ECB of the bare key, then the 4 bytes of its check value. Bound to
+    # nothing: for peers that know no other form.
     UNIONPAY = "unionpay"
 
 
@@ -241,7 +241,7 @@ class Custody(Protocol):
     # --- PINs. A clear PIN exists inside these calls only.
 
     def translate_pin(self, block: bytes, account: str, source: PinZone, target: PinZone) -> bytes:
-        """The block under the target's key and layout. ``account`` is the PAN, 12 .. 19 digits. Raises PinBlockError."""
+        """The block in the target's key and layout. ``account`` is the PAN, 12 to 19 digits. Raises PinBlockError."""
         ...
 
     def pin_offset(self, block: bytes, account: str, source: PinZone, verify_with: str) -> str:

@@ -1,0 +1,85 @@
+"""Memory for secrets: kept out of swap and core dumps where the platform can, wiped when its last user lets go."""
+
+import ctypes
+import mmap
+import os
+import resource
+import threading
+
+_SLOT_BYTES = 32  # the longest symmetric key; a page holds 128 of them
+
+
+def forbid_core_dumps() -> None:
+    """No core file of this process, whatever happens to it: SM2 keys live in libcrypto's memory, not only in ours."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+class _Arena:
+    """Slots on locked pages. A page is never given back: keys come and go, their number hardly changes."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._free: list[memoryview] = []
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self.locked = True
+
+    def take(self) -> memoryview:
+        with self._guard:
+            if not self._free:
+                page = mmap.mmap(-1, mmap.PAGESIZE)
+                page.madvise(mmap.MADV_DONTDUMP)
+                address = ctypes.addressof(ctypes.c_char.from_buffer(page))
+                if self._libc.mlock(ctypes.c_void_p(address), ctypes.c_size_t(mmap.PAGESIZE)):
+                    self.locked = False  # beyond RLIMIT_MEMLOCK; `memory_is_locked` tells the operator
+                whole = memoryview(page)
+                self._free = [whole[at : at + _SLOT_BYTES] for at in range(0, mmap.PAGESIZE, _SLOT_BYTES)]
+            return self._free.pop()
+
+    def give_back(self, slot: memoryview) -> None:
+        slot[:] = bytes(_SLOT_BYTES)
+        self._free.append(slot)  # one step of the interpreter; the guard might be held by the thread that collects
+
+
+_arena = _Arena()
+
+
+def memory_is_locked() -> bool:
+    """Whether all secrets so far are on locked pages. Not so: raise the limit on locked memory (ulimit -l)."""
+    return _arena.locked
+
+
+class Secret:
+    """At most 32 bytes on a locked page. They are wiped when nobody holds the object any more."""
+
+    __slots__ = ("_slot", "view")
+
+    def __init__(self, data: bytes | bytearray | memoryview) -> None:
+        """Copies ``data``; wipe the original if it can be wiped."""
+        if len(data) > _SLOT_BYTES:
+            raise ValueError(f"a secret has at most {_SLOT_BYTES} bytes")
+        self._slot = _arena.take()
+        self.view = self._slot[: len(data)]
+        self.view[:] = data
+
+    @classmethod
+    def random(cls, count: int) -> "Secret":
+        return cls(os.urandom(count))
+
+    def __del__(self) -> None:
+        # Whoever computes with the key holds this object for as long, so nobody computes with a wiped one.
+        if hasattr(self, "view"):
+            _arena.give_back(self._slot)
+
+    def __len__(self) -> int:
+        return len(self.view)
+
+    def __repr__(self) -> str:
+        return f"<Secret of {len(self.view)} bytes>"
+
+    def __reduce__(self) -> str:
+        raise TypeError("a secret is not pickled")
+
+
+def wipe(*buffers: bytearray) -> None:
+    for buffer in buffers:
+        buffer[:] = bytes(len(buffer))
