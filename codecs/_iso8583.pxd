@@ -53,6 +53,7 @@ cdef class Iso8583Codec:
     cdef LengthPacking lengths
 
     cdef Py_ssize_t write(self, fields, uint8_t *out) except -1
+    cdef object unknown(self, dict items)
     cdef int write_mti(self, Writer *writer, object value) except -1
     cdef int write_bitmap(self, Writer *writer, uint64_t first, uint64_t second) except -1
     cdef int write_bitmap_half(self, Writer *writer, uint64_t bits) except -1

@@ -180,7 +180,7 @@ cdef class Iso8583Codec:
             self.write_field(&writer, number, <object> values[number])
         return MESSAGE_BYTES - writer.left
 
-    def unknown(self, dict items):
+    cdef object unknown(self, dict items):
         """The exception for the smallest number that no row has."""
         numbers = [n for n in items if n != 0 and not (0 < n < ELEMENTS and self.plans[<int> n].kind != ABSENT)]
         return UntrustedBytesError(WireError.UNKNOWN_FIELD, f"DE {min(numbers)}")
