@@ -26,6 +26,7 @@ MODULES: tuple[tuple[str, list[str], list[str]], ...] = (
     ("_sm2", [], ["crypto"]),
     ("_sm2_transport", [], ["crypto"]),
     ("_sm3", [], ["crypto"]),
+    ("_verify", ["codecs/sm2_kernel.c"], []),
     ("_merkle", [], ["crypto"]),
     ("_message", [], []),
     ("_iso8583", [], []),

@@ -7,9 +7,10 @@ tests hold the two equal. Nothing here does I/O or decides anything.
 from fengshou.codecs._iso8583 import Iso8583Codec
 from fengshou.codecs._merkle import merkle_path, merkle_root, merkle_root_from_path
 from fengshou.codecs._message import MessageCodec
-from fengshou.codecs._sm2 import BadKey, BadSignature, PrivateKey, PublicKey, verify_batch, za
+from fengshou.codecs._sm2 import BadKey, BadSignature, PrivateKey, PublicKey, za
 from fengshou.codecs._sm2_transport import Agreement, BadCiphertext, sm2_agree, sm2_decrypt, sm2_encrypt
 from fengshou.codecs._sm3 import hmac_sm3, sm3, sm3_many
+from fengshou.codecs._verify import keep_tables, tables_kept, verify_batch
 
 __all__ = [
     "Agreement",
@@ -21,6 +22,7 @@ __all__ = [
     "PrivateKey",
     "PublicKey",
     "hmac_sm3",
+    "keep_tables",
     "merkle_path",
     "merkle_root",
     "merkle_root_from_path",
@@ -29,6 +31,7 @@ __all__ = [
     "sm2_encrypt",
     "sm3",
     "sm3_many",
+    "tables_kept",
     "verify_batch",
     "za",
 ]

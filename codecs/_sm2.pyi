@@ -3,7 +3,6 @@
 Every function may be called from any thread. The GIL is free while a curve is at work.
 """
 
-from collections.abc import Iterable
 from typing import Self
 
 class BadSignature(Exception):
@@ -68,9 +67,3 @@ class PrivateKey:
 
     def sign(self, digest: bytes) -> bytes:
         """r || s (64 bytes) over e = SM3(ZA || M), 32 bytes, in constant time. Raises ValueError for another length."""
-
-def verify_batch(items: Iterable[tuple[PublicKey, bytes, bytes]]) -> list[bool]:
-    """For each (key, digest, signature) whether it verifies; a wrong length is False, a wrong type TypeError.
-
-    The GIL is released once for the whole batch.
-    """

@@ -6,7 +6,6 @@ The GIL is free while a curve is at work.
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t
-from libc.stdlib cimport free, malloc
 
 from fengshou.codecs._libcrypto cimport *
 from fengshou.codecs._sm3 cimport DIGEST_BYTES
@@ -319,40 +318,3 @@ cdef bint sign_one(EVP_PKEY *key, const uint8_t *digest, uint8_t *out) noexcept 
     ECDSA_SIG_free(pair)
     EVP_PKEY_CTX_free(ctx)
     return done
-
-
-cdef struct Case:
-    EVP_PKEY *key
-    const uint8_t *digest
-    const uint8_t *signature
-    bint well_formed  # the lengths are right; else neither is looked at
-    bint good
-
-
-def verify_batch(items):
-    # Tuples hold keys and bytes while the GIL is free, whatever happens to the caller's list.
-    cdef list kept = [tuple(item) for item in items]
-    cdef Py_ssize_t count = len(kept), index
-    cdef PublicKey key
-    cdef bytes digest, signature
-    cdef Case *cases = <Case *>malloc((count or 1) * sizeof(Case))
-    if cases == NULL:
-        raise MemoryError
-    try:
-        for index in range(count):
-            key, digest, signature = kept[index]
-            if key is None or digest is None or signature is None:
-                raise TypeError("an item is a key, a digest and a signature")
-            cases[index].key = key.key
-            cases[index].digest = octets(digest)
-            cases[index].signature = octets(signature)
-            cases[index].well_formed = len(digest) == DIGEST_BYTES and len(signature) == SIGNATURE_BYTES
-        with nogil:
-            for index in range(count):
-                cases[index].good = cases[index].well_formed and verify_one(
-                    cases[index].key, cases[index].digest, cases[index].signature
-                )
-        ERR_clear_error()
-        return [bool(cases[index].good) for index in range(count)]
-    finally:
-        free(cases)

@@ -5,7 +5,9 @@ import click
 from fengshou.switch.cli_demo import demo, fleet
 from fengshou.switch.cli_journal import journal, prices
 from fengshou.switch.cli_pki import pki
+from fengshou.switch.cli_pos import kiosk, pos
 from fengshou.switch.cli_switch import check, host, init, status, switch
+from fengshou.switch.cli_terminal import app, terminal
 
 
 @click.group(
@@ -17,5 +19,7 @@ def main() -> None:
     """Fengshou (丰收): a transaction switch for a rural bank's service network."""
 
 
-for command in (demo, init, switch, host, status, check, journal, prices, pki, fleet):
+for command in (
+    demo, init, switch, host, status, check, journal, prices, terminal, app, pos, kiosk, pki, fleet,
+):  # fmt: skip
     main.add_command(command)

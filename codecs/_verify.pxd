@@ -1,0 +1,21 @@
+# Verification of many SM2 signatures. This is the index; the meaning stands in _verify.pyi and sm2_kernel.h.
+
+from libc.stdint cimport uint8_t
+
+cdef extern from "sm2_kernel.h" nogil:
+    ctypedef struct sm2_table:
+        pass
+    ctypedef struct sm2_case:
+        const sm2_table *key
+        const uint8_t *e
+        const uint8_t *r
+        const uint8_t *s
+    size_t sm2_table_bytes()
+    int sm2_table_build(sm2_table *table, const uint8_t *xy)
+    size_t sm2_scratch_bytes()
+    void sm2_verify(const sm2_case *cases, size_t count, uint8_t *verdicts, void *scratch)
+    int sm2_kernel_init()
+
+cdef class Table:
+    cdef sm2_table *data
+    cdef unsigned long long used
