@@ -97,7 +97,6 @@ def verify_journal(
     finding = Finding()
     signatures = _Signatures(finding)
     previous: Commit | None = None
-    records = journal.records()
     for data in journal.commits():
         try:
             header = parse_commit(data)
@@ -106,11 +105,10 @@ def verify_journal(
             break
         _check_chain(finding, previous, header)
         leaves: list[bytes] = []
-        for _ in range(header.records):
-            number, leaf = next(records, (0, b""))
-            expected = header.first_record + len(leaves)
-            if number != expected:
-                finding.wrong(f"record {expected} of commit {header.number} is missing")
+        for number in range(header.first_record, header.first_record + header.records):
+            leaf = journal.record_bytes(number)
+            if leaf is None:
+                finding.wrong(f"record {number} of commit {header.number} is missing")
                 break
             leaves.append(leaf)
             _check_record(finding, signatures, recorder, number, leaf)
@@ -121,7 +119,8 @@ def verify_journal(
         finding.commits += 1
         previous = header
         progress(len(leaves))
-    extra = next(records, None)
+    after = previous.first_record + previous.records if previous else 1
+    extra = next(journal.records(after), None)
     if extra is not None:
         finding.wrong(f"record {extra[0]} belongs to no commit")
     signatures.flush()

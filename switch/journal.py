@@ -323,7 +323,8 @@ class Journal:
         with self._read.cursor(self._db["commits"]) as cursor:
             there = cursor.set_range(_U64.pack(record))
             if not there or _U64.unpack(cursor.key())[0] > record:
-                there = cursor.prev() if there else cursor.last()
+                # Where the commit itself is gone, from the first one that is left: an auditor must see it.
+                there = cursor.prev() or cursor.first() if there else cursor.last()
             while there:
                 yield cursor.value()
                 there = cursor.next()

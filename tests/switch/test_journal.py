@@ -1,0 +1,317 @@
+"""The journal's store and the auditor's proof: indexes that follow from entries, and every alteration found in its place."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import lmdb
+import pytest
+
+from fengshou.codecs import merkle_root, sm3
+from fengshou.hsm.custody import SWITCH_SIGN
+from fengshou.hsm.software import SoftwareCustody, provision
+from fengshou.protocol.record import GENESIS, parse_commit
+from fengshou.switch.audit import Finding, verify_journal
+from fengshou.switch.clock import Clock
+from fengshou.switch.grammar import Catalogue
+from fengshou.switch.journal import Journal, JournalError, Known
+from fengshou.switch.recording import Recorder
+from fengshou.switch.writer import commit_digest
+from tests.switch.entries import intent, key, open_journal, outcome, reversed_by_switch, session
+
+COUNTER, OTHER_COUNTER = b"c" * 20, b"d" * 20
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    journal = open_journal(tmp_path)
+    yield journal
+    journal.close()
+
+
+# What follows from an entry --------------------------------------------------------------------------------------------
+
+
+def test_an_intent_is_open_until_its_outcome(journal: Journal) -> None:
+    sale = intent(7)
+    journal.commit([session(), sale])
+    journal.refresh()
+    assert journal.known(key(7)) == Known(2, 0, 0)
+    assert journal.open_intents() == [2]
+    assert journal.intent_of_rrn(632_800_000_007) == 2
+    journal.commit([outcome(sale)])
+    journal.refresh()
+    assert journal.known(key(7)) == Known(2, 3, 0)
+    assert journal.open_intents() == []
+    assert journal.record(3).refers == 2
+
+
+def test_an_outcome_in_the_commit_of_its_intent_refers_to_it(journal: Journal) -> None:
+    sale = intent(1)
+    journal.commit([session(), intent(9), sale, outcome(sale, "13")])
+    journal.refresh()
+    assert journal.record(4).refers == 3
+    assert journal.open_intents() == [2]
+
+
+def test_a_debt_stands_until_its_reversal(journal: Journal) -> None:
+    sale = intent(1)
+    journal.commit([session(), sale])
+    journal.commit([outcome(sale, "98", owes=sale.record.number)])
+    journal.refresh()
+    assert journal.due_reversals() == [2]
+    assert journal.owes(2)
+    journal.commit([reversed_by_switch(sale)])
+    journal.refresh()
+    assert journal.due_reversals() == []
+    assert not journal.owes(2)
+    assert journal.known(key(1)) == Known(2, 3, 4)
+
+
+def test_a_tombstone_never_covers_what_is_there(journal: Journal) -> None:
+    undo, sale, second = intent(2), intent(1), intent(3)
+    journal.commit([session(), undo, outcome(undo, tombstone=key(50))])
+    journal.commit([sale, outcome(sale)])
+    journal.commit([second, outcome(second, tombstone=key(1))])
+    journal.refresh()
+    assert journal.known(key(50)) == Known(0, 3, 3)
+    assert journal.known(key(1)) == Known(4, 5, 0)
+
+
+def test_counters_take_and_give_back(journal: Journal) -> None:
+    first, second = intent(1, charges=((COUNTER, 300), (OTHER_COUNTER, 1))), intent(2, charges=((COUNTER, 200),))
+    journal.commit([session(), first, second])
+    journal.refresh()
+    assert (journal.counter(COUNTER), journal.counter(OTHER_COUNTER)) == (500, 1)
+    assert journal.charges(2) == ((COUNTER, 300), (OTHER_COUNTER, 1))
+    journal.commit([outcome(first, "51", charges=journal.charges(2)), outcome(second)])
+    journal.refresh()
+    assert (journal.counter(COUNTER), journal.counter(OTHER_COUNTER)) == (200, 0)
+
+
+def test_events_are_numbered_without_gaps_and_pruned_once_delivered(tmp_path: Path) -> None:
+    journal = open_journal(tmp_path)
+    journal.commit([session()])
+    for stan in range(1, 6):
+        sale = intent(stan)
+        journal.commit([sale, outcome(sale, event=b"%d" % stan)])
+    journal.refresh()
+    assert journal.events(0, 3) == [(1, b"1"), (2, b"2"), (3, b"3")]
+    assert journal.events(3, 10) == [(4, b"4"), (5, b"5")]
+    journal.forget_events(5)
+    journal.close()
+    journal = open_journal(tmp_path)  # the count goes on, although none is left
+    assert (journal.events(0, 10), journal.last_event) == ([], 5)
+    sale = intent(6)
+    journal.commit([sale, outcome(sale, event=b"6")])
+    journal.refresh()
+    assert journal.events(5, 10) == [(6, b"6")]
+    journal.close()
+
+
+def test_the_highest_rrn_of_a_day_is_found_among_others(journal: Journal) -> None:
+    assert journal.last_rrn(10**12) == 0
+    journal.commit([session(), intent(1, rrn=632_700_000_009), intent(2, rrn=632_800_000_001)])
+    journal.refresh()
+    assert journal.last_rrn(632_800_000_000) == 632_700_000_009
+    assert journal.last_rrn(632_900_000_000) == 632_800_000_001
+    assert journal.last_rrn(632_700_000_009) == 0
+
+
+def test_commits_are_chained_and_found_by_any_record_of_theirs(tmp_path: Path) -> None:
+    journal = open_journal(tmp_path)
+    headers = [journal.commit([session()]), journal.commit([intent(1), intent(2), intent(3)]), journal.commit([intent(4)])]
+    journal.refresh()
+    assert [parse_commit(data).number for data in journal.commits(3)] == [2, 3]
+    assert [parse_commit(data).number for data in journal.commits(5)] == [3]
+    assert headers[0] is not None
+    assert headers[0].previous == GENESIS
+    for earlier, later in zip(headers, headers[1:], strict=False):
+        assert earlier is not None
+        assert later is not None
+        assert later.previous == sm3(earlier.to_bytes())
+    journal.close()
+    journal = open_journal(tmp_path)
+    assert journal.last_commit == headers[2]
+    assert journal.next_record == 6
+    journal.close()
+
+
+def test_a_commit_that_does_not_fit_leaves_nothing(tmp_path: Path) -> None:
+    """A map of 256 KiB: the commit that finds no room is refused whole, the journal stays what it was."""
+    journal = open_journal(tmp_path, map_bytes=256 * 1024)
+    journal.commit([session()])
+    stan = 1
+    with pytest.raises(JournalError, match="cannot be written"):
+        while True:
+            journal.commit([intent(stan + offset) for offset in range(20)])
+            stan += 20
+    journal.refresh()
+    assert journal.known(key(stan)) is None
+    assert journal.next_record == stan + 1
+    assert len(list(journal.records())) == stan
+    last = journal.last_commit
+    journal.close()
+    journal = open_journal(tmp_path)  # with room again it goes on where it was
+    assert journal.last_commit == last
+    journal.commit([intent(stan)])
+    journal.close()
+
+
+def test_only_a_journal_of_this_format_is_opened(tmp_path: Path) -> None:
+    journal = open_journal(tmp_path)
+    journal.commit([session()])
+    journal.close()
+    _put(tmp_path, "meta", b"format", b"2")
+    for read_only in (False, True):
+        with pytest.raises(JournalError, match="another format"):
+            Journal(tmp_path / "journal", read_only=read_only)
+    _put(tmp_path, "meta", b"format", b"1")
+    open_journal(tmp_path).close()
+
+
+def test_what_is_no_journal_is_not_opened(tmp_path: Path) -> None:
+    with pytest.raises(JournalError, match="cannot open"):
+        Journal(tmp_path / "nothing", read_only=True)
+    (tmp_path / "journal").mkdir()
+    (tmp_path / "journal/data.mdb").write_bytes(b"no database" * 1000)
+    with pytest.raises(JournalError, match="cannot open"):
+        open_journal(tmp_path)
+
+
+def test_a_damaged_last_header_is_said_at_once(tmp_path: Path) -> None:
+    journal = open_journal(tmp_path)
+    journal.commit([session()])
+    journal.close()
+    _put(tmp_path, "commits", (1).to_bytes(8, "big"), b"short")
+    with pytest.raises(JournalError, match="damaged"):
+        open_journal(tmp_path)
+
+
+# The proof -----------------------------------------------------------------------------------------------------------------
+
+
+def _put(folder: Path, table: str, at: bytes, value: bytes | None) -> None:
+    """Write or delete behind the journal's back."""
+    with lmdb.open(str(folder / "journal"), max_dbs=16) as env:
+        db = env.open_db(table.encode())
+        with env.begin(write=True, db=db) as txn:
+            if value is None:
+                assert txn.delete(at)
+            else:
+                txn.put(at, value)
+
+
+def _get(folder: Path, table: str, at: bytes) -> bytes:
+    with lmdb.open(str(folder / "journal"), max_dbs=16) as env, env.begin(db=env.open_db(table.encode())) as txn:
+        value: bytes = txn.get(at)
+        return value
+
+
+def _flip(folder: Path, table: str, number: int, at: int) -> None:
+    place = number.to_bytes(8, "big")
+    value = bytearray(_get(folder, table, place))
+    value[at] ^= 1
+    _put(folder, table, place, bytes(value))
+
+
+@pytest.fixture(scope="module")
+def custody(tmp_path_factory: pytest.TempPathFactory) -> SoftwareCustody:
+    return provision(tmp_path_factory.mktemp("custody") / "keys")
+
+
+@pytest.fixture
+def written(tmp_path: Path, custody: SoftwareCustody) -> Path:
+    """Five commits: a sign-in, 3 × (intents), outcomes; the second and fourth are signed. Records 1, 2-4, 5-7, 8-10, 11-13."""
+    journal = open_journal(tmp_path)
+    za = custody.public_key(SWITCH_SIGN).za
+    journal.commit([session()])
+    sales = [intent(stan) for stan in range(1, 10)]
+    groups = [sales[:3], sales[3:6], sales[6:], [outcome(sale) for sale in sales[:3]]]
+    for group in groups:
+        header = journal.commit(group)
+        assert header is not None
+        if header.number % 2 == 0:
+            journal.commit([], [(header.number, custody.sign(SWITCH_SIGN, commit_digest(za, header)))])
+    journal.close()
+    return tmp_path
+
+
+def _audit(folder: Path, custody: SoftwareCustody) -> Finding:
+    journal = Journal(folder / "journal", read_only=True)
+    try:
+        return verify_journal(journal, Recorder(Catalogue([]), custody, Clock()), custody.public_key(SWITCH_SIGN))
+    finally:
+        journal.close()
+
+
+def test_a_good_journal_is_proved(written: Path, custody: SoftwareCustody) -> None:
+    finding = _audit(written, custody)
+    assert finding.good, finding.problems
+    assert (finding.commits, finding.records, finding.signed_commits) == (5, 13, 2)
+    assert (finding.terminal_signatures, finding.unsigned_tail) == (10, 1)
+
+
+def _forge(folder: Path) -> None:
+    """Replace record 6 and make its commit fit: only the chain can tell."""
+    _flip(folder, "records", 6, 60)
+    leaves = [_get(folder, "records", number.to_bytes(8, "big")) for number in (5, 6, 7)]
+    header = bytearray(_get(folder, "commits", (5).to_bytes(8, "big")))
+    header[28:60] = merkle_root(leaves)
+    _put(folder, "commits", (5).to_bytes(8, "big"), bytes(header))
+
+
+@pytest.mark.parametrize(
+    ("alter", "problem"),
+    [
+        (lambda at: _flip(at, "records", 6, 60),                         "commit 3: its records do not give its Merkle root"),
+        (lambda at: _flip(at, "records", 6, 0),                          "record 6: unknown-version at record"),
+        (lambda at: _flip(at, "records", 6, -1),                         "commit 3: its records do not give its Merkle root"),
+        (lambda at: _put(at, "records", (6).to_bytes(8, "big"), b""),    "record 6: truncated at record"),
+        (lambda at: _put(at, "records", (6).to_bytes(8, "big"), None),   "record 6 of commit 3 is missing"),
+        (lambda at: _put(at, "records", (14).to_bytes(8, "big"), b"x"),  "record 14 belongs to no commit"),
+        (lambda at: _put(at, "commits", (5).to_bytes(8, "big"), None),   "commit 4 does not follow commit 2"),
+        (lambda at: _put(at, "commits", (5).to_bytes(8, "big"), b"xyz"), "the commit after 2: truncated at commit"),
+        (lambda at: _put(at, "commits", (1).to_bytes(8, "big"), None),   "the journal begins with commit 2, record 2"),
+        (lambda at: _flip(at, "commits", 5, 25),                         "commit 4 does not chain to commit 3"),
+        (lambda at: _flip(at, "commits", 8, 25),                         "commit 4: the switch's signature does not verify"),
+        (lambda at: _flip(at, "signatures", 2, 5),                       "commit 2: the switch's signature does not verify"),
+        (_forge,                                                         "commit 4 does not chain to commit 3"),
+    ],
+    ids=[
+        "a byte of a record", "its version", "its last byte", "all of it", "it is gone", "one too many", "a commit is gone",
+        "a header cut short", "the first commit is gone", "a byte of a header", "of a signed header", "of a signature",
+        "a record and its root",
+    ],
+)  # fmt: skip
+def test_an_alteration_is_found_in_its_place(
+    written: Path, custody: SoftwareCustody, alter: Callable[[Path], None], problem: str
+) -> None:
+    alter(written)
+    problems = _audit(written, custody).problems
+    assert problem in problems
+    assert len(problems) <= 4, problems  # what is good is not called bad
+
+
+def test_a_bit_that_the_disk_lost_is_found(written: Path, custody: SoftwareCustody) -> None:
+    """In the file itself, wherever the record's bytes lie."""
+    record = _get(written, "records", (9).to_bytes(8, "big"))
+    file = written / "journal/data.mdb"
+    data = bytearray(file.read_bytes())
+    places = [at for at in range(len(data)) if data.startswith(record, at)]
+    assert places
+    for at in places:
+        data[at + len(record) // 2] ^= 0x10
+    file.write_bytes(data)
+    assert any("commit 4" in problem or "record 9" in problem for problem in _audit(written, custody).problems)
+
+
+def test_a_signature_of_another_terminal_is_found(tmp_path: Path, custody: SoftwareCustody) -> None:
+    journal = open_journal(tmp_path)
+    sale, stray = intent(1), intent(2, signed_in_at=7)
+    sale.record.evidence = sale.record.evidence[:32] + bytes(63) + b"\x01"
+    journal.commit([session(), sale, stray])
+    journal.close()
+    assert _audit(tmp_path, custody).problems == [
+        "record 3: no sign-in at record 7",
+        "record 2: the terminal's signature does not verify",
+    ]
