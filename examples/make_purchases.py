@@ -34,7 +34,7 @@ def table(rows: Iterable[Any], about: str) -> str:
 
 
 def make(folder: Path) -> None:
-    rng = random.Random(SEED)  # noqa: S311 - plausible, not secret
+    rng = random.Random(SEED)
     cast = make_cast(rng)
     files = {
         "sites.csv": table(cast.sites, "Where terminals stand. town: a number of our own, see README.md."),

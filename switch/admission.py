@@ -23,7 +23,6 @@ from fengshou.switch.rrn import RrnSource
 from fengshou.terminals.binding import TerminalRow, binding_refusal
 from fengshou.terminals.pump import Peer
 
-
 # Of a connection on which nobody has signed in: a sign-in, perhaps a second one for the batch, an echo.
 STRANGER_RATE_PER_SECOND = 10
 
