@@ -1,7 +1,7 @@
 """Many SM2 signatures at once (GB/T 32918.2 section 7), by fixed-base tables of each key.
 
-``PublicKey.verify`` is libcrypto's judgement of one; the two agree on every input, and tests hold them to it. Verification
-handles public data only and takes a time that depends on it.
+``PublicKey.verify`` is libcrypto's judgement of one; the two agree on every input, and tests hold them to it.
+Verification handles public data only and takes a time that depends on it.
 """
 
 from collections.abc import Iterable

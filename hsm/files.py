@@ -9,8 +9,8 @@ from fengshou.hsm.custody import CustodyError
 
 _FOLDER_MODE = 0o700
 _FILE_MODE = 0o600
-# Far above any key file; a wrong path (a log, a device) must not be read into memory.
-_SECRET_BYTES_MAX = 64 * 1024
+# Far above any key file or table of states; a wrong path (a log, a device) must not be read into memory.
+_SECRET_BYTES_MAX = 1024 * 1024
 
 
 def _refuse_shared(path: Path, status: os.stat_result, mode: int) -> None:
@@ -59,6 +59,11 @@ def read_secret(path: Path) -> bytes:
 def write_secret(path: Path, data: bytes) -> None:
     """Write a new file of mode 0600, durably. Raises CustodyError when ``path`` exists: keys are never overwritten."""
     _write_new(path, data, _FILE_MODE, replace=False)
+
+
+def replace_secret(path: Path, data: bytes) -> None:
+    """Write or replace a file of mode 0600, durably and at once."""
+    _write_new(path, data, _FILE_MODE, replace=True)
 
 
 def write_public(path: Path, data: bytes) -> None:

@@ -43,7 +43,7 @@ class Trace:
 
 @dataclass(slots=True, eq=False)
 class Outbound:
-    """One call on its way. ``token`` is the sender's own and comes back untouched. ``deadline`` is of the Trio clock."""
+    """One call on its way. ``token`` is the sender's own and comes back untouched; ``deadline`` is of Trio's clock."""
 
     token: Any
     call: Iso8583Call | JsonCall
@@ -75,7 +75,7 @@ class Destination(Protocol):
     def in_flight(self) -> int: ...
 
     def submit(self, calls: Sequence[Outbound]) -> None:
-        """Take calls, all at once and without waiting. Each completes through the sink, at the latest at its deadline."""
+        """Take calls, all at once and without waiting. Each completes through the sink, at its deadline at the latest."""
         ...
 
     async def run(self, sink: Sink) -> None:

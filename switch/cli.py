@@ -3,9 +3,10 @@
 import click
 
 from fengshou.switch.cli_demo import demo, fleet
-from fengshou.switch.cli_journal import journal, prices
+from fengshou.switch.cli_journal import journal
 from fengshou.switch.cli_pki import pki
 from fengshou.switch.cli_pos import kiosk, pos
+from fengshou.switch.cli_prices import prices
 from fengshou.switch.cli_switch import check, host, init, status, switch
 from fengshou.switch.cli_terminal import app, terminal
 

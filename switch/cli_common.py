@@ -7,8 +7,10 @@ from typing import Any, ParamSpec, TypeVar
 
 import click
 import msgspec
+from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from fengshou.hsm.custody import CustodyError
 from fengshou.hsm.manifest import ManifestError
@@ -65,18 +67,25 @@ def print_json(value: Any) -> None:
     click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
 
 
+def console() -> Console:
+    """Standard output; when that is no terminal, lines are as long as they need to be for most tables."""
+    out = Console()
+    return out if out.is_terminal else Console(width=160)
+
+
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table for people; columns whose cells are numbers stand to the right."""
+    """A table for people; columns whose cells are numbers stand to the right and are never cut."""
     cells = [[str(cell) for cell in row] for row in rows]
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for index, column in enumerate(columns):
         numeric = all(
             row[index].replace(".", "").replace(",", "").lstrip("-").isdecimal() for row in cells if row[index]
         )
-        table.add_column(column, justify="right" if numeric and cells else "left")
+        right = numeric and bool(cells)
+        table.add_column(Text(column), justify="right" if right else "left", no_wrap=right, overflow="fold")
     for row in cells:
-        table.add_row(*row)
-    Console().print(table)
+        table.add_row(*map(Text, row))
+    console().print(table)
 
 
 def yuan(fen: int) -> str:

@@ -132,7 +132,7 @@ def _show(outcome: Outcome) -> None:
 @click.command(hidden=True)
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 def fleet(file: Path) -> None:
-    """Run the plan and trades of FILE; progress and at the end the result go to standard output, a line of JSON each."""
+    """Run the plan and trades of FILE; progress and then the result go to standard output, a line of JSON each."""
     document = msgspec.json.decode(file.read_bytes(), type=FleetFile)
     first = Home(Path(document.plan.homes[0]))
     catalogue = Catalogue(load_service(module, {}) for module in first.configuration.services)

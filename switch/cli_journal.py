@@ -1,23 +1,22 @@
-"""Commands that read what was written: ``journal show|verify|receipt|find`` and ``prices``."""
+"""Commands that read what was written: ``journal show|verify|receipt``."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
-import trio
 
 from fengshou.codecs import PublicKey
 from fengshou.hsm.software import SoftwareCustody
+from fengshou.protocol.codes import APPROVED, text_of
 from fengshou.protocol.record import Record, RecordKind, parse_record
-from fengshou.routing.events import EventStoreClient
 from fengshou.switch.audit import Finding, verify_journal
-from fengshou.switch.cli_common import explained, home_option, json_option, print_json, print_table, yuan
+from fengshou.switch.cli_common import console, explained, home_option, json_option, print_json, print_table, yuan
 from fengshou.switch.clock import Clock, local_time
 from fengshou.switch.config import Loaded, load
 from fengshou.switch.grammar import Catalogue, load_service
 from fengshou.switch.journal import Journal
-from fengshou.switch.links import json_connect, json_envelope, read_certificate
+from fengshou.switch.links import read_certificate
 from fengshou.switch.logs import masked
 from fengshou.switch.receipts import receipt as make_receipt
 from fengshou.switch.recording import Recorder
@@ -56,18 +55,28 @@ class _Reader:
         }
 
 
-def _print_rows(rows: list[dict[str, Any]], title: str) -> None:
-    shown = []
+_IN_THE_FIRST_LINE = ("terminal", "merchant", "batch", "stan", "response_code", "rrn", "session_binding", "signer")
+
+
+def _print_rows(rows: list[dict[str, Any]]) -> None:
+    """Two lines a record: what it is, and the values that it carries."""
+    out = console()
     for row in rows:
-        values = dict(row["values"])
-        for name in ("terminal", "merchant", "batch", "stan", "response_code", "rrn", "session_binding", "signer"):
-            values.pop(name, None)
+        values = {name: value for name, value in row["values"].items() if name not in _IN_THE_FIRST_LINE}
         if "amount" in values:
             values["amount"] = yuan(int(values["amount"]))
-        what = ", ".join(f"{name} {value}" for name, value in values.items())
-        key = f"{row['terminal']} {row['batch']}/{row['stan']}"
-        shown.append((row["record"], row["time"][11:], row["kind"], row["message"], key, row["rrn"], row["code"], what))
-    print_table(title, ("record", "time", "kind", "message", "terminal batch/STAN", "RRN", "code", "values"), shown)
+        head = Text(f"{row['record']:>8} ", "dim") + Text(f"{row['time']}  ")
+        head += Text(f"{row['kind']:<8} {row['message']:<14} ", "bold")
+        head += Text(f"{row['terminal']} {row['batch']}/{row['stan']}")
+        if row["rrn"]:
+            head += Text(f"  RRN {row['rrn']}")
+        if row["code"]:
+            head += Text(f"  {row['code']} {text_of(row['code'])}", "green" if row["code"] == APPROVED else "red")
+        out.print(head)
+        if values:
+            out.print(
+                Padding(Text(", ".join(f"{name} {value}" for name, value in values.items()), "dim"), (0, 0, 0, 9))
+            )
 
 
 @click.group()
@@ -106,7 +115,7 @@ def show(home: Path, last: int, first: int | None, rrn: int | None, terminal: st
     if as_json:
         print_json(rows)
     else:
-        _print_rows(rows, "journal")
+        _print_rows(rows)
 
 
 def _story(journal: Journal, rrn: int) -> Iterator[Record]:
@@ -174,34 +183,3 @@ def receipt(home: Path, rrn: int, out: Path | None, as_json: bool) -> None:
             [(name, value.hex() if isinstance(value, bytes) else value) for name, value in parts.items()],
         )
         print_table("the record says", ("", ""), list(reader.row(outcomes[0]).items()))
-
-
-@click.command(epilog="Example: fengshou prices --product blueberry --day 20260612")
-@home_option
-@click.option("--day", type=int, default=None, help="YYYYMMDD; all days by default.")
-@click.option("--product", default=None, help="Number or name of a product.")
-@click.option("--town", type=int, default=None, help="Number of a town.")
-@json_option
-@explained
-def prices(home: Path, day: int | None, product: str | None, town: int | None, as_json: bool) -> None:
-    """The market board: price by product, variety, grade and day, asked of the analytics store."""
-    loaded = load(home / "switch.toml")
-    if loaded.config.analytics is None:
-        raise click.ClickException("switch.toml has no [analytics]")
-    peer = loaded.config.analytics
-    custody = SoftwareCustody(loaded.path(loaded.config.files.keys))
-    arguments = {
-        name: value for name, value in (("day", day), ("product", product), ("town", town)) if value is not None
-    }
-
-    async def ask() -> list[dict[str, Any]]:
-        connect, envelope = json_connect(peer, loaded, custody), json_envelope(peer, loaded, custody)
-        async with EventStoreClient.connected(connect, peer.address, envelope) as store:
-            return await store.query("prices", arguments)
-
-    rows = trio.run(ask)
-    if as_json:
-        print_json(rows)
-        return
-    columns = list(rows[0]) if rows else ["no trades"]
-    print_table("prices", columns, [list(row.values()) for row in rows])

@@ -1,8 +1,8 @@
 """The demonstration: a whole site as real processes, one season of trade through it, and what became of it.
 
-Authority, keys, terminals, three back ends and the switch are made and started; fleets of simulated terminals, processes
-of their own, trade a file of purchases and a mix of other scenes over real connections; then the books, the journal and
-the terminals' own tallies are compared.
+Authority, keys, terminals, three back ends and the switch are made and started; fleets of simulated terminals,
+processes of their own, trade a file of purchases and a mix of other scenes over real connections; then the books, the
+journal and the terminals' own tallies are compared.
 """
 
 import json
@@ -197,7 +197,7 @@ class FleetFile(msgspec.Struct, frozen=True):
 
 
 def _trade(site: Site, shares: Sequence[FleetFile], progress: Progress) -> FleetResult:
-    """Each share through a fleet of its own, one request of a terminal in flight: rows of the mix build on each other."""
+    """Each share through a fleet of its own, one request a terminal in flight: rows of the mix build on each other."""
     children = []
     total = sum(1 for share in shares for _ in share.read_trades())
     for number, share in enumerate(shares):

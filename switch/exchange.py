@@ -57,7 +57,7 @@ class Exchange:
         self.reason = reason
 
     def shed(self, code: str) -> None:
-        """End it without a trace: there is too much, or it is on its way already. Nothing was or will be done for it."""
+        """End it without a trace: there is too much, or it is on its way already. Nothing is done for it."""
         self.advance(Event.REFUSE)
         self.answer_now({de.RESPONSE_CODE: code})
 

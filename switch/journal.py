@@ -40,7 +40,8 @@ _U32 = struct.Struct(">I")
 _U64 = struct.Struct(">Q")
 _KEY_VALUE = struct.Struct(">QQQ")
 _TABLES = (
-    "records", "commits", "signatures", "keys", "rrns", "open", "due", "charges", "counters", "batches", "events", "meta",
+    "records", "commits", "signatures", "keys", "rrns", "open", "due", "charges", "counters", "batches", "events",
+    "meta",
 )  # fmt: skip
 
 COUNTER_BYTES = 20

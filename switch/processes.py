@@ -16,7 +16,7 @@ class ProcessFailed(Exception):
 
 
 class Process:
-    """One ``fengshou`` command in a process of its own; its output goes to a log file, its first line says it is ready."""
+    """One ``fengshou`` command in a process of its own; its output goes to a log file and begins with being ready."""
 
     def __init__(self, name: str, arguments: Sequence[str], log: Path) -> None:
         self.name = name

@@ -176,8 +176,8 @@ class Recorder:
         """What happened to an intent after its outcome: a reversal was answered, or its own reply came late."""
         now_us = self._clock.now_us()
         return Record(
-            kind, 0, now_us, self._clock.business_day(now_us), was.rrn, was.template, was.terminal, was.merchant, was.batch,
-            was.stan, refers=was.number, code=code, content=was.content,
+            kind, 0, now_us, self._clock.business_day(now_us), was.rrn, was.template, was.terminal, was.merchant,
+            was.batch, was.stan, refers=was.number, code=code, content=was.content,
         )  # fmt: skip
 
     def _keep(

@@ -1,7 +1,7 @@
 """The switch as a process: puts the parts together, runs them, and ends them in good order.
 
-Start: configuration, keys, registry, journal, recovery, links, listener. Stop, on SIGTERM or SIGINT: no new connections,
-no new requests, wait for the back ends, journal and send what they answered, sign the last commit, close.
+Start: configuration, keys, registry, journal, recovery, links, listener. Stop, on SIGTERM or SIGINT: no new
+connections, no new requests, wait for the back ends, journal and send what they answered, sign the last commit, close.
 """
 
 import logging

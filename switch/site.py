@@ -95,7 +95,7 @@ class Site:
 def make_site(
     folder: Path, accounts: Path, ports: Ports | None = None, organisation: str = "Fengshou Rural Bank"
 ) -> Site:
-    """Make everything but terminals. ``accounts`` opens the embedded ledger. Raises PkiError when there is one already."""
+    """Make everything but terminals. ``accounts`` opens the embedded ledger. Raises PkiError when one is there."""
     site = Site(folder.resolve(), ports or Ports())
     now = datetime.now(UTC)
     authority = Authority.initialise(site.path("pki"), organisation, now)

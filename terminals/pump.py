@@ -1,8 +1,8 @@
 """The pump: all terminal connections in one epoll set, drained in a loop.
 
-A task for each connection costs several times more than the work it does, so after its handshake a connection is handed
-to the pump. Trio watches the epoll set itself; ``ready`` gives whatever whole frames have arrived, and that is one batch
-of the switch. The pump owns bytes and sockets. It does not know what a frame means.
+A task for each connection costs several times more than the work it does, so after its handshake a connection is
+handed to the pump. Trio watches the epoll set itself; ``ready`` gives whatever whole frames have arrived, and that is
+one batch of the switch. The pump owns bytes and sockets. It does not know what a frame means.
 
 A peer that reads slowly costs only itself: what it does not take waits in its own bounded outbox, and when that is full
 or stands still for too long the connection is closed.

@@ -13,6 +13,7 @@ import duckdb
 import msgspec
 import structlog
 
+from fengshou.ext.data.products import PRODUCTS_FILE
 from fengshou.ext.hosts.analytics.reports import REPORTS, Dictionary
 from fengshou.protocol.backend import NotServed
 
@@ -33,10 +34,10 @@ CREATE VIEW IF NOT EXISTS standing_trades AS SELECT * FROM farm_trades
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Of the embedded store. ``products`` is the file of the product dictionary; without it reports have no names."""
+    """Of the embedded store. ``products`` is the file of the product dictionary; empty: reports have no names."""
 
     database: str
-    products: str = ""
+    products: str = str(PRODUCTS_FILE)
 
 
 class FarmTrade(msgspec.Struct, frozen=True):
