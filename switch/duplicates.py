@@ -1,4 +1,4 @@
-"""One effect a key: what the switch already knows under (merchant, terminal, batch, STAN), in flight or in the journal."""
+"""One effect a key: what the switch knows under (merchant, terminal, batch, STAN), in flight or in the journal."""
 
 from dataclasses import dataclass
 from enum import Enum

@@ -61,8 +61,8 @@ class Sender:
         owe: Callable[[int], None],
         receipts_later: Callable[[Sequence[tuple[Exchange, int]]], None],
     ) -> None:
-        """``owe`` is told of every intent that owes its back end a reversal, once that is durable; ``receipts_later`` of
-        the exchanges that were answered and want a receipt for the record given."""
+        """``owe`` is told of every intent that owes its back end a reversal, once that is durable; ``receipts_later``
+        of the exchanges that were answered and want a receipt for the record given."""
         self._codec = catalogue.codec
         self._journal = journal
         self._recorder = recorder

@@ -16,7 +16,7 @@ class ProcessFailed(Exception):
 
 
 class Process:
-    """One ``fengshou`` command in a process of its own; its output goes to a log file and begins with being ready."""
+    """One ``fengshou`` command as a process of its own; output goes to a log file, whose first line says it is ready."""
 
     def __init__(self, name: str, arguments: Sequence[str], log: Path) -> None:
         self.name = name
