@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.padding import Padding
+from rich.text import Text
 
 from fengshou.codecs import PublicKey
 from fengshou.hsm.software import SoftwareCustody

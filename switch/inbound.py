@@ -54,7 +54,7 @@ class Inbound:
         self._sign_ins: dict[Exchange, tuple[TerminalRow, int, Entry]] = {}
         self.refused: Counter[str] = Counter()  # by reason
 
-    # -- frames → messages: the grammar and the session's rules -------------------------------------------------------
+    # -- frames → messages: the grammar and the session's rules ----------------------------------------------------
 
     def read(self, arrivals: Iterable[tuple[Peer, bytes]]) -> list[Exchange]:
         """Decode, and refuse what the session does not allow. A flood is refused here, before it costs a signature."""
@@ -84,7 +84,7 @@ class Inbound:
         unlawful = exchange.peer.session.refusal(message)
         return _reason_of(unlawful) if unlawful is not None else None
 
-    # -- signatures ---------------------------------------------------------------------------------------------------
+    # -- signatures ------------------------------------------------------------------------------------------------
 
     def verify(self, exchanges: Iterable[Exchange]) -> None:
         """Refuse every signed message whose signature is not its terminal's over its canonical form in this session."""
@@ -100,7 +100,7 @@ class Inbound:
             if not genuine:
                 exchange.refuse("63", "signature does not verify")
 
-    # -- admission, duplicates ----------------------------------------------------------------------------------------
+    # -- admission, duplicates -------------------------------------------------------------------------------------
 
     def admit(self, exchanges: Iterable[Exchange]) -> list[Entry]:
         """End what may not or need not go on; returns everything that must be durable before an answer or a call."""
@@ -192,7 +192,7 @@ class Inbound:
         exchange.answer_now({de.RESPONSE_CODE: codes.APPROVED})
         peer.session.advance(SessionEvent.SIGN_OFF, {})
 
-    # -- after the disk -----------------------------------------------------------------------------------------------
+    # -- after the disk --------------------------------------------------------------------------------------------
 
     def durable(self, exchanges: Sequence[Exchange]) -> None:
         """The batch is in the journal: sign-ins take effect, reservations are charges, what ended has ended."""

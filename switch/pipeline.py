@@ -62,7 +62,7 @@ class Pipeline:
             self._journal.refresh()
             ended, entries = self._sender.conclude(completed)
             with trio.CancelScope(shield=True):
-                while not await self._append(entries):  # noqa: ASYNC110  nothing tells when a disk works again
+                while not await self._append(entries):
                     await trio.sleep(1)
             self._sender.durable(ended)
             self._sender.answer(ended)
@@ -75,7 +75,7 @@ class Pipeline:
 
     async def drained(self) -> None:
         """Return when nothing is in flight."""
-        while len(self._duplicates):  # noqa: ASYNC110  once in the switch's life; an event would cost every request
+        while len(self._duplicates):
             await trio.sleep(0.02)
 
     async def _append(self, entries: Sequence[Entry]) -> bool:

@@ -16,7 +16,7 @@ class ProcessFailed(Exception):
 
 
 class Process:
-    """One ``fengshou`` command as a process of its own; output goes to a log file, whose first line says it is ready."""
+    """One ``fengshou`` command as a process; its output goes to a log file, whose first line says that it is ready."""
 
     def __init__(self, name: str, arguments: Sequence[str], log: Path) -> None:
         self.name = name

@@ -50,17 +50,17 @@ def snapshot(switch: "Switch") -> dict[str, Any]:
 async def serve_status(path: Path, switch: "Switch", task_status: trio.TaskStatus[None]) -> None:
     """Answer until cancelled. It has started when a question is answered."""
     with suppress(FileNotFoundError):
-        path.unlink()  # noqa: ASYNC240  a local socket's name: no disk is waited for
+        path.unlink()
     listening = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     await listening.bind(str(path))
-    path.chmod(0o600)  # noqa: ASYNC240
+    path.chmod(0o600)
     listening.listen(8)
     task_status.started()
     try:
         await trio.serve_listeners(partial(_answer, switch), [trio.SocketListener(listening)])
     finally:
         with suppress(FileNotFoundError):
-            path.unlink()  # noqa: ASYNC240
+            path.unlink()
 
 
 async def _answer(switch: "Switch", stream: trio.SocketStream) -> None:
