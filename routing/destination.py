@@ -75,7 +75,7 @@ class Destination(Protocol):
     def in_flight(self) -> int: ...
 
     def submit(self, calls: Sequence[Outbound]) -> None:
-        """Take calls, all at once and without waiting. Each completes through the sink, at its deadline at the latest."""
+        """Take calls, all at once and without waiting. Each completes through the sink, by its deadline."""
         ...
 
     async def run(self, sink: Sink) -> None:

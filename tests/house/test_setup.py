@@ -147,5 +147,5 @@ def test_a_failing_step_shows_the_end_of_its_log_and_stops(machine):
 def test_make_lists_its_targets():
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     listing = subprocess.run(["make", "-C", ROOT], check=True, capture_output=True, text=True, env=environment).stdout
-    for target in ("setup", "demo", "test", "lint", "types", "build", "bench", "clean"):
+    for target in ("setup", "demo", "test", "chaos", "lint", "types", "build", "bench", "clean"):
         assert f"make {target} " in listing
