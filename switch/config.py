@@ -125,7 +125,7 @@ class Loaded(msgspec.Struct, frozen=True):
 def address_of(text: str) -> tuple[str, int]:
     """Host and port of ``host:port``, an IPv6 host in brackets. Raises ValueError."""
     host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536:
+    if not colon or not host or not (port.isascii() and port.isdecimal()) or not 0 < int(port) < 65536:
         raise ValueError(f"{text!r} is not host:port")
     return host.strip("[]"), int(port)
 

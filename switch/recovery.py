@@ -4,6 +4,7 @@ An intent without an outcome may or may not have reached its back end. It gets t
 money, owes a reversal; an enquiry is simply given up. Only the open intents are read, never the whole journal.
 """
 
+import logging
 from collections.abc import Callable
 
 from fengshou.protocol import codes
@@ -12,6 +13,8 @@ from fengshou.protocol.service import Conclusion, TerminalFacts
 from fengshou.switch.grammar import Catalogue
 from fengshou.switch.journal import Entry, Journal, key_of
 from fengshou.switch.recording import Recorder
+
+logger = logging.getLogger(__name__)
 
 # Entries a commit while recovering: bounds memory, not time.
 _BATCH = 1000
@@ -24,9 +27,17 @@ def recover(
     facts: Callable[[str], TerminalFacts | None],
     pseudonym: Callable[[str], str],
 ) -> int:
-    """Give every open intent its outcome. Runs before anything else writes. Returns how many there were."""
+    """Give every open intent its outcome. Runs before anything else writes. Returns how many got one.
+
+    Those of a service that was taken out of the configuration stay open until it is back.
+    """
     journal.refresh()
-    numbers = journal.open_intents()
+    numbers = []
+    for number in journal.open_intents():
+        if catalogue.service(journal.record(number).template) is None:
+            logger.error("record %d stays open: its service is not in the configuration any more", number)
+        else:
+            numbers.append(number)
     for start in range(0, len(numbers), _BATCH):
         journal.commit(
             [
@@ -61,11 +72,11 @@ def _debt(
 ) -> int:
     """The intent that owes a reversal: this one, or the original that it was about to reverse; 0 for none."""
     service = catalogue.service(record.template)
-    if service is None or not service.moves_money:
+    assert service is not None
+    if not service.moves_money:
         return 0
-    if facts is None:
-        return record.number
-    named = service.original_key(recorder.request(record, facts, pseudonym))
+    who = facts or TerminalFacts(record.terminal, record.merchant, 0, "", "", "", "", "", 0)
+    named = service.original_key(recorder.request(record, who, pseudonym))
     if named is None:
         return record.number
     known = journal.known(key_of(record.terminal, record.merchant, *named))

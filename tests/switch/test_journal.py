@@ -289,7 +289,8 @@ def test_an_alteration_is_found_in_its_place(
     alter(written)
     problems = _audit(written, custody).problems
     assert problem in problems
-    assert len(problems) <= 4, problems  # what is good is not called bad
+    others = [other for other in problems if "no sign-in at record 1" not in other]  # it went with the first commit
+    assert len(others) <= 4, problems  # what is good is not called bad
 
 
 def test_a_bit_that_the_disk_lost_is_found(written: Path, custody: SoftwareCustody) -> None:

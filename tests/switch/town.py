@@ -99,10 +99,10 @@ def reversal(batch: int, stan: int, amount_fen: int) -> dict[int, Any]:
 class Town:
     """A site in ``folder`` and its processes, as far as they were started."""
 
-    def __init__(self, folder: Path, **limits: float) -> None:
-        """``limits`` are keys of the configuration's section of that name, with underscores."""
+    def __init__(self, folder: Path, *, deadline_ms: int = 0, **limits: float) -> None:
+        """``deadline_ms`` is that of all back ends; ``limits`` are keys of the configuration's section, underscored."""
         self.folder = folder
-        _make(folder, limits)
+        _make(folder, deadline_ms, limits)
         self.loaded = load(folder / "switch.toml")
         self.catalogue = Catalogue(load_service(entry.module, entry.options) for entry in self.loaded.config.service)
         self.custody = SoftwareCustody(folder / "keys")
@@ -248,7 +248,7 @@ class Town:
         )  # fmt: skip
 
 
-def _make(folder: Path, limits: Mapping[str, float]) -> None:
+def _make(folder: Path, deadline_ms: int, limits: Mapping[str, float]) -> None:
     accounts = [f"{account_of(terminal)},buyer,buyer,400000000000" for terminal in TERMINALS]
     accounts += [
         f"{FARMER},farmer,farmer,0",
@@ -261,14 +261,11 @@ def _make(folder: Path, limits: Mapping[str, float]) -> None:
     csv.write_text("\n".join(["number,name,kind,opening_fen", *accounts]) + "\n", "utf-8")
     site = make_site(folder, csv, free_ports())
     file = site.path("switch.toml")
-    section = "".join(
-        f"{name.replace('_', '-')} = {value}\n" for name, value in limits.items() if "deadline" not in name
-    )
+    section = "".join(f"{name.replace('_', '-')} = {value}\n" for name, value in limits.items())
     text = file.read_text("utf-8").replace("[listen]", f"[limits]\n{section}\n[listen]", 1)
-    if "deadline_ms" in limits:
-        text = text.replace("deadline-ms = 5000", f"deadline-ms = {limits['deadline_ms']}")
-        text = text.replace("deadline-ms = 8000", f"deadline-ms = {limits['deadline_ms']}")
-    file.write_text(text, "utf-8")
+    for usual in (5000, 8000):
+        text = text.replace(f"deadline-ms = {usual}", f"deadline-ms = {deadline_ms or usual}")
+    file.write_text(text.replace('log-level = "info"', 'log-level = "debug"'), "utf-8")
     loaded = load(file)
     with Registry.open(site.path("registry.db"), SoftwareCustody(site.path("keys"))) as registry:
         registry.add_sites([Site("TOWN", "东山村", "point", 1)])
@@ -299,10 +296,10 @@ def free_ports() -> Ports:
 
 
 @contextmanager
-def running_town(folder: Path, **limits: float) -> Iterator[Town]:
+def running_town(folder: Path, *, deadline_ms: int = 0, **limits: float) -> Iterator[Town]:
     """A town whose four processes run and whose links are up."""
     shutil.rmtree(folder, ignore_errors=True)
-    town = Town(folder, **limits)
+    town = Town(folder, deadline_ms=deadline_ms, **limits)
     with town.processes:
         town.start("core-banking", "government", "analytics", "switch")
         town.until_up("core-banking", "government")

@@ -1,0 +1,120 @@
+"""No card, account or person in clear in anything that the switch leaves behind: searched for in the raw bytes."""
+
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from io import StringIO
+from pathlib import Path
+
+import structlog
+
+from fengshou.protocol import elements as de
+from fengshou.switch.logs import configure, masked
+from tests.switch.line import Line, code_of
+from tests.switch.town import FARMER, PAN, POOR_PAN, SUBJECT, TERMINALS, Town, account_of, enquiry, purchase, withdrawal
+
+FreshTown = Callable[..., AbstractContextManager[Town]]
+
+# What the switch and its neighbours leave that is not a back end's own books and no terminal's own home.
+_LEFT_BEHIND = ("journal/*", "registry.db*", "*.log", "*.toml", "publisher/**/*", "certificates/*", "hosts/analytics/*")
+
+
+def _forms(text: str) -> dict[str, bytes]:
+    """A number as it could stand in a file."""
+    forms = {"text": text.encode(), "UTF-16": text.encode("utf-16-le")}
+    if text.isdecimal():
+        forms["packed"] = bytes.fromhex(text + "f" * (len(text) % 2))
+        forms["packed, zero in front"] = bytes.fromhex("0" * (len(text) % 2) + text)
+    return forms
+
+
+def _require_nowhere(town: Town, planted: dict[str, str], extra: dict[str, bytes]) -> int:
+    files = sorted({file for pattern in _LEFT_BEHIND for file in town.folder.glob(pattern) if file.is_file()})
+    sources = {str(file.relative_to(town.folder)): file.read_bytes() for file in files} | extra
+    for source, data in sources.items():
+        for name, text in planted.items():
+            for form, wanted in _forms(text).items():
+                assert wanted not in data, f"{name} stands in {source} as {form}"
+    return len(files)
+
+
+def test_nothing_that_identifies_a_person_is_left_in_clear(fresh_town: FreshTown) -> None:
+    with fresh_town(deadline_ms=1000) as town:
+        with Line(town, TERMINALS[0]).sign_in() as line:
+            reply = _trade_in_every_way(town, line)
+        planted = {
+            "the card": PAN,
+            "the declined card": POOR_PAN,
+            "the farmer's account": FARMER,
+            "the point's account": account_of(TERMINALS[0]),
+            "the subject": SUBJECT,
+            "the office's reply": reply,
+        }
+        shown = _command(town, "journal", "show", "--last", "200", "--json")
+        assert any(row["values"].get("pan", "").startswith("915600******") for row in json.loads(shown))
+        extra = {"status": json.dumps(town.status()).encode(), "journal show": shown}
+        extra["journal verify"] = _command(town, "journal", "verify", "--json")
+        assert _require_nowhere(town, planted, extra) > 10
+        town.kill("switch")
+        town.restart("switch")
+        town.settle()
+        with Line(town, TERMINALS[0]).sign_in() as line:  # sealed values open again after all that
+            assert code_of(line.ask("withdrawal", withdrawal(1_000))) == "00"
+        _require_nowhere(town, planted, {})
+
+
+def _trade_in_every_way(town: Town, line: Line) -> str:
+    """Approved, declined, refused, unknown, reversed and repeated; returns what the office said of the subject."""
+    assert code_of(line.ask("farm-purchase", purchase(), receipt=True)) == "00"
+    assert code_of(line.ask("farm-purchase", purchase(PAN=PAN, ENTRY_MODE=51))) == "00"
+    assert code_of(line.ask("farm-purchase", purchase(PAN=PAN))) == "12"
+    assert code_of(line.ask("withdrawal", withdrawal())) == "00"
+    assert code_of(line.ask("withdrawal", {**withdrawal(20_000), de.STAN: line.last_stan})) == "94"
+    assert code_of(line.ask("withdrawal", withdrawal(1_000, POOR_PAN))) == "51"
+    assert code_of(line.ask("balance", {de.PAN: PAN, de.ENTRY_MODE: 51, de.LOCAL_TIME: 1, de.LOCAL_DATE: 320})) == "00"
+    answer = line.ask("gov-enquiry", enquiry())
+    assert code_of(answer) == "00"
+    broken = line.frame("withdrawal", withdrawal())[:-1]
+    line.post(bytes((broken[0] - 1,)) + broken[1:])
+    assert code_of(line.answers(1)[0]) == "30"
+    with town.frozen("core-banking"):
+        assert code_of(line.ask("withdrawal", withdrawal(2_000))) == "98"
+    town.settle()
+    return str(answer.values[de.REPLY])
+
+
+def _command(town: Town, *arguments: str) -> bytes:
+    done = subprocess.run(
+        [sys.executable, "-m", "fengshou.switch", *arguments, "--home", str(town.folder)],
+        capture_output=True, check=True, timeout=60,
+    )  # fmt: skip
+    return done.stdout + done.stderr
+
+
+def test_a_failure_is_logged_by_kind_and_place_never_by_its_text() -> None:
+    stream = StringIO()
+    root = logging.getLogger()
+    before, level = root.handlers, root.level
+    try:
+        configure("info", stream)
+        for log in (logging.getLogger("library"), structlog.get_logger("ours")):
+            try:
+                card = PAN
+                raise ValueError(f"no such card: {card}")
+            except ValueError:
+                log.exception("a request cannot be judged")
+    finally:
+        root.handlers, root.level = before, level
+        structlog.reset_defaults()
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["failure"] for line in lines] == ["ValueError", "ValueError"]
+    assert all(Path(__file__).name in line["at"][0] for line in lines)
+    assert PAN not in stream.getvalue()
+
+
+def test_values_are_shown_by_their_class(town: Town) -> None:
+    shown = masked(town.catalogue.grammar, {de.PAN: PAN, de.AMOUNT: 100, de.SUBJECT: SUBJECT, de.REPLY: "her pension"})
+    assert shown == {"pan": "915600*********7043", "amount": "100", "subject": "990***********0834", "reply": "*" * 11}
