@@ -208,6 +208,15 @@ class Bench:
         return Window(ended - begun, last - first, {name: after[name] - before[name] for name in pids})
 
 
+def _wait_for_links(site: Site) -> None:
+    """A switch is ready before its links to back ends are up; the first requests would be declined."""
+    deadline = time.monotonic() + 30
+    while not all(each["up"] for each in status.ask(site.path("status.sock"))["destinations"].values()):
+        if time.monotonic() > deadline:
+            raise BenchFailed("a back end is not reached")
+        time.sleep(0.05)
+
+
 def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port: int = listening.getsockname()[1]
@@ -227,6 +236,7 @@ def figures(seconds: float, folder: Path) -> tuple[list[Figure], list[str]]:
             processes.start("switch")
         for process in processes.running.values():
             process.wait_ready()
+        _wait_for_links(site)
         bench = Bench(site, processes, cores)
         _, alone = bench.fleet(seconds, homes=1)
         calm, open_loop = bench.fleet(seconds, rate=_OPEN_RATE)
