@@ -4,7 +4,7 @@ They reach the library through the bindings that pyOpenSSL itself uses; its vers
 channel fail if a later one moves them.
 """
 
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 from OpenSSL._util import lib as _lib
 
 
@@ -23,3 +23,16 @@ def set_signature_algorithms(context: SSL.Context, algorithms: str) -> None:
 def verify_result(connection: SSL.Connection) -> int:
     """Why the peer's certificate was refused, one of SSL.X509VerificationCodes; OK when it was not."""
     return int(_lib.SSL_get_verify_result(connection._ssl))
+
+
+def use_private_key(context: SSL.Context, pkcs8: bytes) -> None:
+    """Put an unencrypted PKCS#8 key into a context, SSL_CTX_use_PrivateKey(3).
+
+    Raises ValueError when the context's certificate is of another key.
+
+    pyOpenSSL itself takes a key from a file or from ``cryptography``, which has no SM2 keys.
+    """
+    key = crypto.load_privatekey(crypto.FILETYPE_ASN1, pkcs8)
+    if _lib.SSL_CTX_use_PrivateKey(context._context, key._pkey) != 1:
+        _lib.ERR_clear_error()
+        raise ValueError("the key does not belong to the certificate of this context")

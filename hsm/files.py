@@ -40,20 +40,34 @@ def make_folder(folder: Path) -> None:
 
 def read_secret(path: Path) -> bytes:
     """The content of a file that only its owner may read. Raises CustodyError, with the command that closes it."""
-    try:
-        # The open file is examined, not its name: nobody can change what the name means in between.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        raise CustodyError(f"{path}: {error.strerror}") from None
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise CustodyError(f"{path} is not a plain file")
-        _refuse_shared(path, status, _FILE_MODE)
+    with os.fdopen(_open_secret(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
         data = file.read(_SECRET_BYTES_MAX + 1)
     if len(data) > _SECRET_BYTES_MAX:
         raise CustodyError(f"{path} is too long to be a key")
     return data
+
+
+def _open_secret(path: Path, flags: int) -> int:
+    try:
+        # The open file is examined, not its name: nobody can change what the name means in between.
+        descriptor = os.open(path, flags | os.O_CLOEXEC)
+    except OSError as error:
+        raise CustodyError(f"{path}: {error.strerror}") from None
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise CustodyError(f"{path} is not a plain file")
+        _refuse_shared(path, status, _FILE_MODE)
+    except CustodyError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def check_secret(path: Path) -> None:
+    """Raises CustodyError unless ``path`` is a plain file that only its owner may read."""
+    # O_PATH: closing a descriptor that could read would drop the locks that SQLite may hold on the file.
+    os.close(_open_secret(path, os.O_PATH))
 
 
 def write_secret(path: Path, data: bytes) -> None:

@@ -9,7 +9,7 @@ import struct
 from hmac import compare_digest
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 from cryptography.hazmat.primitives.cmac import CMAC
 
 KEY_BYTES = 16
@@ -21,13 +21,22 @@ CHECK_VALUE_BYTES = 4
 Key = bytes | bytearray | memoryview
 
 
-def _run(key: Key, mode: modes.Mode, data: Key, *, decrypting: bool = False) -> bytearray:
-    cipher = Cipher(algorithms.SM4(key), mode)
+def _sm4(key: Key) -> algorithms.SM4:
+    return algorithms.SM4(key)  # type: ignore[arg-type]  # any buffer; only its stub says bytes
+
+
+def _run(key: Key, mode: modes.ECB | modes.CBC | modes.CTR, data: Key, *, decrypting: bool = False) -> bytearray:
+    cipher = Cipher(_sm4(key), mode)
     context = cipher.decryptor() if decrypting else cipher.encryptor()
+    out = _update(context, data)
+    context.finalize()
+    return out
+
+
+def _update(context: CipherContext, data: Key) -> bytearray:
     # Into a buffer of our own, which the caller can wipe.
     out = bytearray(len(data) + BLOCK_BYTES - 1)
     count = context.update_into(data, out)
-    context.finalize()
     del out[count:]
     return out
 
@@ -55,7 +64,7 @@ def ctr(key: Key, iv: bytes, data: Key) -> bytearray:
 
 def cmac(key: Key, data: Key) -> bytes:
     """16 bytes (GB/T 15852.1 mechanism 5, the construction of NIST SP 800-38B)."""
-    state = CMAC(algorithms.SM4(key))
+    state = CMAC(_sm4(key))
     state.update(bytes(data))
     return state.finalize()
 
@@ -67,20 +76,20 @@ def check_value(key: Key) -> bytes:
 
 def gcm_seal(key: Key, nonce: bytes, data: Key, context: bytes) -> bytes:
     """Ciphertext and tag (16 bytes)."""
-    encryptor = Cipher(algorithms.SM4(key), modes.GCM(nonce)).encryptor()
+    encryptor = Cipher(_sm4(key), modes.GCM(nonce)).encryptor()
     encryptor.authenticate_additional_data(context)
     hidden = encryptor.update(data)
     encryptor.finalize()
     return hidden + encryptor.tag
 
 
-def gcm_open(key: Key, nonce: bytes, sealed: bytes, context: bytes) -> bytes:
+def gcm_open(key: Key, nonce: bytes, sealed: bytes, context: bytes) -> bytearray:
     """The data of ``gcm_seal``. Raises cryptography's InvalidTag."""
     if len(sealed) < TAG_BYTES:
         raise InvalidTag
-    decryptor = Cipher(algorithms.SM4(key), modes.GCM(nonce, sealed[-TAG_BYTES:])).decryptor()
+    decryptor = Cipher(_sm4(key), modes.GCM(nonce, sealed[-TAG_BYTES:])).decryptor()
     decryptor.authenticate_additional_data(context)
-    data = decryptor.update(sealed[:-TAG_BYTES])
+    data = _update(decryptor, sealed[:-TAG_BYTES])
     decryptor.finalize()
     return data
 

@@ -1,78 +1,45 @@
-"""Custody in software: keys are files of one folder, each readable by its owner only.
+"""Custody in software: keys are used in this process's memory and kept by a vault.
 
-A file is named ``<label>.<epoch>.<kind>``, for example ``switch.sign.1.pem`` or ``journal.data.1.sm4``. The highest
-epoch of a label signs, seals and authenticates; lower ones only open what they sealed. All keys are read when custody
-starts, so a key that lacks its protection stops the start, not a transaction.
-
-For development and small sites: the keys are in this process's memory, from which a card or a GM/T 0018 device keeps
-them.
+The vault of production is sealed (``sealed``): custodians open its master key. The vault of development
+(``development``) is a folder of plain files; ``protection`` says which one a custody has. From who reads this process's
+memory only a card or a GM/T 0018 device keeps keys.
 """
 
-import itertools
-import os
-import re
-import struct
 from collections.abc import Mapping
-from enum import Enum
 from pathlib import Path
 from typing import TypeVar
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from OpenSSL import SSL
 
-from fengshou.codecs import PrivateKey, PublicKey, hmac_sm3
-from fengshou.hsm.custody import JOURNAL_DATA, PSEUDONYM, SWITCH_SIGN, SWITCH_TLS, CustodyError, SealBroken
-from fengshou.hsm.files import check_folder, make_folder, read_secret, write_secret
-from fengshou.hsm.pem import PRIVATE_KEY, from_pem, to_pem
+from fengshou.codecs import BadCiphertext, PrivateKey, PublicKey, hmac_sm3, sm2_decrypt, sm2_encrypt
+from fengshou.hsm import keyblock, material, pin, sealed, sm4
+from fengshou.hsm._openssl import use_private_key
+from fengshou.hsm.custody import (
+    JOURNAL_DATA,
+    PSEUDONYM,
+    SWITCH_SIGN,
+    SWITCH_TLS,
+    CipherMode,
+    CustodyError,
+    KeyInfo,
+    Kind,
+    MacMismatch,
+    PinZone,
+    SealBroken,
+    WrapForm,
+    WrappedKeyError,
+)
+from fengshou.hsm.development import FileVault, load_private_key, save_private_key
+from fengshou.hsm.files import make_folder
+from fengshou.hsm.keytable import Held, KeyTable, Vault
+from fengshou.hsm.material import SM2_KINDS, SYMMETRIC_KINDS, Material
+from fengshou.hsm.memory import Secret, wipe
 
-_NONCE_BYTES = 12  # RFC 5116 section 5.1, as AEAD_SM4_GCM of RFC 8998 section 3.1
-_TAG_BYTES = 16
-_SEALED_BYTES_MIN = 1 + _NONCE_BYTES + _TAG_BYTES
-_EPOCH_MAX = 255  # the epoch is one byte of a sealed value
+__all__ = ["SWITCH_KEYS", "Kind", "SoftwareCustody", "load_private_key", "provision", "save_private_key"]
 
-
-class Kind(Enum):
-    """What a key is; the value is the suffix of its file."""
-
-    SM2 = "pem"  # PKCS#8, unencrypted
-    SM4 = "sm4"  # 32 hexadecimal digits
-    HMAC = "hmac"  # 64 hexadecimal digits
-
-
-_KEY_BYTES = {Kind.SM4: 16, Kind.HMAC: 32}
-_Key = TypeVar("_Key")
-_LABEL = re.compile(r"[a-z0-9]+(?:[.-][a-z0-9]+)*")
-_FILE = re.compile(rf"(?P<label>{_LABEL.pattern})\.(?P<epoch>[1-9][0-9]{{0,2}})\.(?P<kind>pem|sm4|hmac)")
-
-
-def load_private_key(path: Path) -> PrivateKey:
-    """The SM2 key of a PKCS#8 PEM file. Raises CustodyError: missing, open to others, or not such a key."""
-    return _parse_private_key(path, read_secret(path))
-
-
-def save_private_key(path: Path, key: PrivateKey) -> None:
-    """Write an SM2 key as PKCS#8 PEM, mode 0600. Raises CustodyError when the file exists."""
-    write_secret(path, to_pem(PRIVATE_KEY, key.to_pkcs8()))
-
-
-def _parse_private_key(path: Path, data: bytes) -> PrivateKey:
-    try:
-        (der,) = from_pem(PRIVATE_KEY, data)
-        return PrivateKey.from_pkcs8(der)
-    except ValueError:
-        raise CustodyError(f"{path} is not an unencrypted SM2 private key: one PKCS#8 block in PEM") from None
-
-
-def _parse_symmetric(path: Path, kind: Kind, data: bytes) -> bytes:
-    try:
-        key = bytes.fromhex(data.decode("ascii"))
-    except ValueError:
-        key = b""
-    if len(key) != _KEY_BYTES[kind]:
-        raise CustodyError(f"{path} does not hold {2 * _KEY_BYTES[kind]} hexadecimal digits")
-    return key
-
+_SEALED_BYTES_MIN = 1 + sm4.NONCE_BYTES + sm4.TAG_BYTES
+_MAC_BYTES_MIN = 8  # GB/T 15852.1 annex: shorter ones can be guessed on line
 
 # What `provision` makes.
 SWITCH_KEYS: Mapping[str, Kind] = {
@@ -92,46 +59,20 @@ def provision(folder: Path | str) -> "SoftwareCustody":
     return custody
 
 
-class _Nonces:
-    """GCM nonces that never repeat under one key: 8 random bytes a process and a 4-byte count.
-
-    The deterministic construction of NIST SP 800-38D section 8.2.1 with a random fixed field: at 10,000 seals a second,
-    purely random nonces would pass that document's bound of 2**32 seals a key in five days. A forked child draws its
-    own.
-    """
-
-    def __init__(self) -> None:
-        self._draw()
-
-    def _draw(self) -> None:
-        self._state = (os.getpid(), os.urandom(8), itertools.count())
-
-    def next(self) -> bytes:
-        process, prefix, counter = self._state
-        number = next(counter)  # one step of the interpreter: threads never get the same number
-        if process != os.getpid() or number > 0xFFFFFFFF:
-            self._draw()
-            return self.next()
-        return prefix + struct.pack(">I", number)
+_Key = TypeVar("_Key", PrivateKey, Secret)
 
 
 class SoftwareCustody:
-    """A ``Custody`` over a folder of key files."""
+    """A ``Custody`` over a folder: sealed when custodians founded one there, else of plain files."""
 
-    def __init__(self, folder: Path | str) -> None:
-        """Read every key. Raises CustodyError: a file or the folder is open to others, is malformed, or is no key."""
-        self._folder = Path(folder)
-        self._private: dict[str, PrivateKey] = {}
-        self._mac: dict[str, bytes] = {}
-        self._sm4: dict[str, dict[int, algorithms.SM4]] = {}
-        self._kinds: dict[str, Kind] = {}
-        self._epochs: dict[str, int] = {}
-        self._nonces = _Nonces()
-        check_folder(self._folder)
-        # ".new-…" is a key whose writing was cut short; it was never a key.
-        found = [path for path in self._folder.iterdir() if not path.name.startswith(".")]
-        for path in sorted(found, key=_by_epoch):
-            self._load(path)
+    def __init__(self, folder: Path | str, vault: Vault[Material] | None = None) -> None:
+        """Read every key. Raises CustodyError: something is open to others or malformed; Unavailable: still sealed."""
+        folder = Path(folder)
+        is_sealed = sealed.is_sealed(folder)
+        self._table = KeyTable(vault or (sealed.open_vault(folder) if is_sealed else FileVault(folder)))
+        self._nonces = sm4.Nonces()
+        # "sealed" or "development": what protects the keys at rest.
+        self.protection = "sealed" if is_sealed else "development"
 
     @classmethod
     def initialise(cls, folder: Path | str) -> "SoftwareCustody":
@@ -139,97 +80,197 @@ class SoftwareCustody:
         make_folder(Path(folder))
         return cls(folder)
 
-    def create(self, label: str, kind: Kind) -> None:
-        """Make the first key of a label and store it durably. Raises CustodyError when the label has a key."""
-        if not _LABEL.fullmatch(label):
-            raise CustodyError(f"{label!r} is not a label: small letters and digits, parted by . or -")
-        if label in self._kinds:
-            raise CustodyError(f"{label} has a key already")
-        path = self._path(label, 1, kind)
-        if kind is Kind.SM2:
-            save_private_key(path, PrivateKey.generate())
-        else:
-            write_secret(path, os.urandom(_KEY_BYTES[kind]).hex().encode() + b"\n")
-        self._load(path)
-
     def labels(self) -> dict[str, Kind]:
         """Every label that has a key, and what kind it is."""
-        return dict(self._kinds)
+        return self._table.kinds()
 
-    def public_key(self, label: str) -> PublicKey:
-        return self._find(self._private, label, Kind.SM2).public_key
+    def keys(self) -> list[KeyInfo]:
+        return self._table.keys()
 
-    def sign(self, label: str, digest: bytes) -> bytes:
-        return self._find(self._private, label, Kind.SM2).sign(digest)
+    def key(self, label: str, epoch: int | None = None) -> KeyInfo:
+        return self._table.info(label, epoch)
 
-    def mac(self, label: str, data: bytes) -> bytes:
-        return hmac_sm3(self._find(self._mac, label, Kind.HMAC), data)
+    def refresh(self) -> bool:
+        return self._table.refresh()
+
+    # --- the life of a key
+
+    def create(self, label: str, kind: Kind) -> KeyInfo:
+        self._table.check_new(label)
+        return self._add(label, kind, material.generate(kind))
+
+    def renew(self, label: str) -> KeyInfo:
+        kind = self.labels().get(label)
+        if kind is None:
+            raise CustodyError(f"{label} has no key that could be renewed")
+        return self._add(label, kind, material.generate(kind))
+
+    def derive(self, label: str, kind: Kind, parent: str, context: bytes) -> KeyInfo:
+        if kind not in SYMMETRIC_KINDS:
+            raise CustodyError(f"{label}: a key of kind {kind.name} cannot be derived")
+        master = self._secret(parent, None, Kind.DERIVE)
+        derived = sm4.derive(master.view, kind.value.encode(), context, material.key_bytes(kind))
+        return self._add(label, kind, material.from_bytes(kind, derived))
+
+    def import_key(
+        self, label: str, kind: Kind, wrapped: bytes, under: str, form: WrapForm = WrapForm.KEY_BLOCK
+    ) -> KeyInfo:
+        held = self._table.find(under, None, Kind.TRANSPORT, Kind.ENVELOPE)
+        return self._add(label, kind, _unwrap(held, kind, wrapped, form))
+
+    def export_key(
+        self, label: str, under: str, form: WrapForm = WrapForm.KEY_BLOCK, *, epoch: int | None = None
+    ) -> bytes:
+        held = self._table.find(label, epoch, *SYMMETRIC_KINDS)
+        key = _as(Secret, held)
+        wrapping = self._secret(under, None, Kind.TRANSPORT)
+        if form is WrapForm.KEY_BLOCK:
+            return keyblock.wrap(wrapping.view, held.info.kind, key.view)
+        if len(key) != sm4.KEY_BYTES:
+            raise CustodyError(f"{label}: only keys of {sm4.KEY_BYTES} bytes travel in UnionPay's form")
+        return bytes(sm4.ecb_encrypt(wrapping.view, key.view)) + held.info.check_value
+
+    def export_envelope(self, label: str, recipient: PublicKey, *, epoch: int | None = None) -> bytes:
+        return sm2_encrypt(recipient, _as(Secret, self._table.find(label, epoch, *SYMMETRIC_KINDS)).view)
+
+    def activate(self, label: str, epoch: int) -> None:
+        self._table.activate(label, epoch)
+
+    def retire(self, label: str, epoch: int) -> None:
+        self._table.retire(label, epoch)
+
+    def destroy(self, label: str, epoch: int) -> None:
+        self._table.destroy(label, epoch)
+
+    def _add(self, label: str, kind: Kind, key: Material) -> KeyInfo:
+        return self._table.add(label, kind, material.check_value(kind, key), key)
+
+    # --- use
+
+    def public_key(self, label: str, epoch: int | None = None) -> PublicKey:
+        return _as(PrivateKey, self._table.find(label, epoch, *SM2_KINDS)).public_key
+
+    def sign(self, label: str, digest: bytes, epoch: int | None = None) -> bytes:
+        return _as(PrivateKey, self._table.find(label, epoch, Kind.SM2)).sign(digest)
+
+    def verify(self, label: str, digest: bytes, signature: bytes, epoch: int | None = None) -> None:
+        _as(PrivateKey, self._table.find(label, epoch, Kind.SM2)).public_key.verify(digest, signature)
+
+    def mac(self, label: str, data: bytes, epoch: int | None = None) -> bytes:
+        held = self._table.find(label, epoch, Kind.HMAC, Kind.MAC)
+        key = _as(Secret, held).view
+        return hmac_sm3(bytes(key), data) if held.info.kind is Kind.HMAC else sm4.cmac(key, data)
+
+    def verify_mac(self, label: str, data: bytes, mac: bytes, epoch: int | None = None) -> None:
+        if len(mac) < _MAC_BYTES_MIN or not sm4.equal(self.mac(label, data, epoch)[: len(mac)], mac):
+            raise MacMismatch(f"{label}: the authentication code does not fit")
 
     def seal(self, label: str, data: bytes, context: bytes) -> bytes:
-        keys = self._find(self._sm4, label, Kind.SM4)
-        epoch = self._epochs[label]
+        held = self._table.find(label, None, Kind.SM4)
         nonce = self._nonces.next()
-        encryptor = Cipher(keys[epoch], modes.GCM(nonce)).encryptor()
-        encryptor.authenticate_additional_data(context)
-        hidden = encryptor.update(data)
-        encryptor.finalize()
-        return bytes((epoch,)) + nonce + hidden + encryptor.tag
+        hidden = sm4.gcm_seal(_as(Secret, held).view, nonce, data, context)
+        return bytes((held.info.epoch,)) + nonce + hidden
 
     def open(self, label: str, sealed: bytes, context: bytes) -> bytes:
-        keys = self._find(self._sm4, label, Kind.SM4)
         if len(sealed) < _SEALED_BYTES_MIN:
+            self._table.find(label, None, Kind.SM4)
             raise SealBroken(f"{label}: the sealed value is cut short")
-        key = keys.get(sealed[0])
-        if key is None:
-            raise SealBroken(f"{label}: sealed under epoch {sealed[0]}, whose key is not here")
-        nonce, hidden, tag = sealed[1 : 1 + _NONCE_BYTES], sealed[1 + _NONCE_BYTES : -_TAG_BYTES], sealed[-_TAG_BYTES:]
-        decryptor = Cipher(key, modes.GCM(nonce, tag)).decryptor()
-        decryptor.authenticate_additional_data(context)
-        data = decryptor.update(hidden)
+        key = self._opening(label, sealed[0])
         try:
-            decryptor.finalize()
+            nonce, hidden = sealed[1 : 1 + sm4.NONCE_BYTES], sealed[1 + sm4.NONCE_BYTES :]
+            return bytes(sm4.gcm_open(key.view, nonce, hidden, context))
         except InvalidTag:
             raise SealBroken(f"{label}: the sealed value was altered or belongs to another context") from None
-        return data
+
+    def _opening(self, label: str, epoch: int) -> Secret:
+        kind = self.labels().get(label)
+        try:
+            return self._secret(label, epoch, Kind.SM4)
+        except CustodyError as error:
+            if kind is not Kind.SM4:
+                raise
+            raise SealBroken(f"{label}: sealed under epoch {epoch}: {error}") from None
+
+    def encrypt(self, label: str, mode: CipherMode, iv: bytes, data: bytes, epoch: int | None = None) -> bytes:
+        key = self._secret(label, epoch, Kind.SM4).view
+        return bytes(sm4.ctr(key, iv, data) if mode is CipherMode.CTR else sm4.cbc_encrypt(key, iv, data))
+
+    def decrypt(self, label: str, mode: CipherMode, iv: bytes, data: bytes, epoch: int | None = None) -> bytes:
+        key = self._secret(label, epoch, Kind.SM4).view
+        return bytes(sm4.ctr(key, iv, data) if mode is CipherMode.CTR else sm4.cbc_decrypt(key, iv, data))
 
     def arm(self, label: str, context: SSL.Context) -> None:
-        self._find(self._private, label, Kind.SM2)
+        key = _as(PrivateKey, self._table.find(label, None, Kind.SM2))
         try:
-            context.use_privatekey_file(self._path(label, self._epochs[label], Kind.SM2))
-        except SSL.Error:
+            use_private_key(context, key.to_pkcs8())
+        except ValueError:
             raise CustodyError(f"{label}: the key does not belong to the certificate of this channel") from None
 
-    def _path(self, label: str, epoch: int, kind: Kind) -> Path:
-        return self._folder / f"{label}.{epoch}.{kind.value}"
+    # --- PINs
 
-    def _load(self, path: Path) -> None:
-        match = _FILE.fullmatch(path.name)
-        if match is None or int(match["epoch"]) > _EPOCH_MAX:
-            raise CustodyError(f"{path} is not a key: names are <label>.<epoch 1 to 255>.<pem|sm4|hmac>; move it away")
-        label, epoch, kind = match["label"], int(match["epoch"]), Kind(match["kind"])
-        if self._kinds.setdefault(label, kind) is not kind:
-            raise CustodyError(f"{path}: {label} has keys of two kinds; move one away")
-        data = read_secret(path)
-        if kind is Kind.SM2:
-            self._private[label] = _parse_private_key(path, data)
-        elif kind is Kind.HMAC:
-            self._mac[label] = _parse_symmetric(path, kind, data)
-        else:
-            self._sm4.setdefault(label, {})[epoch] = algorithms.SM4(_parse_symmetric(path, kind, data))
-        self._epochs[label] = epoch
+    def translate_pin(self, block: bytes, account: str, source: PinZone, target: PinZone) -> bytes:
+        to = self._secret(target.label, target.epoch, Kind.PIN)
+        digits = self._pin(block, account, source)
+        try:
+            return pin.encipher(to.view, target.format, digits, account)
+        finally:
+            wipe(digits)
 
-    def _find(self, keys: dict[str, _Key], label: str, kind: Kind) -> _Key:
-        key = keys.get(label)
-        if key is None:
-            if label in self._kinds:
-                raise CustodyError(f"{label} is a key of kind {self._kinds[label].name}, not {kind.name}")
-            raise CustodyError(
-                f"no key for {label} in {self._folder}; the switch's keys are made by: fengshou pki keys"
-            )
-        return key
+    def pin_offset(self, block: bytes, account: str, source: PinZone, verify_with: str) -> str:
+        key = self._secret(verify_with, None, Kind.PIN_VERIFY)
+        digits = self._pin(block, account, source)
+        try:
+            return pin.offset_of(key.view, digits, account)
+        finally:
+            wipe(digits)
+
+    def verify_pin(self, block: bytes, account: str, source: PinZone, verify_with: str, offset: str) -> None:
+        key = self._secret(verify_with, None, Kind.PIN_VERIFY)
+        digits = self._pin(block, account, source)
+        try:
+            pin.check(key.view, digits, account, offset)
+        finally:
+            wipe(digits)
+
+    def _pin(self, block: bytes, account: str, source: PinZone) -> bytearray:
+        return pin.decipher(self._secret(source.label, source.epoch, Kind.PIN).view, source.format, block, account)
+
+    def _secret(self, label: str, epoch: int | None, *kinds: Kind) -> Secret:
+        return _as(Secret, self._table.find(label, epoch, *kinds))
 
 
-def _by_epoch(path: Path) -> tuple[int, str]:
-    """Ascending epochs, so that the last one loaded is the current one."""
-    parts = path.name.split(".")
-    return (int(parts[-2]) if len(parts) > 2 and parts[-2].isdecimal() else 0, path.name)
+def _as(form: type[_Key], held: Held[Material]) -> _Key:
+    key = held.material
+    assert isinstance(key, form)  # by its kind
+    return key
+
+
+def _unwrap(under: Held[Material], kind: Kind, wrapped: bytes, form: WrapForm) -> Material:
+    """A key that came under another. Raises WrappedKeyError."""
+    if kind not in SYMMETRIC_KINDS:
+        raise WrappedKeyError(f"a key of kind {kind.name} does not travel wrapped")
+    if isinstance(under.material, PrivateKey):
+        try:
+            return _whole(kind, sm2_decrypt(under.material, wrapped))
+        except BadCiphertext:
+            raise WrappedKeyError(f"not an SM2 envelope for {under.info.label}") from None
+    wrapping = under.material.view
+    if form is WrapForm.KEY_BLOCK:
+        bound, key = keyblock.unwrap(wrapping, wrapped)
+        if bound is not kind:
+            raise WrappedKeyError(f"the key block holds a key of kind {bound.name}, not {kind.name}")
+        return _whole(kind, bytearray(key.view))
+    if len(wrapped) != sm4.KEY_BYTES + sm4.CHECK_VALUE_BYTES or kind is Kind.HMAC:
+        raise WrappedKeyError("UnionPay's form is a key of 16 bytes and its check value of 4")
+    clear = sm4.ecb_decrypt(wrapping, wrapped[: sm4.KEY_BYTES])
+    if not sm4.equal(sm4.check_value(clear), wrapped[sm4.KEY_BYTES :]):
+        wipe(clear)
+        raise WrappedKeyError("the key does not fit its check value, or was wrapped under another key")
+    return _whole(kind, clear)
+
+
+def _whole(kind: Kind, clear: bytearray) -> Material:
+    try:
+        return material.from_bytes(kind, clear)
+    except CustodyError as error:
+        raise WrappedKeyError(str(error)) from None

@@ -189,13 +189,13 @@ def test_a_key_file_of_another_user_stops_the_start(tmp_path: Path) -> None:
         ("switch.sign.0.pem",     b"",                    "not a key"),
         ("switch.sign.256.pem",   b"",                    "not a key"),
         ("switch.sign.pem",       b"",                    "not a key"),
-        ("Switch.1.pem",          b"",                    "not a key"),
+        ("switch..1.pem",         b"",                    "not a key"),
         ("a.1.sm4",               b"00" * 15,             "32 hexadecimal digits"),
         ("a.1.sm4",               b"zz" * 16,             "32 hexadecimal digits"),
         ("a.1.hmac",              b"00" * 16,             "64 hexadecimal digits"),
         ("a.1.pem",               b"",                    "not an unencrypted SM2 private key"),
         ("a.1.pem",               to_pem("PRIVATE KEY", b"\x30\x00"), "not an unencrypted SM2 private key"),
-        ("a.1.pem",               b"\xff" * 70_000,       "too long"),
+        ("a.1.pem",               b"\xff" * 1_100_000,       "too long"),
         ("journal.data.2.hmac",   b"00" * 32,             "two kinds"),
     ],
 )  # fmt: skip
@@ -253,7 +253,7 @@ def test_of_two_processes_that_create_a_key_one_wins(tmp_path: Path) -> None:
     assert SoftwareCustody(tmp_path / "keys").public_key("a") == first.public_key("a")
 
 
-@pytest.mark.parametrize("label", ["", "..", "../a", "a/b", "A", "a.", ".a", "a b", "a\n", "ä"])
+@pytest.mark.parametrize("label", ["", "..", "../a", "a/b", "a_b", "a.", ".a", "a b", "a\n", "ä"])
 def test_a_label_cannot_leave_the_folder(tmp_path: Path, label: str) -> None:
     with pytest.raises(CustodyError, match="not a label"):
         SoftwareCustody.initialise(tmp_path / "keys").create(label, Kind.SM2)
