@@ -49,8 +49,12 @@ class Listener:
         self._socket = socket.socket(family, socket.SOCK_STREAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._socket.setblocking(False)
-        self._socket.bind((host, port))
-        self._socket.listen(_BACKLOG)
+        try:
+            self._socket.bind((host, port))
+            self._socket.listen(_BACKLOG)
+        except OSError:
+            self._socket.close()
+            raise
         self._context = context
         self._pump = pump
         self._limits = limits

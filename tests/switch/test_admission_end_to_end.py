@@ -88,7 +88,7 @@ def test_a_service_must_be_allowed_to_terminal_and_application(town: Town) -> No
     }
 
 
-# One effect a key -------------------------------------------------------------------------------------------------------
+# One effect a key ----------------------------------------------------------------------------------------------------
 
 
 def test_a_repeat_is_answered_byte_for_byte_from_any_session(town: Town) -> None:
@@ -273,29 +273,23 @@ def test_who_reads_a_little_late_loses_nothing(town: Town) -> None:
         assert {code_of(line.answer(message.sequence)) for message in messages} == {"00"}
 
 
-# Connections and operators -----------------------------------------------------------------------------------------------
+# Connections and operators -------------------------------------------------------------------------------------------
 
 
 def test_a_new_session_of_a_terminal_ends_its_old_one(town: Town) -> None:
     """The old one is what a terminal leaves half-open when its link is cut; what it asked for still counts."""
     before = town.status()["closed"].get("the terminal signed in elsewhere", 0)
-    with Line(town, TERMINALS[7]).sign_in() as old:
-        with town.frozen("core-banking"):
-            asked = old.message("farm-purchase", {**purchase(), de.STAN: 9})
-            old.post(old.codec.encode(asked))
-            town.until(lambda status: status["in_flight"] == 1)
-            with Line(town, TERMINALS[7]).sign_in_to(old.batch) as new:
-                old.wait_closed()
-                assert code_of(new.ask("farm-purchase", {**purchase(), de.STAN: 9}, repeat=True)) == "09"
-                answered = new
-                _thaw_and_ask_again(town, answered)
+    with Line(town, TERMINALS[7]).sign_in() as old, town.frozen("core-banking"):
+        asked = old.message("farm-purchase", {**purchase(), de.STAN: 9})
+        old.post(old.codec.encode(asked))
+        town.until(lambda status: status["in_flight"] == 1)
+        with Line(town, TERMINALS[7]).sign_in_to(old.batch) as new:
+            old.wait_closed()
+            assert code_of(new.ask("farm-purchase", {**purchase(), de.STAN: 9}, repeat=True)) == "09"
+            town.thaw("core-banking")
+            town.until(lambda status: status["in_flight"] == 0)
+            assert code_of(new.ask("farm-purchase", {**purchase(), de.STAN: 9}, repeat=True)) == "00"
     assert town.status()["closed"]["the terminal signed in elsewhere"] == before + 1
-
-
-def _thaw_and_ask_again(town: Town, line: Line) -> None:
-    town.thaw("core-banking")
-    town.until(lambda status: status["in_flight"] == 0)
-    assert code_of(line.ask("farm-purchase", {**purchase(), de.STAN: 9}, repeat=True)) == "00"
 
 
 def test_a_second_connection_that_does_not_sign_in_does_not_disturb_the_first(town: Town) -> None:

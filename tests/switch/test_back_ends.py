@@ -75,7 +75,7 @@ def test_a_silent_back_end_is_98_and_the_reversal_that_is_owed_is_delivered(town
 
 
 def test_a_reversal_whose_answer_is_lost_is_delivered_and_gives_the_limit_back_once(town: Town) -> None:
-    """Two reversals of one withdrawal, both without an answer: one debt, one reversal, one return of what was used up."""
+    """Two reversals of a withdrawal, both without an answer: one debt, one reversal, one return of what was used up."""
     with Line(town, TERMINALS[1]).sign_in() as line:
         for _ in range(2):
             assert code_of(line.ask("withdrawal", withdrawal(50_000, LIMITED_PAN))) == "00"
@@ -162,7 +162,7 @@ def test_analytics_killed_under_load_counts_every_trade_once(fresh_town: FreshTo
         assert counted[2] == approved * purchase(100)[de.AMOUNT]
 
 
-# The switch's own disk ---------------------------------------------------------------------------------------------------
+# The switch's own disk -----------------------------------------------------------------------------------------------
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Who does not get as far as a frame: garbage, strangers, the revoked, the silent. Each is counted, nobody else waits."""
+"""Who does not get as far as a frame: garbage, strangers, the revoked, the silent. Each is counted, nobody waits."""
 
 import os
 import signal
@@ -23,7 +23,6 @@ from fengshou.hsm.x509 import Profile, Subject
 from fengshou.switch.links import read_certificate
 from tests.switch.line import Closed, Line, code_of, dial
 from tests.switch.town import TERMINALS, Town, purchase, trade_now
-
 
 FreshTown = Callable[..., AbstractContextManager[Town]]
 
@@ -189,7 +188,7 @@ def test_a_damaged_record_ends_the_connection(town: Town) -> None:
     assert town.status()["closed"]["connection broken"] == before + 1
 
 
-# Revocation ------------------------------------------------------------------------------------------------------------
+# Revocation ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_revoked_certificate_loses_its_session_and_gets_no_other(

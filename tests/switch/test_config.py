@@ -29,6 +29,8 @@ authorities = "authorities.crt"
 module = "fengshou.ext.services.balance"
 """
 
+_ADDRESSES, _ADDRESS = "destination.core-banking.addresses", "destination.government.address"
+_SIGNER = "destination.government.signer"
 _SERVICE = '[[service]]\nmodule = "fengshou.ext.services.balance"'
 
 
@@ -51,30 +53,30 @@ def test_a_good_file_with_its_defaults(file: Path) -> None:
 @pytest.mark.parametrize(
     ("edit", "key", "reason"),
     [
-        (("[listen]", "[listen]\nport = 70000"),                    "listen.port",             "<= 65535"),
-        (("[listen]", "[listen]\nport = 'x'"),                      "listen.port",             "Expected `int`"),
-        (("[listen]", "[listen]\nprot = 1"),                        "listen",                  "unknown field `prot`"),
-        (("[listen]", "[listen]\nprofile = 'aes'"),                 "listen.profile",          "Invalid enum value"),
-        (('certificate = "switch.crt"\nauth', "auth"),              "listen",                  "missing required field"),
-        (("switch.crt", "none.crt"),                                "listen.certificate",      "does not exist"),
-        (("authorities.crt", "none.crt"),                           "listen.authorities",      "does not exist"),
-        (("[listen]", "[listen]\nrevoked = 'none.pem'"),            "listen.revoked",          "does not exist"),
-        (("[listen]", "[limits]\nin-flight = 0\n[listen]"),         "limits.in-flight",        ">= 1"),
-        (("[listen]", "[limits]\nidle-s = 0\n[listen]"),            "limits.idle-s",           "> 0"),
-        (("[listen]", "[limits]\nidle_s = 1\n[listen]"),            "limits",                  "unknown field `idle_s`"),
-        (("[listen]", "[files]\nkeys = 'none'\n[listen]"),          "files.keys",              "fengshou init"),
-        (("127.0.0.1:8583", "127.0.0.1"),                           "destination.core-banking.addresses", "not host:port"),
-        (("127.0.0.1:8583", "127.0.0.1:99999"),                     "destination.core-banking.addresses", "not host:port"),
-        (('["127.0.0.1:8583"]', "[]"),                              "destination",             "length >= 1"),
-        (("[::1]:8443", "8443"),                                    "destination.government.address", "not host:port"),
-        (("signer.crt", "none.crt"),                                "destination.government.signer", "does not exist"),
-        (('kind = "json"', 'kind = "soap"'),                        "destination",             "Invalid value 'soap'"),
-        (("[destination.core-banking]", "[destination.core-banking]\ndeadline-ms = 0"), "destination", ">= 1"),
-        ((_SERVICE, ""),                                            "",                        "missing required field `service`"),
-        ((_SERVICE, "service = []"),                                "",                        ""),
-        ((_SERVICE, f"{_SERVICE}\n{_SERVICE}"),                     "service",                 "stands twice"),
-        (("[listen]", "log-level = 'loud'\n[listen]"),              "log-level",               "Invalid enum value"),
-        (("[listen]", "[listen"),                                   "",                        "not TOML"),
+        (("[listen]", "[listen]\nport = 70000"),                       "listen.port",         "<= 65535"),
+        (("[listen]", "[listen]\nport = 'x'"),                         "listen.port",         "Expected `int`"),
+        (("[listen]", "[listen]\nprot = 1"),                           "listen",              "unknown field `prot`"),
+        (("[listen]", "[listen]\nprofile = 'aes'"),                    "listen.profile",      "Invalid enum value"),
+        (('certificate = "switch.crt"\nauth', "auth"),                 "listen",              "missing required field"),
+        (("switch.crt", "none.crt"),                                   "listen.certificate",  "does not exist"),
+        (("authorities.crt", "none.crt"),                              "listen.authorities",  "does not exist"),
+        (("[listen]", "[listen]\nrevoked = 'none.pem'"),               "listen.revoked",      "does not exist"),
+        (("[listen]", "[limits]\nin-flight = 0\n[listen]"),            "limits.in-flight",    ">= 1"),
+        (("[listen]", "[limits]\nidle-s = 0\n[listen]"),               "limits.idle-s",       "> 0"),
+        (("[listen]", "[limits]\nidle_s = 1\n[listen]"),               "limits",              "unknown field `idle_s`"),
+        (("[listen]", "[files]\nkeys = 'none'\n[listen]"),             "files.keys",          "fengshou init"),
+        (("127.0.0.1:8583", "127.0.0.1"),                              _ADDRESSES,            "not host:port"),
+        (("127.0.0.1:8583", "127.0.0.1:99999"),                        _ADDRESSES,            "not host:port"),
+        (('["127.0.0.1:8583"]', "[]"),                                 "destination",         "length >= 1"),
+        (("[::1]:8443", "8443"),                                       _ADDRESS,              "not host:port"),
+        (("signer.crt", "none.crt"),                                   _SIGNER,               "does not exist"),
+        (('kind = "json"', 'kind = "soap"'),                           "destination",         "Invalid value 'soap'"),
+        (('kind = "json"', 'kind = "json"\ndeadline-ms = 0'),          "destination",         ">= 1"),
+        ((_SERVICE, ""),                                               "",                    "field `service`"),
+        ((_SERVICE, "service = []"),                                   "",                    ""),
+        ((_SERVICE, f"{_SERVICE}\n{_SERVICE}"),                        "service",             "stands twice"),
+        (("[listen]", "log-level = 'loud'\n[listen]"),                 "log-level",           "Invalid enum value"),
+        (("[listen]", "[listen"),                                      "",                    "not TOML"),
     ],
 )  # fmt: skip
 def test_an_error_names_the_key_and_the_reason(file: Path, edit: tuple[str, str], key: str, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""Frames and messages that the grammar, the session or the signature refuses: each gets its code and goes no further."""
+"""Frames and messages that grammar, session or signature refuse: each gets its code and goes no further."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -41,7 +41,7 @@ def body_of(frame: bytes) -> bytes:
     return frame[2:] if frame[0] & 0x80 else frame[1:]
 
 
-# Frames that mean nothing: the session goes on, because where the next one begins is known -------------------------------
+# Frames that mean nothing: the session goes on, because where the next one begins is known ---------------------------
 
 Wound = Callable[[bytes], bytes]
 
@@ -51,7 +51,7 @@ WOUNDS: list[tuple[str, str, Wound]] = [
     ("template 0",                "unknown-template",      lambda body: b"\x40" + body[1:]),
     ("a reserved flag",           "unknown-flag",          lambda body: bytes((body[0], body[1] | 0x08)) + body[2:]),
     ("the delta form",            "form-unsupported",      lambda body: bytes((body[0], body[1] | 0x20)) + body[2:]),
-    ("without a signature",       "signature-missing",     lambda body: bytes((body[0], body[1] & ~0x40)) + body[2:-64]),
+    ("without a signature",       "signature-missing",     lambda body: bytes((body[0], body[1] ^ 0x40)) + body[2:-64]),
     ("a presence bit too many",   "unknown-field at",      lambda body: body[:3] + bytes((body[3] | 0x01,)) + body[4:]),
     ("one byte too few",          "truncated",             lambda body: body[:-1]),
     ("half of it",                "truncated",             lambda body: body[: len(body) // 2]),
@@ -132,7 +132,7 @@ def test_a_frame_of_another_length_leaves_nothing_behind(town: Town, line: Line)
     assert [code_of(line.answer(message.sequence)) for message in messages] == ["00"] * 10
 
 
-# The session ------------------------------------------------------------------------------------------------------------
+# The session ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_replay_in_the_session_is_refused(town: Town, line: Line) -> None:
@@ -152,7 +152,7 @@ def test_an_older_sequence_is_refused_even_when_it_was_never_sent(town: Town, li
 
 
 def test_a_replay_in_another_session_is_refused(town: Town, line: Line) -> None:
-    """The same bytes under the same sequence on another channel of the same terminal: the binding voids the signature."""
+    """The same bytes and sequence on another channel of the same terminal: the binding voids the signature."""
     message = line.message("farm-purchase", purchase())
     frame = line.codec.encode(message)
     assert code_of(line.say(frame, message.sequence)) == "00"
@@ -244,7 +244,7 @@ def test_a_session_can_begin_again_after_its_sign_off(town: Town, line: Line) ->
     assert code_of(line.ask("gov-enquiry", enquiry())) == "00"
 
 
-# The rungs of the sign-in ----------------------------------------------------------------------------------------------
+# The rungs of the sign-in --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

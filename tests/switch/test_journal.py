@@ -1,5 +1,6 @@
-"""The journal's store and the auditor's proof: indexes that follow from entries, and every alteration found in its place."""
+"""The journal's store and the auditor's proof: what follows from entries, and every alteration found in its place."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
     journal.close()
 
 
-# What follows from an entry --------------------------------------------------------------------------------------------
+# What follows from an entry ------------------------------------------------------------------------------------------
 
 
 def test_an_intent_is_open_until_its_outcome(journal: Journal) -> None:
@@ -119,13 +120,14 @@ def test_the_highest_rrn_of_a_day_is_found_among_others(journal: Journal) -> Non
 
 def test_commits_are_chained_and_found_by_any_record_of_theirs(tmp_path: Path) -> None:
     journal = open_journal(tmp_path)
-    headers = [journal.commit([session()]), journal.commit([intent(1), intent(2), intent(3)]), journal.commit([intent(4)])]
+    groups = [[session()], [intent(1), intent(2), intent(3)], [intent(4)]]
+    headers = [journal.commit(group) for group in groups]
     journal.refresh()
     assert [parse_commit(data).number for data in journal.commits(3)] == [2, 3]
     assert [parse_commit(data).number for data in journal.commits(5)] == [3]
     assert headers[0] is not None
     assert headers[0].previous == GENESIS
-    for earlier, later in zip(headers, headers[1:], strict=False):
+    for earlier, later in itertools.pairwise(headers):
         assert earlier is not None
         assert later is not None
         assert later.previous == sm3(earlier.to_bytes())
@@ -141,7 +143,7 @@ def test_a_commit_that_does_not_fit_leaves_nothing(tmp_path: Path) -> None:
     journal = open_journal(tmp_path, map_bytes=256 * 1024)
     journal.commit([session()])
     stan = 1
-    with pytest.raises(JournalError, match="cannot be written"):
+    with pytest.raises(JournalError, match="cannot be written"):  # noqa: PT012 which commit finds no room, LMDB knows
         while True:
             journal.commit([intent(stan + offset) for offset in range(20)])
             stan += 20
@@ -182,12 +184,16 @@ def test_a_damaged_last_header_is_said_at_once(tmp_path: Path) -> None:
     journal = open_journal(tmp_path)
     journal.commit([session()])
     journal.close()
-    _put(tmp_path, "commits", (1).to_bytes(8, "big"), b"short")
+    _put(tmp_path, "commits", _at(1), b"short")
     with pytest.raises(JournalError, match="damaged"):
         open_journal(tmp_path)
 
 
-# The proof -----------------------------------------------------------------------------------------------------------------
+# The proof -----------------------------------------------------------------------------------------------------------
+
+
+def _at(number: int) -> bytes:
+    return number.to_bytes(8, "big")
 
 
 def _put(folder: Path, table: str, at: bytes, value: bytes | None) -> None:
@@ -208,7 +214,7 @@ def _get(folder: Path, table: str, at: bytes) -> bytes:
 
 
 def _flip(folder: Path, table: str, number: int, at: int) -> None:
-    place = number.to_bytes(8, "big")
+    place = _at(number)
     value = bytearray(_get(folder, table, place))
     value[at] ^= 1
     _put(folder, table, place, bytes(value))
@@ -221,7 +227,7 @@ def custody(tmp_path_factory: pytest.TempPathFactory) -> SoftwareCustody:
 
 @pytest.fixture
 def written(tmp_path: Path, custody: SoftwareCustody) -> Path:
-    """Five commits: a sign-in, 3 × (intents), outcomes; the second and fourth are signed. Records 1, 2-4, 5-7, 8-10, 11-13."""
+    """Five commits of records 1, 2-4, 5-7, 8-10 and 11-13; the second and the fourth are signed."""
     journal = open_journal(tmp_path)
     za = custody.public_key(SWITCH_SIGN).za
     journal.commit([session()])
@@ -254,33 +260,33 @@ def test_a_good_journal_is_proved(written: Path, custody: SoftwareCustody) -> No
 def _forge(folder: Path) -> None:
     """Replace record 6 and make its commit fit: only the chain can tell."""
     _flip(folder, "records", 6, 60)
-    leaves = [_get(folder, "records", number.to_bytes(8, "big")) for number in (5, 6, 7)]
-    header = bytearray(_get(folder, "commits", (5).to_bytes(8, "big")))
+    leaves = [_get(folder, "records", _at(number)) for number in (5, 6, 7)]
+    header = bytearray(_get(folder, "commits", _at(5)))
     header[28:60] = merkle_root(leaves)
-    _put(folder, "commits", (5).to_bytes(8, "big"), bytes(header))
+    _put(folder, "commits", _at(5), bytes(header))
 
 
 @pytest.mark.parametrize(
     ("alter", "problem"),
     [
-        (lambda at: _flip(at, "records", 6, 60),                         "commit 3: its records do not give its Merkle root"),
-        (lambda at: _flip(at, "records", 6, 0),                          "record 6: unknown-version at record"),
-        (lambda at: _flip(at, "records", 6, -1),                         "commit 3: its records do not give its Merkle root"),
-        (lambda at: _put(at, "records", (6).to_bytes(8, "big"), b""),    "record 6: truncated at record"),
-        (lambda at: _put(at, "records", (6).to_bytes(8, "big"), None),   "record 6 of commit 3 is missing"),
-        (lambda at: _put(at, "records", (14).to_bytes(8, "big"), b"x"),  "record 14 belongs to no commit"),
-        (lambda at: _put(at, "commits", (5).to_bytes(8, "big"), None),   "commit 4 does not follow commit 2"),
-        (lambda at: _put(at, "commits", (5).to_bytes(8, "big"), b"xyz"), "the commit after 2: truncated at commit"),
-        (lambda at: _put(at, "commits", (1).to_bytes(8, "big"), None),   "the journal begins with commit 2, record 2"),
-        (lambda at: _flip(at, "commits", 5, 25),                         "commit 4 does not chain to commit 3"),
-        (lambda at: _flip(at, "commits", 8, 25),                         "commit 4: the switch's signature does not verify"),
-        (lambda at: _flip(at, "signatures", 2, 5),                       "commit 2: the switch's signature does not verify"),
-        (_forge,                                                         "commit 4 does not chain to commit 3"),
+        (lambda at: _flip(at, "records", 6, 60),           "commit 3: its records do not give its Merkle root"),
+        (lambda at: _flip(at, "records", 6, 0),            "record 6: unknown-version at record"),
+        (lambda at: _flip(at, "records", 6, -1),           "commit 3: its records do not give its Merkle root"),
+        (lambda at: _put(at, "records", _at(6), b""),      "record 6: truncated at record"),
+        (lambda at: _put(at, "records", _at(6), None),     "record 6 of commit 3 is missing"),
+        (lambda at: _put(at, "records", _at(14), b"x"),    "record 14 belongs to no commit"),
+        (lambda at: _put(at, "commits", _at(5), None),     "commit 4 does not follow commit 2"),
+        (lambda at: _put(at, "commits", _at(5), b"xyz"),   "the commit after 2: truncated at commit"),
+        (lambda at: _put(at, "commits", _at(1), None),     "the journal begins with commit 2, record 2"),
+        (lambda at: _flip(at, "commits", 5, 25),           "commit 4 does not chain to commit 3"),
+        (lambda at: _flip(at, "commits", 8, 25),           "commit 4: the switch's signature does not verify"),
+        (lambda at: _flip(at, "signatures", 2, 5),         "commit 2: the switch's signature does not verify"),
+        (_forge,                                           "commit 4 does not chain to commit 3"),
     ],
     ids=[
-        "a byte of a record", "its version", "its last byte", "all of it", "it is gone", "one too many", "a commit is gone",
-        "a header cut short", "the first commit is gone", "a byte of a header", "of a signed header", "of a signature",
-        "a record and its root",
+        "a byte of a record", "its version", "its last byte", "all of it", "it is gone", "one too many",
+        "a commit is gone", "a header cut short", "the first commit is gone", "a byte of a header",
+        "of a signed header", "of a signature", "a record and its root",
     ],
 )  # fmt: skip
 def test_an_alteration_is_found_in_its_place(
@@ -295,7 +301,7 @@ def test_an_alteration_is_found_in_its_place(
 
 def test_a_bit_that_the_disk_lost_is_found(written: Path, custody: SoftwareCustody) -> None:
     """In the file itself, wherever the record's bytes lie."""
-    record = _get(written, "records", (9).to_bytes(8, "big"))
+    record = _get(written, "records", _at(9))
     file = written / "journal/data.mdb"
     data = bytearray(file.read_bytes())
     places = [at for at in range(len(data)) if data.startswith(record, at)]

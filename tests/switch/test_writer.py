@@ -1,4 +1,4 @@
-"""Group commit: groups form by themselves, one bad entry or a full disk harms its own callers only, headers get signed."""
+"""Group commit: groups form by themselves, a bad entry or a full disk harms its own callers, headers get signed."""
 
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -123,7 +123,7 @@ async def test_a_full_disk_fails_its_callers_and_room_heals_it(tmp_path: Path, c
     journal = open_journal(tmp_path, map_bytes=256 * 1024)
     async with writing(journal, custody) as writer:
         stan = 0
-        with pytest.raises(JournalError, match="cannot be written"):
+        with pytest.raises(JournalError, match="cannot be written"):  # noqa: PT012 which one finds no room, LMDB knows
             while True:
                 await writer.append([intent(stan + offset) for offset in range(20)])
                 stan += 20
@@ -189,7 +189,7 @@ async def test_events_are_announced_and_others_are_not(journal: Journal, custody
         assert len(news) == 1
 
 
-# Receipts ------------------------------------------------------------------------------------------------------------------
+# Receipts ------------------------------------------------------------------------------------------------------------
 
 
 def _commits(journal: Journal, custody: SoftwareCustody, count: int, signed: tuple[int, ...]) -> None:
