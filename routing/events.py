@@ -21,6 +21,9 @@ from fengshou.routing.json_connection import ExchangeFault, JsonAnswer, JsonConn
 
 # One synced transaction of the store takes about as long for one event as for this many.
 BATCH_EVENTS_MAX = 256
+# An exchange costs about a millisecond of CPU, signed and verified on both sides, however few events it carries; nobody
+# looks at a market board five times a second.
+GATHER_S = 0.2
 # A report of a season by product, grade and day has some thousand rows of 200 bytes.
 REPORT_BYTES_MAX = 16 * 1024 * 1024
 
@@ -172,6 +175,9 @@ class EventFeed:
             self.batches += 1
             self._backoff.reset()
             cursor = stored
+            if len(batch) < BATCH_EVENTS_MAX:
+                self._confirm(cursor)
+                await trio.sleep(GATHER_S)
 
     def _confirm(self, cursor: int) -> None:
         self.state = FeedState.DELIVERING

@@ -5,7 +5,8 @@ the band of its product and grade.
 """
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import date, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -119,10 +120,16 @@ class FarmPurchase(CoreBankingService):
 
 def _traded_on(request: Request) -> int:
     """YYYYMMDD of the trade at its place. DE 13 has no year; a trade lies back, or its clock runs a few days ahead."""
-    latest = datetime.strptime(str(request.business_day), "%Y%m%d").replace(tzinfo=UTC) + timedelta(days=7)
+    year, latest = divmod(_a_week_after(request.business_day), 10_000)
     local_date = request.integer(de.LOCAL_DATE)
-    year = latest.year if local_date <= latest.month * 100 + latest.day else latest.year - 1
-    return year * 10_000 + local_date
+    return (year if local_date <= latest else year - 1) * 10_000 + local_date
+
+
+@lru_cache(maxsize=4)
+def _a_week_after(day: int) -> int:
+    """YYYYMMDD of the day seven days after ``day``; asked for every trade, and one day at a time."""
+    after = date(day // 10_000, day // 100 % 100, day % 100) + timedelta(days=7)
+    return after.year * 10_000 + after.month * 100 + after.day
 
 
 def _amount_agrees(request: Request) -> bool:
