@@ -83,10 +83,10 @@ class Reversals:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
+            self._work = trio.Event()  # before anything is looked at: what arrives during a commit must not be missed
             self._journal.refresh()
             await self._settle()
             self._send()
-            self._work = trio.Event()
             wake_at = self._queue[0][0] if self._queue else float("inf")
             with trio.move_on_at(wake_at):
                 await self._work.wait()
