@@ -42,5 +42,8 @@ class MessageCodec:
     def pack(self, values: Mapping[int, Value]) -> bytes:
         """Values outside a template, as the journal keeps them. Raises UntrustedBytesError."""
 
+    def pack_kept(self, values: Mapping[int, Value], columns: frozenset[int]) -> tuple[bytes, bytes]:
+        """What the journal keeps: C1 and C2 values packed apart, without C3 and without ``columns``."""
+
     def unpack(self, data: bytes) -> dict[int, Value]:
         """The values that ``pack`` wrote. Raises UntrustedBytesError."""

@@ -131,6 +131,7 @@ cdef class MessageCodec:
             self.elements[index].key = row.key
             self.elements[index].maximum = row.maximum
             self.elements[index].size = row.size
+            self.elements[index].privacy = int(row.privacy.value[1])
             self.elements[index].key_object = <PyObject *>self.keys[index]
             self.ranks[<int>row.key] = index + 1
         for row in grammar.templates.values():
@@ -420,6 +421,34 @@ cdef class MessageCodec:
             return written(&writer)
         finally:
             close_writer(&writer)
+
+    def pack_kept(self, values, frozenset columns not None):
+        cdef PyObject *table[ELEMENTS_MAX]
+        cdef dict given = values if type(values) is dict else dict(values)
+        cdef Checked checked
+        cdef Error error
+        cdef Writer clear
+        cdef Writer secret
+        cdef Writer *writer
+        cdef int index
+        if self.collect(given, table) != len(given):
+            refuse_stranger(given, set(self.keys))
+        open_writer(&clear)
+        open_writer(&secret)
+        try:
+            for index in range(self.count):
+                if table[index] == NULL or self.elements[index].privacy == 3 or self.keys[index] in columns:
+                    continue
+                error = check_value(&self.elements[index], <object>table[index], &checked)
+                if error != NONE:
+                    refuse(error, self.paths[index])
+                writer = &clear if self.elements[index].privacy == 1 else &secret
+                write_big_endian(writer, self.elements[index].key, 2)
+                write_wire(writer, &self.elements[index], &checked)
+            return written(&clear), written(&secret)
+        finally:
+            close_writer(&clear)
+            close_writer(&secret)
 
     # ---- signing
 

@@ -40,6 +40,7 @@ cdef struct Element:
     uint16_t key
     int64_t maximum  # kinds n and z
     size_t size  # the other kinds
+    int privacy  # 1 to 3 for C1 to C3
     PyObject *key_object  # borrowed from the codec
 
 # A value that was found to be of its kind: a number, or bytes that belong to the Python object.

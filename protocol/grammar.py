@@ -18,7 +18,7 @@ from typing import Any
 import construct as c
 
 from fengshou.protocol import limits
-from fengshou.protocol.elements import Element, Kind, path_of
+from fengshou.protocol.elements import Element, Kind, Privacy, path_of
 from fengshou.protocol.errors import UntrustedBytesError, WireError
 from fengshou.protocol.kinds import (
     VARINT,
@@ -239,6 +239,19 @@ class ReferenceCodec:
         refuse_strangers(values, self.elements)
         return b"".join(
             key.to_bytes(2, "big") + wire_value(self.grammar.elements[key], values[key]) for key in sorted(values)
+        )
+
+    def pack_kept(self, values: Mapping[int, Value], columns: frozenset[int]) -> tuple[bytes, bytes]:
+        """What the journal keeps: C1 and C2 values packed apart, without C3 and without ``columns``.
+
+        Classes are those of JR/T 0171-2020; ``columns`` stand in the record elsewhere.
+        """
+        refuse_strangers(values, self.elements)
+        rest = {key: value for key, value in values.items() if key not in columns}
+        privacy = {key: self.grammar.elements[key].privacy for key in rest}
+        return (
+            self.pack({key: value for key, value in rest.items() if privacy[key] is Privacy.C1}),
+            self.pack({key: value for key, value in rest.items() if privacy[key] is Privacy.C2}),
         )
 
     def unpack(self, data: bytes) -> dict[int, Value]:

@@ -5,11 +5,11 @@ What stands in the record's own columns is not written again.
 """
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 from fengshou.codecs import sm3
 from fengshou.hsm.custody import JOURNAL_DATA, PSEUDONYM, Custody
 from fengshou.protocol import elements as de
-from fengshou.protocol.elements import Privacy
 from fengshou.protocol.message import Message, Value
 from fengshou.protocol.record import Record, RecordKind
 from fengshou.protocol.service import Conclusion, Iso8583Call, Request, TerminalFacts
@@ -31,9 +31,6 @@ class Recorder:
         self._codec = catalogue.codec
         self._custody = custody
         self._clock = clock
-        elements = catalogue.grammar.elements.values()
-        self._sealed = frozenset(element.key for element in elements if element.privacy is Privacy.C2)
-        self._dropped = frozenset(element.key for element in elements if element.privacy is Privacy.C3)
 
     # -- entries ---------------------------------------------------------------------------------------------------
 
@@ -183,13 +180,8 @@ class Recorder:
     def _keep(
         self, values: Mapping[int, Value], kind: RecordKind, content: bytes, columns: frozenset[int]
     ) -> tuple[bytes, bytes]:
-        skip = columns | self._dropped
-        clear = {key: value for key, value in values.items() if key not in skip and key not in self._sealed}
-        sealed = {key: value for key, value in values.items() if key in self._sealed}
-        return (
-            self._codec.pack(clear),
-            self._custody.seal(JOURNAL_DATA, self._codec.pack(sealed), _context(kind, content)) if sealed else b"",
-        )
+        clear, secret = self._codec.pack_kept(values, columns)
+        return clear, self._custody.seal(JOURNAL_DATA, secret, _context(kind, content)) if secret else b""
 
     # -- records -----------------------------------------------------------------------------------------------------
 
@@ -245,8 +237,12 @@ class Recorder:
 
 
 def pseudonyms(custody: Custody) -> Callable[[str], str]:
-    """The stable keyed hash of identifiers: 16 hexadecimal characters of HMAC-SM3."""
+    """The stable keyed hash of identifiers: 16 hexadecimal characters of HMAC-SM3.
 
+    The latest are remembered: a buyer's own is asked for with every trade.
+    """
+
+    @lru_cache(maxsize=16_384)
     def pseudonym(identifier: str) -> str:
         return custody.mac(PSEUDONYM, identifier.encode())[:8].hex()
 

@@ -177,6 +177,11 @@ def test_twins_agree_on_messages(message: Message, za: bytes, other: Message) ->
     assert_twins("pack", message.values)
     assert_twins("unpack", REFERENCE.pack(message.values))
     assert COMPILED.unpack(COMPILED.pack(message.values)) == message.values
+    columns = frozenset(list(message.values)[::3])
+    assert_twins("pack_kept", message.values, columns)
+    kept = [COMPILED.unpack(part) for part in COMPILED.pack_kept(message.values, columns)]
+    classes = [{GRAMMAR.elements[key].privacy.value for key in part} for part in kept]
+    assert [found <= {wanted} for found, wanted in zip(classes, ("C1", "C2"), strict=True)] == [True, True]
     if how == "returned":
         (frame,), used = COMPILED.split(COMPILED.encode(message) + b"\x85")
         assert used == len(COMPILED.encode(message))
