@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from bench import codec, journal, machine, signature, whole
+from bench import codec, journal, machine, pipeline, signature, whole
 from bench.figures import RESULTS, Figure, Run, save, show
 from fengshou.switch.processes import ProcessFailed
 
-STAGES = ("codec", "signature", "journal", "switch")
+STAGES = ("codec", "signature", "journal", "pipeline", "switch")
 _SCRATCH = Path(__file__).resolve().parents[1] / "var" / "bench"
 
 
@@ -36,6 +36,9 @@ def main(stages: tuple[str, ...], seconds: float, out: Path | None) -> None:
             case "journal":
                 found += journal.figures(seconds / 5, _SCRATCH)
                 notes.append("SQLite keeps a record and one index; the journal also what rules and recovery look up.")
+            case "pipeline":
+                found += pipeline.figures(_SCRATCH / "pipeline")
+                notes.append("pipeline: one thread, no sockets, no TLS, a back end that answers at once.")
             case "switch":
                 try:
                     figures, said = whole.figures(seconds, _SCRATCH / "switch")
