@@ -60,7 +60,7 @@ class Writer:
         """``on_signed`` is called in the Trio thread with the number of each commit whose signature is stored."""
         self._journal = journal
         self._queue: queue.SimpleQueue[_Item] = queue.SimpleQueue()
-        self._notary = Notary(custody, self._queue)
+        self._notary = Notary(custody, self._put)
         self._on_signed = on_signed
         self.on_event: Callable[[], None] = lambda: None  # called in the Trio thread when there is news for analytics
         self._token: trio.lowlevel.TrioToken | None = None
@@ -77,7 +77,7 @@ class Writer:
         if not entries:
             return
         ticket = _Ticket(entries)
-        self._queue.put(ticket)
+        self._put(ticket)
         with trio.CancelScope(shield=True):  # the disk answers soon, and half a wait would leave the outcome unknown
             await ticket.done.wait()
         if ticket.error is not None:
@@ -85,40 +85,60 @@ class Writer:
 
     def later(self, work: Callable[[Journal], None]) -> None:
         """Run maintenance between two commits."""
-        self._queue.put(work)
+        self._put(work)
 
     async def stop(self) -> None:
         """Write what is queued, sign the last commit, end the threads."""
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(self._notary.stop)
-            self._queue.put(None)
+            self._put(None)
             await trio.to_thread.run_sync(self._thread.join)
 
+    # -- threads: what the simulator replaces, with the notary ---------------------------------------------------------
+
+    def _put(self, item: _Item) -> None:
+        self._queue.put(item)
+
+    def _take(self) -> _Item:
+        """The next item that is queued already. Raises queue.Empty."""
+        return self._queue.get_nowait()
+
+    def _tell(self, news: Callable[[], None]) -> None:
+        """Run ``news`` in the Trio thread."""
+        assert self._token is not None
+        self._token.run_sync_soon(news)
+
     def _work(self) -> None:
+        while self._round(self._queue.get()):
+            pass
+
+    # -- one group -----------------------------------------------------------------------------------------------------
+
+    def _round(self, item: _Item) -> bool:
+        """Commit ``item`` with what has gathered behind it, and report. False: it was time to stop."""
         stopping = False
-        while not stopping:
-            tickets: list[_Ticket] = []
-            signatures: list[_Signature] = []
-            size = 0
-            item: _Item = self._queue.get()
-            while True:
-                if item is None:
-                    stopping = True
-                elif isinstance(item, _Ticket):
-                    tickets.append(item)
-                    size += len(item.entries)
-                elif isinstance(item, _Signature):
-                    signatures.append(item)
-                else:
-                    self._maintain(item)
-                if size >= GROUP_MAX:
-                    break
-                try:
-                    item = self._queue.get_nowait()
-                except queue.Empty:
-                    break
-            if tickets or signatures:
-                self._commit(tickets, signatures)
+        tickets: list[_Ticket] = []
+        signatures: list[_Signature] = []
+        size = 0
+        while True:
+            if item is None:
+                stopping = True
+            elif isinstance(item, _Ticket):
+                tickets.append(item)
+                size += len(item.entries)
+            elif isinstance(item, _Signature):
+                signatures.append(item)
+            else:
+                self._maintain(item)
+            if size >= GROUP_MAX:
+                break
+            try:
+                item = self._take()
+            except queue.Empty:
+                break
+        if tickets or signatures:
+            self._commit(tickets, signatures)
+        return not stopping
 
     def _commit(self, tickets: Sequence[_Ticket], signatures: Sequence[_Signature]) -> None:
         entries = [entry for ticket in tickets for entry in ticket.entries]
@@ -149,9 +169,8 @@ class Writer:
             for signature in signatures:
                 self._on_signed(signature.commit)
 
-        assert self._token is not None
         try:
-            self._token.run_sync_soon(tell)
+            self._tell(tell)
         except trio.RunFinishedError:
             logger.warning("the switch ended before %d entries could be reported", len(tickets))
 
@@ -165,9 +184,9 @@ class Writer:
 class Notary:
     """Signs the newest header: at once when many wait, else a little later so that one signature serves many."""
 
-    def __init__(self, custody: Custody, results: "queue.SimpleQueue[_Item]") -> None:
+    def __init__(self, custody: Custody, deliver: Callable[[_Signature], None]) -> None:
         self._custody = custody
-        self._results = results
+        self._deliver = deliver
         self._za = custody.public_key(SWITCH_SIGN).za
         self._newest: Commit | None = None
         self._signed = 0
@@ -222,7 +241,7 @@ class Notary:
                 continue
             with self._condition:
                 self._signed = header.number
-            self._results.put(_Signature(header.number, signature))
+            self._deliver(_Signature(header.number, signature))
 
 
 def commit_digest(za: bytes, header: Commit) -> bytes:

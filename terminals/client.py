@@ -7,10 +7,10 @@ ends with an answer or says that the outcome is not known here. The connection a
 first needed, and again when the switch asks for it or the connection is lost.
 """
 
-import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from random import Random
 
 import trio
 from OpenSSL import SSL
@@ -82,6 +82,7 @@ class TerminalClient:
         grammar: Grammar,
         patience: Patience,
         clock: Clock,
+        random: Random,
     ) -> None:
         self.identity = identity
         self.grammar = grammar
@@ -91,6 +92,7 @@ class TerminalClient:
         self._counters = counters
         self._patience = patience
         self._clock = clock
+        self._random = random
         self._codec = MessageCodec(grammar)
         self._by_name = {template.name: template for template in grammar.templates.values()}
         self._signed = {template.id: template.signed for template in grammar.templates.values()}
@@ -182,7 +184,7 @@ class TerminalClient:
                 else:
                     return response
             # Half of the delay is drawn, so that terminals which lost the switch together do not come back together.
-            await trio.sleep(delay_s * random.uniform(0.5, 1.0))
+            await trio.sleep(delay_s * self._random.uniform(0.5, 1.0))
             delay_s = min(2 * delay_s, self._patience.longest_delay_s)
         if doubtful:
             raise OutcomeUnknown(request)
@@ -342,7 +344,7 @@ async def connect(
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
         try:
-            yield TerminalClient(dial, nursery, identity, signer, counters, grammar, patience, clock)
+            yield TerminalClient(dial, nursery, identity, signer, counters, grammar, patience, clock, Random())
         except Exception as error:
             failure = error  # raised outside the nursery, which would wrap it into a group
         finally:

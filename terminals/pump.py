@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 
 import trio
 from OpenSSL import SSL
@@ -93,14 +94,52 @@ class Peer:
             self.pump.send(self, data)
 
 
+class Readiness(Protocol):
+    """Which sockets can be read or written now: the face of an epoll set, and how to wait for it."""
+
+    def register(self, fd: int, eventmask: int) -> None: ...
+
+    def modify(self, fd: int, eventmask: int) -> None: ...
+
+    def unregister(self, fd: int) -> None: ...
+
+    def poll(self, timeout: float, maxevents: int) -> list[tuple[int, int]]: ...
+
+    def close(self) -> None: ...
+
+    async def wait(self) -> None:
+        """Until ``poll`` has something to say."""
+        ...
+
+
+class Epoll:
+    """The kernel's. Its methods are taken over as they are: they run for every frame."""
+
+    def __init__(self) -> None:
+        epoll = select.epoll()
+        self.register, self.modify, self.unregister = epoll.register, epoll.modify, epoll.unregister
+        self.poll, self.close = epoll.poll, epoll.close
+        self._fd = epoll.fileno()
+
+    async def wait(self) -> None:
+        await trio.lowlevel.wait_readable(self._fd)
+
+
 class Pump:
     """Owns the peers and their sockets."""
 
-    def __init__(self, codec: MessageCodec, limits: PumpLimits, on_closed: Callable[[Peer, Closing], None]) -> None:
+    def __init__(
+        self,
+        codec: MessageCodec,
+        limits: PumpLimits,
+        on_closed: Callable[[Peer, Closing], None],
+        readiness: Readiness | None = None,
+    ) -> None:
+        """``readiness`` knows the peers' sockets; the kernel's unless they are simulated."""
         self._codec = codec
         self._limits = limits
         self._on_closed = on_closed
-        self._epoll = select.epoll()
+        self._epoll = readiness or Epoll()
         self._peers: dict[int, Peer] = {}
         self._halted = False
         self._waiting = trio.CancelScope()
@@ -122,7 +161,7 @@ class Pump:
         """The frames that have arrived, without their lengths: at least one. An empty list: the pump was halted."""
         while not self._halted:
             with trio.CancelScope() as self._waiting:
-                await trio.lowlevel.wait_readable(self._epoll.fileno())
+                await self._epoll.wait()
             arrivals = self._round()
             if arrivals:
                 return arrivals
