@@ -10,7 +10,7 @@ provider   keys are                                         cannot
 ========== ================================================ ==========================================================
 software   sealed under a master key that custodians open   -
 (its development form: plain files of one folder)           -
-card       in a smart card, which signs                     anything but sign, public_key, keys
+card       in a smart card, which signs                     anything but sign, verify and public_key
 SDF        in a GM/T 0018 device, or wrapped by it          arm, PINs, derive, key blocks; seal, HMAC on 2012 devices
 ========== ================================================ ==========================================================
 
@@ -139,7 +139,7 @@ class Custody(Protocol):
 
     # --- what there is
 
-    def keys(self) -> Sequence[KeyInfo]:
+    def inventory(self) -> Sequence[KeyInfo]:
         """Every epoch of every label that is not destroyed, by label and epoch."""
         ...
 

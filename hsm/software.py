@@ -84,7 +84,7 @@ class SoftwareCustody:
         """Every label that has a key, and what kind it is."""
         return self._table.kinds()
 
-    def keys(self) -> list[KeyInfo]:
+    def inventory(self) -> list[KeyInfo]:
         return self._table.keys()
 
     def key(self, label: str, epoch: int | None = None) -> KeyInfo:

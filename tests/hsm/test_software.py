@@ -1,101 +1,19 @@
-"""The contract of custody, which every provider must keep, and what the software provider adds."""
+"""Custody in software, in its development form: files, their protection, and what a folder may hold."""
 
 import os
 import stat
-import sys
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from OpenSSL import SSL
 
-from fengshou.codecs import BadSignature, PrivateKey, hmac_sm3, sm3
-from fengshou.hsm.custody import JOURNAL_DATA, PSEUDONYM, SWITCH_SIGN, SWITCH_TLS, Custody, CustodyError, SealBroken
+from fengshou.codecs import PrivateKey
+from fengshou.hsm.custody import JOURNAL_DATA, PSEUDONYM, SWITCH_SIGN, CustodyError, SealBroken
 from fengshou.hsm.pem import to_pem
 from fengshou.hsm.software import Kind, SoftwareCustody, load_private_key, provision, save_private_key
 
 
-@pytest.fixture(params=["software"])
-def custody(request: pytest.FixtureRequest, tmp_path: Path) -> Custody:
-    """Each provider with the switch's keys; a new provider is a new parameter."""
-    providers: dict[str, Callable[[], Custody]] = {"software": lambda: provision(tmp_path / "keys")}
-    return providers[request.param]()
-
-
-# --- the contract ---
-
-
-def test_a_signature_verifies_under_the_public_key_and_no_other(custody: Custody) -> None:
-    digest = sm3(b"message")
-    signature = custody.sign(SWITCH_SIGN, digest)
-    custody.public_key(SWITCH_SIGN).verify(digest, signature)
-    with pytest.raises(BadSignature):
-        custody.public_key(SWITCH_TLS).verify(digest, signature)
-    with pytest.raises(BadSignature):
-        custody.public_key(SWITCH_SIGN).verify(sm3(b"another"), signature)
-
-
-@pytest.mark.parametrize("length", [0, 31, 33, 64])
-def test_only_a_whole_digest_is_signed(custody: Custody, length: int) -> None:
-    with pytest.raises(ValueError, match="32"):
-        custody.sign(SWITCH_SIGN, bytes(length))
-
-
-def test_a_mac_is_stable_and_keyed(custody: Custody) -> None:
-    first = custody.mac(PSEUDONYM, b"6231722254919298906")
-    assert len(first) == 32
-    assert custody.mac(PSEUDONYM, b"6231722254919298906") == first
-    assert custody.mac(PSEUDONYM, b"6231722254919298907") != first
-    assert first not in (hmac_sm3(b"", b"6231722254919298906"), sm3(b"6231722254919298906"))
-
-
-@pytest.mark.parametrize("data", [b"", b"x", bytes(2048)], ids=["empty", "one", "record"])
-def test_what_was_sealed_opens(custody: Custody, data: bytes) -> None:
-    sealed = custody.seal(JOURNAL_DATA, data, b"record 7")
-    assert len(sealed) == 1 + 12 + len(data) + 16
-    assert sealed[0] == 1, "the first byte is the epoch"
-    assert custody.open(JOURNAL_DATA, sealed, b"record 7") == data
-
-
-def test_every_changed_bit_of_a_sealed_value_is_noticed(custody: Custody) -> None:
-    sealed = custody.seal(JOURNAL_DATA, b"6231 7222", b"record 7")
-    for bit in range(8 * len(sealed)):
-        changed = bytearray(sealed)
-        changed[bit // 8] ^= 1 << bit % 8
-        with pytest.raises(SealBroken):
-            custody.open(JOURNAL_DATA, bytes(changed), b"record 7")
-
-
-def test_a_sealed_value_opens_in_its_context_only(custody: Custody) -> None:
-    sealed = custody.seal(JOURNAL_DATA, b"secret", b"record 7")
-    for context in (b"", b"record 8", b"record 7 "):
-        with pytest.raises(SealBroken):
-            custody.open(JOURNAL_DATA, sealed, context)
-
-
-@pytest.mark.parametrize("length", range(29))
-def test_a_cut_sealed_value_is_refused(custody: Custody, length: int) -> None:
-    sealed = custody.seal(JOURNAL_DATA, b"", b"")
-    with pytest.raises(SealBroken):
-        custody.open(JOURNAL_DATA, sealed[:length], b"")
-
-
-def test_no_nonce_is_used_twice_by_any_thread(custody: Custody) -> None:
-    def seal_many(_: int) -> list[bytes]:
-        return [custody.seal(JOURNAL_DATA, b"", b"")[1:13] for _ in range(1000)]
-
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        with ThreadPoolExecutor(8) as pool:
-            nonces = [nonce for part in pool.map(seal_many, range(8)) for nonce in part]
-    finally:
-        sys.setswitchinterval(before)
-    assert len(set(nonces)) == 8000
-
-
-def test_a_forked_child_draws_its_own_nonces(custody: Custody) -> None:
+def test_a_forked_child_draws_its_own_nonces(tmp_path: Path) -> None:
+    custody = provision(tmp_path / "keys")
     custody.seal(JOURNAL_DATA, b"", b"")
     reader, writer = os.pipe()
     child = os.fork()
@@ -107,31 +25,6 @@ def test_a_forked_child_draws_its_own_nonces(custody: Custody) -> None:
     os.close(reader)
     os.close(writer)
     assert from_child[:8] != custody.seal(JOURNAL_DATA, b"", b"")[1:9]
-
-
-@pytest.mark.parametrize(
-    ("label", "use"),
-    [
-        ("nobody", lambda custody: custody.public_key("nobody")),
-        ("nobody", lambda custody: custody.sign("nobody", bytes(32))),
-        ("nobody", lambda custody: custody.mac("nobody", b"")),
-        ("nobody", lambda custody: custody.seal("nobody", b"", b"")),
-        ("nobody", lambda custody: custody.arm("nobody", SSL.Context(SSL.TLS_METHOD))),
-        (JOURNAL_DATA, lambda custody: custody.sign(JOURNAL_DATA, bytes(32))),
-        (SWITCH_SIGN, lambda custody: custody.seal(SWITCH_SIGN, b"", b"")),
-        (PSEUDONYM, lambda custody: custody.open(PSEUDONYM, bytes(64), b"")),
-        (JOURNAL_DATA, lambda custody: custody.mac(JOURNAL_DATA, b"")),
-        (PSEUDONYM, lambda custody: custody.arm(PSEUDONYM, SSL.Context(SSL.TLS_METHOD))),
-    ],
-)
-def test_a_missing_key_or_one_of_another_kind_is_named(
-    custody: Custody, label: str, use: Callable[[Custody], object]
-) -> None:
-    with pytest.raises(CustodyError, match=label):
-        use(custody)
-
-
-# --- the software provider ---
 
 
 def test_keys_outlive_the_process(tmp_path: Path) -> None:
