@@ -13,7 +13,7 @@ from fengshou.protocol.message import Message
 from fengshou.protocol.record import RecordKind
 from fengshou.terminals.identity import Counters
 from tests.switch.line import Line, code_of
-from tests.switch.town import LIMITED_PAN, TERMINALS, Town, enquiry, purchase, reversal, trade_now, withdrawal
+from tests.switch.town import RETURNED_PAN, TERMINALS, Town, enquiry, purchase, reversal, trade_now, withdrawal
 
 FreshTown = Callable[..., AbstractContextManager[Town]]
 
@@ -78,7 +78,7 @@ def test_a_reversal_whose_answer_is_lost_is_delivered_and_gives_the_limit_back_o
     """Two reversals of a withdrawal, both without an answer: one debt, one reversal, one return of what was used up."""
     with Line(town, TERMINALS[1]).sign_in() as line:
         for _ in range(2):
-            assert code_of(line.ask("withdrawal", withdrawal(50_000, LIMITED_PAN))) == "00"
+            assert code_of(line.ask("withdrawal", withdrawal(50_000, RETURNED_PAN))) == "00"
         stan = line.last_stan
         with town.frozen("core-banking"):
             undo = line.message("reversal", reversal(line.batch, stan, 50_000))
@@ -87,8 +87,8 @@ def test_a_reversal_whose_answer_is_lost_is_delivered_and_gives_the_limit_back_o
             assert code_of(line.ask("reversal", reversal(line.batch, stan, 50_000))) == "00"  # it is owed already
         town.settle()
         assert code_of(line.ask("reversal", reversal(line.batch, stan, 50_000))) == "25"
-        assert code_of(line.ask("withdrawal", withdrawal(50_000, LIMITED_PAN))) == "00"
-        assert code_of(line.ask("withdrawal", withdrawal(1_000, LIMITED_PAN))) == "61"
+        assert code_of(line.ask("withdrawal", withdrawal(50_000, RETURNED_PAN))) == "00"
+        assert code_of(line.ask("withdrawal", withdrawal(1_000, RETURNED_PAN))) == "61"
     town.require_truth()
 
 
