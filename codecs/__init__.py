@@ -10,6 +10,7 @@ from fengshou.codecs._message import MessageCodec
 from fengshou.codecs._sm2 import BadKey, BadSignature, PrivateKey, PublicKey, za
 from fengshou.codecs._sm2_transport import Agreement, BadCiphertext, sm2_agree, sm2_decrypt, sm2_encrypt
 from fengshou.codecs._sm3 import hmac_sm3, sm3, sm3_many
+from fengshou.codecs._sm4 import BadTag, Sm4Gcm
 from fengshou.codecs._verify import keep_tables, tables_kept, verify_batch
 
 __all__ = [
@@ -17,10 +18,12 @@ __all__ = [
     "BadCiphertext",
     "BadKey",
     "BadSignature",
+    "BadTag",
     "Iso8583Codec",
     "MessageCodec",
     "PrivateKey",
     "PublicKey",
+    "Sm4Gcm",
     "hmac_sm3",
     "keep_tables",
     "merkle_path",

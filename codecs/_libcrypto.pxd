@@ -11,6 +11,7 @@ cdef extern from "openssl/err.h" nogil:
 
 cdef extern from "openssl/crypto.h" nogil:
     void OPENSSL_cleanse(void *data, size_t size)
+    int CRYPTO_memcmp(const void *a, const void *b, size_t size)
     void OPENSSL_free(void *data)
 
 cdef extern from "openssl/bn.h" nogil:
@@ -76,6 +77,17 @@ cdef extern from "openssl/param_build.h" nogil:
     void OSSL_PARAM_free(OSSL_PARAM *params)
 
 cdef extern from "openssl/evp.h" nogil:
+    ctypedef struct EVP_CIPHER
+    ctypedef struct EVP_CIPHER_CTX
+    EVP_CIPHER *EVP_CIPHER_fetch(void *library, const char *name, const char *properties)
+    void EVP_CIPHER_free(EVP_CIPHER *cipher)
+    EVP_CIPHER_CTX *EVP_CIPHER_CTX_new()
+    void EVP_CIPHER_CTX_free(EVP_CIPHER_CTX *ctx)
+    int EVP_CIPHER_CTX_set_padding(EVP_CIPHER_CTX *ctx, int pad)
+    int EVP_EncryptInit_ex2(
+        EVP_CIPHER_CTX *ctx, const EVP_CIPHER *cipher, const uint8_t *key, const uint8_t *iv, const void *params
+    )
+    int EVP_EncryptUpdate(EVP_CIPHER_CTX *ctx, uint8_t *out, int *size, const uint8_t *data, int count)
     ctypedef struct EVP_MD
     ctypedef struct EVP_PKEY
     ctypedef struct EVP_PKEY_CTX

@@ -6,6 +6,8 @@ import os
 import resource
 import threading
 
+from fengshou.codecs import Sm4Gcm
+
 _SLOT_BYTES = 32  # the longest symmetric key; a page holds 128 of them
 
 
@@ -51,7 +53,7 @@ def memory_is_locked() -> bool:
 class Secret:
     """At most 32 bytes on a locked page. They are wiped when nobody holds the object any more."""
 
-    __slots__ = ("_slot", "view")
+    __slots__ = ("_gcm", "_slot", "view")
 
     def __init__(self, data: bytes | bytearray | memoryview) -> None:
         """Copies ``data``; wipe the original if it can be wiped."""
@@ -60,6 +62,14 @@ class Secret:
         self._slot = _arena.take()
         self.view = self._slot[: len(data)]
         self.view[:] = data
+        self._gcm: Sm4Gcm | None = None
+
+    @property
+    def gcm(self) -> Sm4Gcm:
+        """SM4-GCM under this key. Its schedule is made once and wiped with the secret; it is not on the locked page."""
+        if self._gcm is None:
+            self._gcm = Sm4Gcm(self.view)
+        return self._gcm
 
     @classmethod
     def random(cls, count: int) -> "Secret":

@@ -9,10 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from cryptography.exceptions import InvalidTag
 from OpenSSL import SSL
 
-from fengshou.codecs import BadCiphertext, PrivateKey, PublicKey, hmac_sm3, sm2_decrypt, sm2_encrypt
+from fengshou.codecs import BadCiphertext, BadTag, PrivateKey, PublicKey, hmac_sm3, sm2_decrypt, sm2_encrypt
 from fengshou.hsm import keyblock, material, pin, sealed, sm4
 from fengshou.hsm._openssl import use_private_key
 from fengshou.hsm.custody import (
@@ -168,7 +167,7 @@ class SoftwareCustody:
     def seal(self, label: str, data: bytes, context: bytes) -> bytes:
         held = self._table.find(label, None, Kind.SM4)
         nonce = self._nonces.next()
-        hidden = sm4.gcm_seal(_as(Secret, held).view, nonce, data, context)
+        hidden = _as(Secret, held).gcm.seal(nonce, data, context)
         return bytes((held.info.epoch,)) + nonce + hidden
 
     def open(self, label: str, sealed: bytes, context: bytes) -> bytes:
@@ -178,8 +177,8 @@ class SoftwareCustody:
         key = self._opening(label, sealed[0])
         try:
             nonce, hidden = sealed[1 : 1 + sm4.NONCE_BYTES], sealed[1 + sm4.NONCE_BYTES :]
-            return bytes(sm4.gcm_open(key.view, nonce, hidden, context))
-        except InvalidTag:
+            return bytes(key.gcm.open(nonce, hidden, context))
+        except BadTag:
             raise SealBroken(f"{label}: the sealed value was altered or belongs to another context") from None
 
     def _opening(self, label: str, epoch: int) -> Secret:
