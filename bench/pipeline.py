@@ -1,7 +1,7 @@
 """The pipeline's own CPU by step: one thread, no sockets, no TLS, a back end that answers at once.
 
-The steps are those of ``switch/pipeline.py``, on a real site's registry, services, custody and journal, in batches as the
-pump would form them. What is missing to the whole switch is the channel, the links and the changes between threads.
+The steps are those of ``switch/pipeline.py``, on a real site's registry, services, custody and journal, in batches as
+the pump would form them. What is missing to the whole switch is the channel, the links and the changes between threads.
 """
 
 import shutil
