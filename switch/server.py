@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import sqlite3
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from random import Random
@@ -18,31 +18,19 @@ import trio
 from OpenSSL import SSL
 
 from fengshou.hsm.channel import PROFILES, Identity, Trust, terminal_server_context
-from fengshou.hsm.custody import PSEUDONYM, SWITCH_TLS, Custody, CustodyError
+from fengshou.hsm.custody import SWITCH_TLS, Custody, CustodyError
 from fengshou.hsm.software import SoftwareCustody
-from fengshou.protocol.service import TerminalFacts
-from fengshou.routing.destination import Completion
 from fengshou.routing.events import EventFeed
-from fengshou.switch import recovery
-from fengshou.switch.admission import Admission
 from fengshou.switch.clock import Clock
 from fengshou.switch.config import Loaded
-from fengshou.switch.counters import Counters
-from fengshou.switch.duplicates import Duplicates
+from fengshou.switch.core import Core, World
 from fengshou.switch.grammar import Catalogue, load_service
-from fengshou.switch.inbound import Inbound
 from fengshou.switch.journal import Journal
 from fengshou.switch.links import JournalEvents, destination, feed
-from fengshou.switch.outbound import Route, Sender
-from fengshou.switch.pipeline import Pipeline
-from fengshou.switch.receipt_desk import ReceiptDesk
-from fengshou.switch.recording import Recorder, pseudonyms
-from fengshou.switch.reversals import Debt, Reversals
-from fengshou.switch.rrn import RrnSource
+from fengshou.switch.outbound import Route
 from fengshou.switch.status import serve_status
-from fengshou.switch.writer import Writer
 from fengshou.terminals.listener import Listener, ListenerLimits
-from fengshou.terminals.pump import Closing, Peer, Pump, PumpLimits
+from fengshou.terminals.pump import Closing, Pump, PumpLimits
 from fengshou.terminals.registry import Registry, RegistryError
 
 logger = logging.getLogger(__name__)
@@ -57,60 +45,37 @@ class Ready:
     owed: int  # reversals that were owed at start
 
 
-class Switch:
-    """One worker: everything between its listener and its links."""
+class Switch(Core):
+    """One worker with its surroundings: configuration, keys, registry, listener, feed."""
 
     def __init__(self, loaded: Loaded, stack: ExitStack) -> None:
         """Open files, recover, bind. ``stack`` closes what was opened. Raises the errors of what it opens."""
-        config = loaded.config
+        config, limits = loaded.config, loaded.config.limits
         self._loaded = loaded
         self.custody: Custody = SoftwareCustody(loaded.path(config.files.keys))
         self.catalogue = Catalogue(load_service(entry.module, entry.options) for entry in config.service)
         self.registry = Registry.open(loaded.path(config.files.registry), self.custody)
         stack.callback(self.registry.close)
         self._terminals = self.registry.snapshot()
-        self.journal = Journal(loaded.path(config.files.journal), map_bytes=config.limits.journal_gib << 30)
+        self.journal = Journal(loaded.path(config.files.journal), map_bytes=limits.journal_gib << 30)
         stack.callback(self.journal.close)
-
-        clock = Clock()
-        pseudonym = pseudonyms(self.custody)
-        self.recorder = Recorder(self.catalogue, self.custody, clock)
-        self.recovered = recovery.recover(self.journal, self.catalogue, self.recorder, self._facts, pseudonym)
-        self.desk = ReceiptDesk(self.catalogue, self.journal, self.custody)
-        self.writer = Writer(self.journal, self.custody, self.desk.signed)
-        self.duplicates = Duplicates(self.journal)
-        counters = Counters(self.journal, lambda data: self.custody.mac(PSEUDONYM, data))
-        admission = Admission(
-            self.catalogue, self.journal, self.duplicates, counters, self.recorder, RrnSource(self.journal, clock),
-            pseudonym, lambda terminal: self._terminals.get(terminal), config.limits.in_flight,
-        )  # fmt: skip
-        self.inbound = Inbound(
-            self.catalogue, clock, admission, self.duplicates, counters, self.recorder, self.desk.ask
+        pump_limits = PumpLimits(limits.sign_in_s, limits.idle_s, limits.stalled_s, limits.outbox_bytes)
+        super().__init__(
+            World(
+                catalogue=self.catalogue,
+                custody=self.custody,
+                journal=self.journal,
+                clock=Clock(),
+                random=Random(),
+                terminals=lambda terminal: self._terminals.get(terminal),
+                routes={
+                    name: Route(destination(name, row, loaded, self.custody), row.deadline_ms / 1000)
+                    for name, row in config.destination.items()
+                },
+                in_flight_max=limits.in_flight,
+                make_pump=lambda codec, on_closed: Pump(codec, pump_limits, on_closed),
+            )
         )
-        self.routes = {
-            name: Route(destination(name, row, loaded, self.custody), row.deadline_ms / 1000)
-            for name, row in config.destination.items()
-        }
-        self.reversals = Reversals(
-            self.catalogue, self.journal, self.writer, self.recorder, self.routes, self._facts, pseudonym, Random()
-        )
-        self.sender = Sender(
-            self.catalogue,
-            self.journal,
-            self.recorder,
-            self.duplicates,
-            self.routes,
-            self.reversals.owe,
-            self.desk.later,
-        )
-        self.closed: dict[Closing, int] = dict.fromkeys(Closing, 0)
-        limits = config.limits
-        self.pump = Pump(
-            self.catalogue.codec,
-            PumpLimits(limits.sign_in_s, limits.idle_s, limits.stalled_s, limits.outbox_bytes),
-            self._on_closed,
-        )
-        self.pipeline = Pipeline(self.pump, self.inbound, self.sender, self.journal, self.writer, self.duplicates)
         self.feed: EventFeed | None = None
         if config.analytics is not None:
             self.feed = feed(config.analytics, loaded, self.custody, JournalEvents(self.journal, self.writer))
@@ -120,23 +85,6 @@ class Switch:
             config.listen.host, config.listen.port, lambda: self._context, self.pump,
             ListenerLimits(limits.connections, limits.handshakes, limits.handshake_s),
         )  # fmt: skip
-
-    # -- what the parts ask back -----------------------------------------------------------------------------------
-
-    def _facts(self, terminal: str) -> TerminalFacts | None:
-        row = self._terminals.get(terminal)
-        return row.facts if row else None
-
-    def _on_closed(self, peer: Peer, why: Closing) -> None:
-        self.closed[why] += 1
-        self.inbound.forget(peer)
-
-    def _sink(self, completions: Sequence[Completion]) -> None:
-        """Answers of back ends: to the pipeline, or to the reversals that the switch owes."""
-        self.pipeline.complete([done for done in completions if not isinstance(done.outbound.token, Debt)])
-        debts = [done for done in completions if isinstance(done.outbound.token, Debt)]
-        if debts:
-            self.reversals.complete(debts)
 
     def _server_context(self) -> SSL.Context:
         listen = self._loaded.config.listen
@@ -154,24 +102,15 @@ class Switch:
 
     async def run(self, on_ready: Callable[[Ready], None], also: Callable[..., Awaitable[object]]) -> None:
         """Serve until SIGTERM or SIGINT, then drain. ``also`` runs beside until the end, see ``nursery.start``."""
-        self.writer.start()
-        debts = self.journal.due_reversals()
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             async with trio.open_nursery() as back_ends, trio.open_nursery() as nursery:
-                for route in self.routes.values():
-                    back_ends.start_soon(route.destination.run, self._sink)
+                owed = self.start(back_ends, nursery)
                 if self.feed is not None:
                     back_ends.start_soon(self.feed.run)
-                back_ends.start_soon(self.pipeline.outcomes)
-                back_ends.start_soon(self.reversals.run)
-                for intent in debts:
-                    self.reversals.owe(intent)
                 nursery.start_soon(self.listener.run)
-                nursery.start_soon(self.pipeline.requests)
-                nursery.start_soon(self.pump.sweep)
                 nursery.start_soon(self._watch_registry)
                 await nursery.start(also)
-                on_ready(Ready(self.listener.address, self.recovered, len(debts)))
+                on_ready(Ready(self.listener.address, self.recovered, owed))
                 await self._until_told_to_stop(signals)
                 logger.info("stopping: %d in flight", len(self.duplicates))
                 await self._drain()
