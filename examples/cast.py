@@ -28,9 +28,9 @@ TOWNS = {
 }
 _VILLAGES = (("East Hill", "东山村"), ("Stone Bridge", "石桥村"), ("West River", "西河村"))
 
-FIELD_SERVICES = "balance farm-purchase reversal transfer"
-POINT_SERVICES = "balance deposit gov-enquiry reversal transfer withdrawal"
-KIOSK_SERVICES = "balance gov-enquiry reversal transfer"
+FIELD_SERVICES = "balance farm-purchase reversal settlement transfer"
+POINT_SERVICES = "balance deposit gov-enquiry reversal settlement transfer withdrawal"
+KIOSK_SERVICES = "balance gov-enquiry reversal settlement transfer"
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,6 +119,7 @@ BASE_ELEMENTS: tuple[Element, ...] = (
     n(48, 5, "unit_price", "n..9", limits.UNIT_PRICE_FEN_MAX, "fen per kg"),
     n(48, 6, "town", "n..5", 65_535, "town in which the goods were bought"),
     Element(48, 7, "lot", "ans..24", Kind.ANS, 24, about="lot of the producer, for tracing"),
+    Element(48, 8, "details", "b..2048", Kind.BV, 2048, about="transactions of a batch: STAN, side and fen of each"),
     n(49, 0, "currency", "n3", 999, "ISO 4217 number; 156 is CNY"),
     Element(52, 0, "pin_block", "b16", Kind.B, 16, privacy=C3, about="ISO 9564 format 4 under SM4"),
     Element(54, 1, "ledger_balance", "x+n12", Kind.Z, maximum=999_999_999_999, about="fen; overdrawn is negative"),
@@ -143,7 +144,14 @@ BASE_ELEMENTS: tuple[Element, ...] = (
     Element(62, 4, "reply", "ans..1024", Kind.ANS, 1024, privacy=C2, about="answer of the office, UTF-8"),
     n(62, 5, "period", "n..6", 999_999, "year or YYYYMM asked about"),
     Element(63, 1, "operator", "an3", Kind.AN, 3, about="operator at the terminal"),
+    n(66, 0, "settlement_code", "n1", 9, "1 in balance, 2 out of balance"),
     n(70, 0, "network_code", "n3", 999, "network management code; 301 echo"),
+    n(71, 0, "message_number", "n4", 9_999, "of the messages that tell one batch, from 1"),
+    n(72, 0, "last_message", "n4", 9_999, "number of the last of them"),
+    n(74, 0, "credits", "n10", 9_999_999_999, "how many credits a batch has"),
+    n(76, 0, "debits", "n10", 9_999_999_999, "how many debits a batch has"),
+    n(86, 0, "credits_amount", "n16", 9_999_999_999_999_999, "their sum in fen"),
+    n(88, 0, "debits_amount", "n16", 9_999_999_999_999_999, "their sum in fen"),
     Element(102, 0, "from_account", "n..28", Kind.D, 28, privacy=C2, mask=_ACCOUNT),
     Element(103, 0, "to_account", "n..28", Kind.D, 28, privacy=C2, mask=_ACCOUNT),
     n(120, 1, "record_number", "n..18", limits.UINT_MAX, "record of the journal"),
@@ -187,6 +195,7 @@ WEIGHT = _key("weight")
 UNIT_PRICE = _key("unit_price")
 TOWN = _key("town")
 LOT = _key("lot")
+DETAILS = _key("details")
 CURRENCY = _key("currency")
 PIN_BLOCK = _key("pin_block")
 LEDGER_BALANCE = _key("ledger_balance")
@@ -210,7 +219,14 @@ SUBJECT = _key("subject")
 REPLY = _key("reply")
 PERIOD = _key("period")
 OPERATOR = _key("operator")
+SETTLEMENT_CODE = _key("settlement_code")
 NETWORK_CODE = _key("network_code")
+MESSAGE_NUMBER = _key("message_number")
+LAST_MESSAGE = _key("last_message")
+CREDITS = _key("credits")
+DEBITS = _key("debits")
+CREDITS_AMOUNT = _key("credits_amount")
+DEBITS_AMOUNT = _key("debits_amount")
 FROM_ACCOUNT = _key("from_account")
 TO_ACCOUNT = _key("to_account")
 RECORD_NUMBER = _key("record_number")

@@ -3,7 +3,7 @@
 A service is a package that offers an instance of ``Service``. The switch loads it by the dotted name in its
 configuration, adds its elements and templates to the grammar and then, for each request of its templates:
 
-    ladder → counters → (original) → call → back end → conclude → event
+    ladder → counters → (original, batch) → call → back end → conclude → event
 
 The methods are pure: they read the request and return data. They never wait, log or raise for bad input; bad input is a
 rung of the ladder.
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, ClassVar
 
+from fengshou.protocol.batch import Batch, BatchState
 from fengshou.protocol.elements import Element
 from fengshou.protocol.message import Value
 from fengshou.protocol.templates import Template
@@ -71,6 +72,7 @@ class Request:
     rrn: int
     pseudonym: Callable[[str], str]  # a stable keyed hash of an identifier, 16 hexadecimal characters
     original: Original | None = None
+    batch: Batch | None = None
 
     def integer(self, key: int) -> int:
         """The integer at ``key``, 0 when the message does not carry it."""
@@ -127,6 +129,7 @@ class Answer:
     code: str
     values: Mapping[int, Value] = field(default_factory=dict)
     tombstone: bool = False  # remember that the original, should it still come, must be refused
+    settles: BatchState | None = None  # what the batch that the request names has become by it
 
 
 Call = Iso8583Call | JsonCall | Answer
@@ -179,8 +182,15 @@ class Service:
         """(batch, STAN) of the transaction that this request undoes; None when it stands for itself."""
         return None
 
+    def batch_named(self, request: Request) -> int | None:
+        """The batch that this request settles or tells the details of; None when it is about none."""
+        return None
+
     def call(self, request: Request) -> Call:
-        """What to ask the back end, or the answer when none need be asked. ``request.original`` is filled in."""
+        """What to ask the back end, or the answer when none need be asked.
+
+        ``request.original`` and ``request.batch`` are filled in, None where the journal does not know them.
+        """
         raise NotImplementedError
 
     def conclude(self, request: Request, reply: Reply) -> Conclusion:

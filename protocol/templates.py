@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from fengshou.protocol import elements as de
 from fengshou.protocol import limits
+from fengshou.protocol.batch import Side
 from fengshou.protocol.elements import BASE_ELEMENTS, PRIVATE_NUMBERS, Element, Kind, path_of
 
 
@@ -34,7 +35,10 @@ def layout(*groups: tuple[Field, ...]) -> tuple[Field, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A message and its answer. ``mti`` is the ISO 8583:1987 MTI it stands for; the answer's is ``mti + 10``."""
+    """A message and its answer. ``mti`` is the ISO 8583:1987 MTI it stands for; the answer's is ``mti + 10``.
+
+    ``side`` is where an approval counts in the totals of its batch. None: it moves no money, or takes another back.
+    """
 
     id: int
     name: str
@@ -42,6 +46,7 @@ class Template:
     request: tuple[Field, ...]
     response: tuple[Field, ...]
     signed: bool = True
+    side: Side | None = None
 
 
 # Every answer can say why, when and under which reference; a service adds its own.

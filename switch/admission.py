@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import trio
 
+from fengshou.protocol import codes
 from fengshou.protocol import elements as de
 from fengshou.protocol.message import COMMAND_SIGN_IN, Value
 from fengshou.protocol.service import Counter, Fate, Iso8583Call, JsonCall, Original, Request, TerminalFacts, refusal
@@ -17,9 +18,10 @@ from fengshou.switch.counters import Counters
 from fengshou.switch.duplicates import Duplicates
 from fengshou.switch.exchange import Exchange
 from fengshou.switch.grammar import Catalogue
-from fengshou.switch.journal import Journal, key_of
+from fengshou.switch.journal import BATCH_MAX, Journal, batch_key, key_of
 from fengshou.switch.recording import Recorder
 from fengshou.switch.rrn import RrnSource
+from fengshou.switch.settlement import Settlements
 from fengshou.terminals.binding import TerminalRow, binding_refusal
 from fengshou.terminals.pump import Peer
 
@@ -34,6 +36,7 @@ class Ended:
     code: str
     values: Mapping[int, Value]
     tombstone: bytes = b""  # key of an original that never came
+    settles: tuple[bytes, int] | None = None  # key of the batch that it settles, and what that has become
 
 
 class Admission:
@@ -60,6 +63,7 @@ class Admission:
         self._pseudonym = pseudonym
         self._terminals = terminals
         self._in_flight_max = in_flight_max
+        self._settlements = Settlements(journal, catalogue, recorder)
 
     # -- before the signature is looked at: cheap, so that a flood is cheap ----------------------------------------
 
@@ -99,7 +103,7 @@ class Admission:
         current = self._journal.batch(terminal) or 1
         if claimed == 0:
             return current
-        return int(claimed) if claimed in (current, current % 999_999 + 1) else None
+        return int(claimed) if claimed in (current, current % BATCH_MAX + 1) else None
 
     # -- requests ----------------------------------------------------------------------------------------------------
 
@@ -141,6 +145,12 @@ class Admission:
         key = key_of(row.facts.terminal, row.facts.merchant, *named) if named else b""
         if named:
             request = replace(request, original=self._original(key, row.facts))
+        about = service.batch_named(request)
+        if about is not None:
+            exchange.batch = batch_key(row.facts.terminal, row.facts.merchant, about)
+            if self._duplicates.runs_in(exchange.batch):
+                return Ended(codes.IN_PROGRESS, {})
+            request = replace(request, batch=self._settlements.batch(row.facts.terminal, row.facts.merchant, about))
         exchange.request = request
         failed = refusal(service.ladder, request)
         if failed is not None:
@@ -158,7 +168,8 @@ class Admission:
             return None
         if call.tombstone:
             exchange.original = key  # barred from now on, not only when the journal has the tombstone
-        return Ended(call.code, call.values, key if call.tombstone else b"")
+        settles = None if call.settles is None else (exchange.batch, int(call.settles))
+        return Ended(call.code, call.values, key if call.tombstone else b"", settles)
 
     def _original(self, key: bytes, facts: TerminalFacts) -> Original | None:
         fate, known = self._duplicates.fate(key)

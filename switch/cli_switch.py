@@ -112,7 +112,9 @@ def check(file: Path) -> None:
                 ", ".join(f"{template.id} {template.name}" for template in service.templates),
                 service.destination
                 if service.destination in config.destination
-                else f"{service.destination} (no route!)",
+                else f"{service.destination} (no route!)"
+                if service.destination
+                else "the switch itself",
             )
             for service in catalogue.services
         ],

@@ -32,6 +32,7 @@ class Duplicates:
         self._journal = journal
         self._in_flight: dict[bytes, Exchange] = {}
         self._undoing: set[bytes] = set()
+        self._settling: set[bytes] = set()
 
     def __len__(self) -> int:
         return len(self._in_flight)
@@ -55,12 +56,19 @@ class Duplicates:
         self._in_flight[exchange.key] = exchange
         if exchange.original:
             self._undoing.add(exchange.original)
+        if exchange.batch:
+            self._settling.add(exchange.batch)
 
     def finish(self, exchange: Exchange) -> None:
         """The journal knows its end, or it never began."""
         if self._in_flight.get(exchange.key) is exchange:
             del self._in_flight[exchange.key]
             self._undoing.discard(exchange.original)
+            self._settling.discard(exchange.batch)
+
+    def runs_in(self, batch: bytes) -> bool:
+        """Whether a transaction of this batch, or its settlement, is in flight."""
+        return batch in self._settling or any(key.startswith(batch) for key in self._in_flight)
 
     def running(self, key: bytes) -> Exchange | None:
         """The exchange in flight under ``key``."""

@@ -29,6 +29,7 @@ class Exchange:
     charges: Charges = ()
     original: bytes = b""  # key of the transaction that this one is about to reverse, or to bar
     original_intent: int = 0  # and its record; 0 when it never came
+    batch: bytes = b""  # key of the batch that this one settles or tells the details of
     intent: Entry | None = None
     state: State = State.RECEIVED
     conclusion: Conclusion | None = None

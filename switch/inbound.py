@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 
 from fengshou.codecs import verify_batch
 from fengshou.protocol import codes
@@ -20,7 +20,7 @@ from fengshou.switch.counters import Counters
 from fengshou.switch.duplicates import Duplicates, Verdict
 from fengshou.switch.exchange import Exchange
 from fengshou.switch.grammar import Catalogue
-from fengshou.switch.journal import Entry
+from fengshou.switch.journal import Entry, batch_key
 from fengshou.switch.recording import Recorder
 from fengshou.terminals.binding import TerminalRow
 from fengshou.terminals.pump import Closing, Peer
@@ -143,7 +143,13 @@ class Inbound:
         self._duplicates.begin(exchange)
         if ended is not None:
             exchange.conclusion = Conclusion(ended.code, ended.values)
-            entries.append(self._recorder.outcome(exchange, gives_back=exchange.charges, tombstone=ended.tombstone))
+            entries.append(
+                self._recorder.outcome(
+                    exchange, gives_back=exchange.charges, tombstone=ended.tombstone, settles=ended.settles
+                )
+            )
+            if ended.settles is not None:
+                self._close_batch(exchange)
 
     def _judge(self, exchange: Exchange) -> Ended | None:
         """Answer what was answered before, refuse what may not begin; what is open afterwards is to be journalled."""
@@ -192,10 +198,18 @@ class Inbound:
         exchange.answer_now({de.RESPONSE_CODE: codes.APPROVED})
         peer.session.advance(SessionEvent.SIGN_OFF, {})
 
+    def _close_batch(self, exchange: Exchange) -> None:
+        """A settled batch takes no more transactions: its session ends, and the next sign-in begins the next batch."""
+        if exchange.key.startswith(exchange.batch):
+            exchange.command = COMMAND_SIGN_IN
+            exchange.peer.session.advance(SessionEvent.SIGN_OFF, {})
+
     # -- after the disk --------------------------------------------------------------------------------------------
 
     def durable(self, exchanges: Sequence[Exchange]) -> None:
         """The batch is in the journal: sign-ins take effect, reservations are charges, what ended has ended."""
+        # A terminal that settled over one connection and signed in to that batch over another, both in this batch.
+        closed = {exchange.batch for exchange in exchanges if exchange.outcome and exchange.outcome.settles}
         for exchange in exchanges:
             if exchange.intent is not None:
                 self._counters.release(exchange.charges)
@@ -204,7 +218,7 @@ class Inbound:
                     exchange.end(exchange.conclusion)
                     self._duplicates.finish(exchange)
             elif exchange in self._sign_ins:
-                self._take_sign_in(exchange)
+                self._take_sign_in(exchange, closed)
 
     def lost(self, exchanges: Sequence[Exchange]) -> None:
         """The journal could not take the batch: nothing was done, and that is what the terminals hear."""
@@ -217,10 +231,10 @@ class Inbound:
             elif self._sign_ins.pop(exchange, None):
                 exchange.shed("96")
 
-    def _take_sign_in(self, exchange: Exchange) -> None:
+    def _take_sign_in(self, exchange: Exchange, closed: Set[bytes]) -> None:
         row, batch, entry = self._sign_ins.pop(exchange)
         peer, values = exchange.peer, exchange.asked.values
-        if peer.closed:
+        if peer.closed or batch_key(row.facts.terminal, row.facts.merchant, batch) in closed:
             return
         terminal = row.facts.terminal
         before = self._signed_in.get(terminal)

@@ -19,6 +19,7 @@ due          intent (8)                                  nothing: it owes its ba
 charges      intent (8)                                  what it used up of limits: (counter 20, amount 8) …
 counters     business day (4) name and subject (16)      sum (8)
 batches      terminal (8)                                current batch (4)
+settlements  terminal (8) merchant (15) batch (4)        state (1), intents (8 each): of its totals, its details
 events       event number (8)                            JSON for analytics, until it is delivered
 meta         name                                        last event number, format version
 ===========  ==========================================  ====================================================
@@ -40,11 +41,12 @@ _U32 = struct.Struct(">I")
 _U64 = struct.Struct(">Q")
 _KEY_VALUE = struct.Struct(">QQQ")
 _TABLES = (
-    "records", "commits", "signatures", "keys", "rrns", "open", "due", "charges", "counters", "batches", "events",
-    "meta",
+    "records", "commits", "signatures", "keys", "rrns", "open", "due", "charges", "counters", "batches",
+    "settlements", "events", "meta",
 )  # fmt: skip
 
 COUNTER_BYTES = 20
+BATCH_MAX = 999_999  # DE 60.2; after it comes 1 again
 Charges = tuple[tuple[bytes, int], ...]  # (counter, amount)
 
 
@@ -55,6 +57,11 @@ class JournalError(Exception):
 def key_of(terminal: str, merchant: str, batch: int, stan: int) -> bytes:
     """The duplicate key (merchant, terminal, batch, STAN)."""
     return b"%-8b%-15b%b%b" % (terminal.encode(), merchant.encode(), _U32.pack(batch), _U32.pack(stan))
+
+
+def batch_key(terminal: str, merchant: str, batch: int) -> bytes:
+    """What the duplicate keys of a batch begin with."""
+    return b"%-8b%-15b%b" % (terminal.encode(), merchant.encode(), _U32.pack(batch))
 
 
 @dataclass(slots=True, eq=False)
@@ -68,6 +75,7 @@ class Entry:
     undoes: bytes = b""  # key of the transaction that this one has reversed
     charges: Charges = ()  # an intent: what it uses up of limits; an outcome: what it gives back
     event: bytes = b""
+    settles: tuple[bytes, int] | None = None  # key of a batch and the state that this outcome gives it
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,9 +210,13 @@ class Journal:
             txn.delete(intent, db=db["open"])
             if entry.owes:
                 txn.put(_U64.pack(entry.owes), b"", db=db["due"])
+            if entry.settles:
+                self._settle(txn, *entry.settles, intent)
         elif record.kind == RecordKind.REVERSAL:
             txn.delete(_U64.pack(record.refers), db=db["due"])
-        elif record.kind == RecordKind.SESSION:
+        elif record.kind == RecordKind.SESSION and not txn.get(
+            batch_key(record.terminal, record.merchant, record.batch), db=db["settlements"]
+        ):
             txn.put(record.terminal.encode(), _U32.pack(record.batch), db=db["batches"])
         if record.kind != RecordKind.INTENT and entry.charges:
             self._charge(txn, entry.charges, -1)
@@ -218,6 +230,14 @@ class Journal:
             txn.put(_U64.pack(last_event), entry.event, db=db["events"], append=True)
             txn.put(b"last-event", _U64.pack(last_event), db=db["meta"])
         return last_event
+
+    def _settle(self, txn: lmdb.Transaction, key: bytes, state: int, intent: bytes) -> None:
+        """Take note of totals or details; a batch whose totals have come takes no more transactions."""
+        known = txn.get(key, db=self._db["settlements"])
+        txn.put(key, bytes((state,)) + (known or b"\0")[1:] + intent, db=self._db["settlements"])
+        terminal, batch = key[:8].rstrip(), key[23:]
+        if known is None and txn.get(terminal, db=self._db["batches"]) == batch:
+            txn.put(terminal, _U32.pack(_U32.unpack(batch)[0] % BATCH_MAX + 1), db=self._db["batches"])
 
     def _charge(self, txn: lmdb.Transaction, charges: Charges, sign: int) -> None:
         for counter, amount in charges:
@@ -273,6 +293,24 @@ class Journal:
         """The terminal's current batch; 0 when it never signed in."""
         value = self._get("batches", terminal.encode())
         return _U32.unpack(value)[0] if value else 0
+
+    def transactions(self, batch: bytes) -> Iterator[Known]:
+        """What stands under each duplicate key of a batch (``batch_key``), by STAN."""
+        with self._read.cursor(self._db["keys"]) as cursor:
+            there = cursor.set_range(batch)
+            while there and cursor.key().startswith(batch):
+                yield Known(*_KEY_VALUE.unpack(cursor.value()))
+                there = cursor.next()
+
+    def settlement(self, batch: bytes) -> tuple[int, tuple[int, ...]]:
+        """State of a batch (``batch_key``) and the intents that brought its totals and then its details."""
+        value = self._get("settlements", batch) or b"\0"
+        return value[0], tuple(_U64.unpack_from(value, at)[0] for at in range(1, len(value), 8))
+
+    def settlements(self) -> Iterator[bytes]:
+        """The keys of all batches whose totals have come, by terminal."""
+        with self._read.cursor(self._db["settlements"]) as cursor:
+            yield from cursor.iternext(keys=True, values=False)
 
     def counter(self, counter: bytes) -> int:
         value = self._get("counters", counter)

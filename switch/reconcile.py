@@ -4,12 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fengshou.protocol import codes
-from fengshou.protocol import elements as de
-from fengshou.protocol.record import RecordKind, parse_record
 from fengshou.switch.grammar import Catalogue
-from fengshou.switch.journal import Journal, key_of
+from fengshou.switch.journal import Journal
 from fengshou.switch.recording import Recorder
+from fengshou.switch.settlement import LAST_DAY, Settlements
 
 
 @dataclass(slots=True)
@@ -28,22 +26,8 @@ class Reconciliation:
 def standing_approvals(journal: Journal, catalogue: Catalogue, recorder: Recorder) -> dict[int, int]:
     """RRN and fen of every approved transaction that moved money at a host and was not undone."""
     journal.refresh()
-    standing: dict[int, int] = {}
-    for _, data in journal.records():
-        record = parse_record(data)
-        if record.kind != RecordKind.OUTCOME or record.code != codes.APPROVED:
-            continue
-        service = catalogue.service(record.template)
-        known = journal.known(key_of(record.terminal, record.merchant, record.batch, record.stan))
-        if service is None or not service.moves_money or known is None or known.undone_by:
-            continue
-        intent = recorder.clear(journal.record(record.refers))
-        if de.ORIGINAL_STAN in intent:  # a reversal moves nothing of its own; it undoes
-            continue
-        amount = intent.get(de.AMOUNT, 0)
-        assert isinstance(amount, int)
-        standing[record.rrn] = amount
-    return standing
+    counted = Settlements(journal, catalogue, recorder).days(0, LAST_DAY)
+    return {one.rrn: one.fen for one in counted if one is not None and one.side is not None}
 
 
 def reconcile(standing: Mapping[int, int], books: Mapping[str, Mapping[str, Any]]) -> Reconciliation:

@@ -59,7 +59,14 @@ class Recorder:
         return Entry(record, charges=exchange.charges)
 
     def outcome(
-        self, exchange: Exchange, *, owes: int = 0, gives_back: Charges = (), tombstone: bytes = b"", event: bytes = b""
+        self,
+        exchange: Exchange,
+        *,
+        owes: int = 0,
+        gives_back: Charges = (),
+        tombstone: bytes = b"",
+        event: bytes = b"",
+        settles: tuple[bytes, int] | None = None,
     ) -> Entry:
         """The line that is durable before the terminal hears of the end. Fills in ``exchange.values``.
 
@@ -77,6 +84,7 @@ class Recorder:
             undoes=exchange.original if exchange.approved and exchange.original_intent else b"",
             charges=gives_back,
             event=event,
+            settles=settles,
         )
         return exchange.outcome
 

@@ -32,7 +32,7 @@ from fengshou.switch.config import ConfigError
 
 SERVICES = "fengshou.ext.services"
 STANDARD_SERVICES = (
-    "farm_purchase", "withdrawal", "deposit", "transfer", "balance", "reversal", "gov_enquiry",
+    "farm_purchase", "withdrawal", "deposit", "transfer", "balance", "reversal", "gov_enquiry", "settlement",
 )  # fmt: skip
 LOCALHOST = "127.0.0.1"
 

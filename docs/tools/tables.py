@@ -7,8 +7,18 @@ from typing import Any
 import msgspec
 import words
 
-from fengshou.ext.services import balance, deposit, farm_purchase, gov_enquiry, reversal, transfer, withdrawal
+from fengshou.ext.services import (
+    balance,
+    deposit,
+    farm_purchase,
+    gov_enquiry,
+    reversal,
+    settlement,
+    transfer,
+    withdrawal,
+)
 from fengshou.ext.services.reversal import MATCHING
+from fengshou.ext.services.settlement import MATCHING_DETAILS, MATCHING_TOTALS
 from fengshou.hsm.channel import Fault
 from fengshou.hsm.x509 import HOST, ISSUING, PUBLISHER, ROOT, SWITCH, TERMINAL
 from fengshou.protocol import limits, session, transaction
@@ -26,7 +36,8 @@ from fengshou.terminals.binding import LADDER, UNKNOWN_TERMINAL
 from fengshou.terminals.pump import Closing
 
 SERVICES: tuple[Service, ...] = tuple(
-    module.service for module in (farm_purchase, withdrawal, deposit, transfer, balance, reversal, gov_enquiry)
+    module.service
+    for module in (farm_purchase, withdrawal, deposit, transfer, balance, reversal, gov_enquiry, settlement)
 )
 GRAMMAR = Grammar(templates=[template for service in SERVICES for template in service.templates])
 
@@ -154,6 +165,9 @@ def service_ladders() -> str:
         rungs: list[tuple[str, Rung]] = [("", rung) for rung in service.ladder]
         if service.name == "reversal":
             rungs += [("found: ", rung) for rung in MATCHING]
+        if service.name == "settlement":
+            rungs += [("totals: ", rung) for rung in MATCHING_TOTALS]
+            rungs += [("details: ", rung) for rung in MATCHING_DETAILS]
         rows = [(f"{where}{rung.name}", rung.code) for where, rung in rungs]
         parts.append(f"**{service.name}**\n\n" + table(("must hold, in this order", "else"), rows))
     return "\n".join(parts)

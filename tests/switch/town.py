@@ -55,7 +55,7 @@ RETURNED_PAN = "9156004000008887009"  # a day has one limit a card, so each test
 FARMER = "9156001004001187857"
 SUBJECT = "990211199503110834"
 
-SERVICES = ("farm-purchase", "withdrawal", "deposit", "transfer", "balance", "reversal", "gov-enquiry")
+SERVICES = ("farm-purchase", "withdrawal", "deposit", "transfer", "balance", "reversal", "gov-enquiry", "settlement")
 
 
 def account_of(terminal: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from fengshou.ext.services.core_banking import CoreBankingService, place_of
 from fengshou.ext.services.rungs import AMOUNT_GIVEN, CARD_NUMBER_VALID, ENTRY_MODE_KNOWN, WELL_FORMED
 from fengshou.protocol import elements as de
+from fengshou.protocol.batch import Side
 from fengshou.protocol.service import Conclusion, Iso8583Call, Request, Rung
 from fengshou.protocol.templates import ANSWER, Template, layout, optional, required
 
@@ -21,6 +22,7 @@ DEPOSIT = Template(
         optional(de.PAN, de.TO_ACCOUNT),
     ),
     ANSWER,
+    side=Side.CREDIT,
 )
 
 

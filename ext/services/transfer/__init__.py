@@ -13,6 +13,7 @@ from fengshou.ext.services.rungs import (
     WELL_FORMED,
 )
 from fengshou.protocol import elements as de
+from fengshou.protocol.batch import Side
 from fengshou.protocol.service import Conclusion, Iso8583Call, Request
 from fengshou.protocol.templates import ANSWER, Template, layout, optional, required
 
@@ -25,6 +26,7 @@ TRANSFER = Template(
         optional(de.PAN),
     ),
     ANSWER,
+    side=Side.DEBIT,
 )
 
 

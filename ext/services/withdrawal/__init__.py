@@ -13,6 +13,7 @@ from fengshou.ext.services.core_banking import CoreBankingService, place_of
 from fengshou.ext.services.options import options_as
 from fengshou.ext.services.rungs import AMOUNT_GIVEN, CARD_NUMBER_VALID, CARD_READ, ENTRY_MODE_KNOWN, WELL_FORMED
 from fengshou.protocol import elements as de
+from fengshou.protocol.batch import Side
 from fengshou.protocol.service import Conclusion, Counter, Iso8583Call, Request, Rung
 from fengshou.protocol.templates import ANSWER, Template, layout, required
 
@@ -26,6 +27,7 @@ WITHDRAWAL = Template(
     200,
     layout(required(de.PAN, de.AMOUNT, de.STAN, de.LOCAL_TIME, de.LOCAL_DATE, de.ENTRY_MODE)),
     ANSWER,
+    side=Side.DEBIT,
 )
 
 

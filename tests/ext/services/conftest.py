@@ -10,13 +10,17 @@ from fengshou.ext.services.deposit import Deposit
 from fengshou.ext.services.farm_purchase import FarmPurchase
 from fengshou.ext.services.gov_enquiry import GovEnquiry
 from fengshou.ext.services.reversal import Reversal
+from fengshou.ext.services.settlement import Settlement
 from fengshou.ext.services.transfer import Transfer
 from fengshou.ext.services.withdrawal import Withdrawal
+from fengshou.protocol.batch import Batch, Line, Side, pack_details
 from fengshou.protocol.message import Value
 from fengshou.protocol.service import Original, Request, Service, TerminalFacts
 from fengshou.protocol.templates import Grammar
 
-SERVICES: tuple[type[Service], ...] = (FarmPurchase, Withdrawal, Deposit, Transfer, Balance, Reversal, GovEnquiry)
+SERVICES: tuple[type[Service], ...] = (
+    FarmPurchase, Withdrawal, Deposit, Transfer, Balance, Reversal, GovEnquiry, Settlement,
+)  # fmt: skip
 
 CARD = "9156004000000079191"
 FARMER = "9156001001000079192"
@@ -43,6 +47,21 @@ GOOD: dict[str, dict[str, Value]] = {
     "transfer": {**_CLOCK, "entry_mode": 52, "pan": CARD, "amount": 12_345, "to_account": FARMER},
     "balance": {**_CLOCK, "entry_mode": 52, "pan": CARD},
     "reversal": {**_CLOCK, "amount": 30_000, "original_batch": 7, "original_stan": 11},
+    "settlement": {
+        **_CLOCK,
+        "original_batch": 6,
+        "debits": 2,
+        "debits_amount": 40_000,
+        "credits": 1,
+        "credits_amount": 12_345,
+    },
+    "batch-details": {
+        **_CLOCK,
+        "original_batch": 6,
+        "details": pack_details([Line(3, Side.DEBIT, 30_000)])[0],
+        "message_number": 1,
+        "last_message": 2,
+    },
     "gov-enquiry": {**_CLOCK, "item": 1, "domain": 1, "subject": "990211197001010010"},
 }
 
@@ -65,12 +84,19 @@ def grammar(services: Mapping[str, Service]) -> Grammar:
 
 @pytest.fixture(scope="session")
 def ask(services: Mapping[str, Service], grammar: Grammar) -> Ask:
-    """``ask(scene, element=value …)``: the good request of a scene with changes; None takes an element away."""
+    """``ask(scene, element=value …)``: the good request of a scene with changes; None takes an element away.
 
-    def ask(scene: str, original: Original | None = None, **changes: Value | None) -> Request:
-        named = {**SESSION, **GOOD[scene], **changes}
+    ``template`` counts the scene's templates; ``original`` and ``batch`` are what the journal knows.
+    """
+
+    def ask(
+        scene: str, original: Original | None = None, template: int = 0, batch: Batch | None = None,
+        **changes: Value | None,
+    ) -> Request:  # fmt: skip
+        found = services[scene].templates[template]
+        named = {**SESSION, **GOOD[found.name if template else scene], **changes}
         return Request(
-            template=services[scene].templates[0],
+            template=found,
             values={grammar.by_name[name].key: value for name, value in named.items() if value is not None},
             terminal=replace(TERMINAL),
             received_us=1_781_000_000_000_000,
@@ -78,6 +104,7 @@ def ask(services: Mapping[str, Service], grammar: Grammar) -> Ask:
             rrn=616000000042,
             pseudonym=lambda identifier: f"{sum(identifier.encode()):016x}",
             original=original,
+            batch=batch,
         )
 
     return ask

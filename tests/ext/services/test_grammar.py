@@ -36,6 +36,7 @@ def test_every_package_of_the_folder_offers_a_service(services: Mapping[str, Ser
 # fmt: off
 TEMPLATES = (
     # scene            id   MTI  destination     moves money
+    ("settlement",     20,  500, "",             False),
     ("farm-purchase",  1,   200, "core-banking", True),
     ("reversal",       3,   400, "core-banking", True),
     ("balance",        4,   200, "core-banking", False),
@@ -52,8 +53,8 @@ def test_declaration(
     services: Mapping[str, Service], scene: str, template_id: int, mti: int, destination: str, moves_money: bool
 ) -> None:
     service = services[scene]
-    (template,) = service.templates
-    assert (template.id, template.mti, template.name) == (template_id, mti, scene)
+    template = service.templates[0]
+    assert (template.id, template.mti) == (template_id, mti)
     assert (service.destination, service.moves_money, template.signed) == (destination, moves_money, True)
 
 
@@ -75,6 +76,8 @@ SIZES = (
     ("balance",        {"stan": 999_999},                                            92),
     ("reversal",       {"stan": 999_999, "original_batch": 999_999},                 95),
     ("gov-enquiry",    {"stan": 999_999},                                            105),
+    ("settlement",     {"stan": 999_999, "original_batch": 999_999},                 95),
+    ("settlement",     {"template": 1, "details": bytes(2_048)},                     2_140),
 )
 # fmt: on
 

@@ -94,6 +94,13 @@ REFUSED = (
     ("gov-enquiry",    {"period": 1899},                         "30", "period is a year or a month"),
     ("gov-enquiry",    {"period": 202_500},                      "30", "period is a year or a month"),
     ("gov-enquiry",    {"period": 202_513},                      "30", "period is a year or a month"),
+    ("settlement",     {"stan": 0},                              "30", "STAN is 1 .. 999999"),
+    ("settlement",     {"local_time": 126_000},                  "30", "local time and date exist"),
+    ("settlement",     {"original_batch": 0},                    "30", "a batch is named"),
+    ("settlement",     {"template": 1, "original_batch": 0},     "30", "a batch is named"),
+    ("settlement",     {"template": 1, "message_number": 0},     "30", "the message is one of those that it counts"),
+    ("settlement",     {"template": 1, "message_number": 3},     "30", "the message is one of those that it counts"),
+    ("settlement",     {"template": 1, "details": b"\x80"},      "30", "details can be read"),
 )
 
 LAWFUL = (
@@ -123,6 +130,10 @@ LAWFUL = (
     ("gov-enquiry",    {"period": 2025},                         "a year"),
     ("gov-enquiry",    {"period": 202_512},                      "a month"),
     ("gov-enquiry",    {"item": 1023, "domain": 8},              "the last item, tax"),
+    ("settlement",     {},                                       "totals"),
+    ("settlement",     {"debits": 0, "debits_amount": 0, "credits": 0, "credits_amount": 0}, "of an empty batch"),
+    ("settlement",     {"template": 1},                          "the first of two messages"),
+    ("settlement",     {"template": 1, "details": b"", "last_message": 1}, "nothing at all"),
 )
 # fmt: on
 
