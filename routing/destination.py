@@ -6,9 +6,10 @@ here knows what a transaction is.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
+
+import msgspec
 
 from fengshou.protocol.service import Iso8583Call, JsonCall, Reply
 
@@ -25,8 +26,7 @@ class Failure(Enum):
     UNKNOWN = "98"  # may have arrived: the deadline passed or the link broke after sending
 
 
-@dataclass(frozen=True, slots=True)
-class Trace:
+class Trace(msgspec.Struct, frozen=True):
     """How a call is identified to the back end. Derived from the journal alone, so that a restart derives the same.
 
     The host's STAN is the last six digits of the RRN; its transmission time (DE 7) is ``received_us`` in UTC+8.
@@ -41,8 +41,7 @@ class Trace:
     repeat: bool = False  # the same call may have been sent before
 
 
-@dataclass(slots=True, eq=False)
-class Outbound:
+class Outbound(msgspec.Struct, eq=False):
     """One call on its way. ``token`` is the sender's own and comes back untouched; ``deadline`` is of Trio's clock."""
 
     token: Any
@@ -51,8 +50,7 @@ class Outbound:
     deadline: float
 
 
-@dataclass(frozen=True, slots=True)
-class Completion:
+class Completion(msgspec.Struct, frozen=True, eq=False):
     """The end of a call: exactly one for each Outbound, unless ``late``: a reply after UNKNOWN was reported."""
 
     outbound: Outbound

@@ -5,8 +5,8 @@ refused for the record, what was only too much is refused for now.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 
+import msgspec
 import trio
 
 from fengshou.protocol import codes
@@ -29,8 +29,7 @@ from fengshou.terminals.pump import Peer
 STRANGER_RATE_PER_SECOND = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(msgspec.Struct, frozen=True):
     """An intent that needs no back end: refused by the ladder or a limit, or answered by its service."""
 
     code: str
@@ -144,13 +143,15 @@ class Admission:
         named = service.original_key(request)
         key = key_of(row.facts.terminal, row.facts.merchant, *named) if named else b""
         if named:
-            request = replace(request, original=self._original(key, row.facts))
+            request = msgspec.structs.replace(request, original=self._original(key, row.facts))
         about = service.batch_named(request)
         if about is not None:
             exchange.batch = batch_key(row.facts.terminal, row.facts.merchant, about)
             if self._duplicates.runs_in(exchange.batch):
                 return Ended(codes.IN_PROGRESS, {})
-            request = replace(request, batch=self._settlements.batch(row.facts.terminal, row.facts.merchant, about))
+            request = msgspec.structs.replace(
+                request, batch=self._settlements.batch(row.facts.terminal, row.facts.merchant, about)
+            )
         exchange.request = request
         failed = refusal(service.ladder, request)
         if failed is not None:

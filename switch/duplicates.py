@@ -1,7 +1,8 @@
 """One effect a key: what the switch knows under (merchant, terminal, batch, STAN), in flight or in the journal."""
 
-from dataclasses import dataclass
 from enum import Enum
+
+import msgspec
 
 from fengshou.protocol.codes import APPROVED, UNKNOWN_OUTCOME
 from fengshou.protocol.record import Record
@@ -19,8 +20,7 @@ class Verdict(Enum):
     CONFLICT = "94"  # same key, another content, or a reversal came first
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(msgspec.Struct, frozen=True):
     verdict: Verdict
     outcome: Record | None = None  # of a replay
 

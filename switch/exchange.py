@@ -1,6 +1,6 @@
 """One request on its way through the switch: what each step has found out, and how it ended."""
 
-from dataclasses import dataclass, field
+import msgspec
 
 from fengshou.protocol import codes
 from fengshou.protocol import elements as de
@@ -11,8 +11,7 @@ from fengshou.switch.journal import Charges, Entry
 from fengshou.terminals.pump import Peer
 
 
-@dataclass(slots=True, eq=False)
-class Exchange:
+class Exchange(msgspec.Struct, eq=False):
     """The steps of the pipeline fill this in from top to bottom; ``conclusion`` ends it."""
 
     peer: Peer
@@ -34,7 +33,7 @@ class Exchange:
     state: State = State.RECEIVED
     conclusion: Conclusion | None = None
     outcome: Entry | None = None  # what the journal says of the end
-    values: dict[int, Value] = field(default_factory=dict)  # the whole response
+    values: dict[int, Value] = msgspec.field(default_factory=dict)  # the whole response
     command: int = COMMAND_NONE
     reason: str = ""  # of a refusal, for the journal and the operator
     replayed: int = 0  # record of the outcome that is given again

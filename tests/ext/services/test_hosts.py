@@ -7,11 +7,11 @@ has its own tests.
 import csv
 from collections import Counter as Totals
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from fengshou.ext.hosts.core_banking.application import Application as CoreBanking
 from fengshou.ext.hosts.government import Application as Government

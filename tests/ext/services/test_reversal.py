@@ -1,10 +1,10 @@
 """Which original may be taken back, with which answer, and what the host is then asked."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from fengshou.protocol import elements as de
 from fengshou.protocol.iso8583 import OriginalData
