@@ -4,6 +4,7 @@ Start: configuration, keys, registry, journal, recovery, links, listener. Stop, 
 connections, no new requests, wait for the back ends, journal and send what they answered, sign the last commit, close.
 """
 
+import gc
 import logging
 import os
 import signal
@@ -167,6 +168,11 @@ def serve(loaded: Loaded, on_ready: Callable[[Ready], None]) -> None:
     with ExitStack() as stack:
         switch = Switch(loaded, stack)
         logger.info("process %d", os.getpid())
+        # What is there now stays; what a request makes is freed by its reference counts. Looking for cycles at the usual
+        # pace costs 7 µs a transaction and finds next to none.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(100_000, 20, 20)
 
         async def status(task_status: trio.TaskStatus[None]) -> None:
             await serve_status(loaded.path(loaded.config.files.status), switch, task_status)
