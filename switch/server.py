@@ -168,8 +168,8 @@ def serve(loaded: Loaded, on_ready: Callable[[Ready], None]) -> None:
     with ExitStack() as stack:
         switch = Switch(loaded, stack)
         logger.info("process %d", os.getpid())
-        # What is there now stays; what a request makes is freed by its reference counts. Looking for cycles at the usual
-        # pace costs 7 µs a transaction and finds next to none.
+        # What is there now stays; what a request makes is freed by its reference counts. Looking for cycles at the
+        # usual pace costs 7 µs a transaction and finds next to none.
         gc.collect()
         gc.freeze()
         gc.set_threshold(100_000, 20, 20)
