@@ -16,6 +16,9 @@ Milliseconds = Annotated[int, msgspec.Meta(ge=1, le=600_000)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 
 
+_SOCKET_PATH_MAX = 107
+
+
 class ConfigError(Exception):
     """The file cannot be used. The text is for the operator: key, reason, what to do."""
 
@@ -176,6 +179,8 @@ def _problems(loaded: Loaded) -> list[tuple[str, str]]:
         needs_file(f"{key}.authorities", peer.authorities, "whom we trust")
         needs_file(f"{key}.revoked", peer.revoked, "revocation list")
 
+    if len(str(loaded.path(config.files.status))) > _SOCKET_PATH_MAX:
+        problems.append(("files.status", f"a Unix socket's path has at most {_SOCKET_PATH_MAX} characters (unix(7))"))
     if not loaded.path(config.files.keys).is_dir():
         problems.append(("files.keys", f"{loaded.path(config.files.keys)} does not exist; `fengshou init` makes it"))
     needs_file("listen.certificate", config.listen.certificate, "the switch's certificate chain")

@@ -4,14 +4,16 @@ Start: configuration, keys, registry, journal, recovery, links, listener. Stop, 
 connections, no new requests, wait for the back ends, journal and send what they answered, sign the last commit, close.
 """
 
+import fcntl
 import gc
 import logging
 import os
 import signal
 import sqlite3
-from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -23,7 +25,7 @@ from fengshou.hsm.custody import SWITCH_TLS, Custody, CustodyError
 from fengshou.hsm.software import SoftwareCustody
 from fengshou.routing.events import EventFeed
 from fengshou.switch.clock import Clock
-from fengshou.switch.config import Loaded
+from fengshou.switch.config import ConfigError, Loaded
 from fengshou.switch.core import Core, World
 from fengshou.switch.grammar import Catalogue, load_service
 from fengshou.switch.journal import Journal
@@ -163,9 +165,21 @@ class Switch(Core):
                 self.pump.close(peer, Closing.REVOKED)
 
 
+@contextmanager
+def only_one(file: Path) -> Iterator[None]:
+    """Keep a second switch away from this site: two writers would tear the journal's chain. Raises ConfigError."""
+    with file.open("a") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"another switch runs on this site: it holds {file}") from None
+        yield
+
+
 def serve(loaded: Loaded, on_ready: Callable[[Ready], None]) -> None:
     """Run a switch in this process until it is told to stop."""
     with ExitStack() as stack:
+        stack.enter_context(only_one(loaded.path("switch.lock")))
         switch = Switch(loaded, stack)
         logger.info("process %d", os.getpid())
         # What is there now stays; what a request makes is freed by its reference counts. Looking for cycles at the

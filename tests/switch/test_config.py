@@ -65,6 +65,7 @@ def test_a_good_file_with_its_defaults(file: Path) -> None:
         (("[listen]", "[limits]\nidle-s = 0\n[listen]"),               "limits.idle-s",       "> 0"),
         (("[listen]", "[limits]\nidle_s = 1\n[listen]"),               "limits",              "unknown field `idle_s`"),
         (("[listen]", "[files]\nkeys = 'none'\n[listen]"),             "files.keys",          "fengshou init"),
+        (("[listen]", f"[files]\nstatus = '{'x' * 108}'\n[listen]"),   "files.status",        "107 characters"),
         (("127.0.0.1:8583", "127.0.0.1"),                              _ADDRESSES,            "not host:port"),
         (("127.0.0.1:8583", "127.0.0.1:99999"),                        _ADDRESSES,            "not host:port"),
         (('["127.0.0.1:8583"]', "[]"),                                 "destination",         "length >= 1"),
