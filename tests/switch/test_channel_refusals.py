@@ -1,6 +1,7 @@
 """Who does not get as far as a frame: garbage, strangers, the revoked, the silent. Each is counted, nobody waits."""
 
 import os
+import resource
 import signal
 import socket
 import time
@@ -158,6 +159,25 @@ def test_past_the_bound_the_oldest_silent_connection_makes_room(fresh_town: Fres
         assert _counted(town, "handshake dropped for a newer one") >= 4
         for sock in silent:
             sock.close()
+
+
+def test_out_of_descriptors_those_who_are_in_trade_on(town: Town) -> None:
+    pid = town.process("switch").pid
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    with Line(town, TERMINALS[0]).sign_in() as line:
+        in_use = max(int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir()) + 1
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (in_use, before[1]))
+        waiting = [dial(town) for _ in range(100)]
+        try:
+            for _ in range(10):
+                assert code_of(line.ask("farm-purchase", purchase())) == "00"
+                time.sleep(0.05)
+        finally:
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+            for sock in waiting:
+                sock.close()
+        assert _counted(town, "accept: EMFILE") > 0
+    trio.run(trade_now, town)
 
 
 def test_a_channel_on_which_nobody_signs_in_is_closed(town: Town) -> None:

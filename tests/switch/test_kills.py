@@ -35,7 +35,7 @@ class Load:
         self.answers: list[tuple[TerminalClient, Response]] = []
 
     async def trader(self, terminal: str, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        async with self._town.client(terminal, Counters(), answer_s=6.0) as client:
+        async with self._town.client(terminal, Counters(), answer_s=6.0, trade_s=120.0) as client:
             task_status.started()
             async with trio.open_nursery() as nursery:
                 for number in range(_AT_ONCE):
@@ -132,10 +132,11 @@ def test_killed_under_load_again_and_again(fresh_town: FreshTown) -> None:
 
 def test_stopped_under_load_nothing_that_was_accepted_is_lost(fresh_town: FreshTown) -> None:
     """SIGTERM drains: what is in flight is answered by its back end before the switch goes, so nothing is unknown."""
-    with fresh_town() as town:
+    # A back end may take its time on a busy machine: what is asked is whether the switch waits for it.
+    with fresh_town(deadline_ms=30_000, drain_s=30) as town:
 
         def stop() -> None:
-            assert town.process("switch").stop() == 0
+            assert town.process("switch").stop() == 0, town.log("switch")[-4000:]
 
         load = trio.run(_round_after_round, town, stop)
         assert set(load.codes()) <= {"00", "61"}, load.codes()
