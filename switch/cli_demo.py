@@ -99,6 +99,7 @@ def _show(outcome: Outcome) -> None:
             f"{fleets.repeats_equal} of {fleets.repeats_equal + fleets.repeats_different}",
         ),
         ("receipts verified by the terminals", fleets.receipts_verified),
+        ("batches settled", f"{fleets.batches_balanced} in balance, {fleets.batches_different} not"),
         ("latency p50 / p99", f"{latency['p50']:.1f} / {latency['p99']:.1f} ms"),
         ("bytes a request: frame / in TLS", f"{size['request_frame']} / {size['request_tls']}"),
         ("bytes an answer: frame / in TLS", f"{size['answer_frame']} / {size['answer_tls']}"),

@@ -13,12 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from fengshou.protocol import elements as de
+from fengshou.protocol.batch import BatchState
 from fengshou.protocol.elements import Element, Kind, mask
 from fengshou.protocol.errors import UntrustedBytesError
 from fengshou.protocol.message import COMMAND_NONE, COMMANDS, Value
 from fengshou.protocol.money import amount_of
 from fengshou.protocol.templates import Grammar
-from fengshou.switch.cli_common import explained, json_option, print_json, yuan
+from fengshou.switch.cli_common import explained, json_option, print_json, print_table, yuan
 from fengshou.switch.grammar import Catalogue, load_service
 from fengshou.terminals.client import Response, TerminalClient, connect
 from fengshou.terminals.home import Home
@@ -233,7 +234,34 @@ def receipt(batch: int, stan: int, home: Path, as_json: bool) -> None:
     _print(facts, as_json, "receipt")
 
 
-for _command in (transfer, balance, reverse, send, receipt):
+@click.command(epilog="Exit status 1 when a batch is not in balance; the bank then looks at both lists.")
+@_home
+@json_option
+@explained
+def settle(home: Path, as_json: bool) -> None:
+    """Close the terminal's batch: state its totals and, when the switch has others, its transactions."""
+    settled = _run(Home(home), lambda client: client.settle())
+    rows: list[dict[str, Any]] = [
+        {
+            "batch": one.batch, "state": one.state.name.lower().replace("_", " "), "code": one.code,
+            "debits": one.totals.debits, "debits_fen": one.totals.debits_fen,
+            "credits": one.totals.credits, "credits_fen": one.totals.credits_fen,
+        }
+        for one in settled
+    ]  # fmt: skip
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(
+            "batches settled",
+            ("batch", "state", "code", "debits", "yuan", "credits", "yuan"),
+            [[yuan(value) if name.endswith("_fen") else value for name, value in row.items()] for row in rows],
+        )
+    if any(one.state is not BatchState.BALANCED for one in settled):
+        raise SystemExit(1)
+
+
+for _command in (transfer, balance, reverse, send, receipt, settle):
     pos.add_command(_command)
     kiosk.add_command(_command)
 
@@ -247,7 +275,14 @@ def _run(home: Home, use: Callable[[TerminalClient], Awaitable[T]]) -> T:
 
         async def session() -> T:
             async with connect(
-                home.address, home.context(), home.switch_name, home.identity, home.signer(), counters, _grammar(home)
+                home.address,
+                home.context(),
+                home.switch_name,
+                home.identity,
+                home.signer(),
+                counters,
+                _grammar(home),
+                log=home.batch_log(),
             ) as client:
                 result = await use(client)
                 await client.sign_off()

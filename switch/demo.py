@@ -202,7 +202,7 @@ def _trade(site: Site, shares: Sequence[FleetFile], progress: Progress) -> Fleet
     total = sum(1 for share in shares for _ in share.read_trades())
     for number, share in enumerate(shares):
         homes = tuple(str(site.path("terminals", terminal)) for terminal in sorted(share.terminals))
-        plan = FleetPlan(homes=homes, in_flight=1, repeat_every=50, receipt_every=100)
+        plan = FleetPlan(homes=homes, in_flight=1, repeat_every=50, receipt_every=100, settle=True)
         file = site.path(f"fleet-{number}.json")
         file.write_bytes(msgspec.json.encode(msgspec.structs.replace(share, plan=plan)))
         children.append(_FleetProcess(file, site.path(f"fleet-{number}.log")))

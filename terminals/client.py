@@ -31,9 +31,11 @@ from fengshou.terminals.answers import (
     Unanswered,
     Unreachable,
 )
+from fengshou.terminals.batch_log import BatchLog
 from fengshou.terminals.identity import BATCH_MAX, BATCH_UNKNOWN, Clock, Counters, Identity, china_now, local_values
 from fengshou.terminals.link import Link, LinkLost, Pending
 from fengshou.terminals.receipt import Exchange, Receipt, ReceiptInvalid
+from fengshou.terminals.settlement import Settled, settle_batches
 
 __all__ = [
     "BatchClosed",
@@ -83,6 +85,7 @@ class TerminalClient:
         patience: Patience,
         clock: Clock,
         random: Random,
+        log: BatchLog | None = None,
     ) -> None:
         self.identity = identity
         self.grammar = grammar
@@ -93,6 +96,7 @@ class TerminalClient:
         self._patience = patience
         self._clock = clock
         self._random = random
+        self.log = log or BatchLog()
         self._codec = MessageCodec(grammar)
         self._by_name = {template.name: template for template in grammar.templates.values()}
         self._signed = {template.id: template.signed for template in grammar.templates.values()}
@@ -190,6 +194,21 @@ class TerminalClient:
             raise OutcomeUnknown(request)
         raise why
 
+    async def settle(self) -> list[Settled]:
+        """Settle every batch in which something counts, or else the current one; it begins the next batch.
+
+        Where totals differ the transactions are told, so that the bank can see which. May be asked again whenever it
+        did not come to its end. Raises as ``trade`` does.
+        """
+        return await settle_batches(self.log, self._counters, self._settle_once)
+
+    async def _settle_once(self, template: str, values: Mapping[int, Value]) -> tuple[str, Mapping[int, Value]]:
+        try:
+            response = await self.trade(template, values)
+        except OutcomeUnknown:  # perhaps the batch was closed and the answer lost: under any key the answer is the same
+            response = await self.trade(template, values)
+        return response.code, response.values
+
     def request(self, template: str, values: Mapping[int, Value]) -> Request:
         """A request under a new key, not yet sent. Raises KeyError for an unknown template."""
         found = self._by_name[template]
@@ -285,6 +304,8 @@ class TerminalClient:
                 message = await pending.response()
             if message.command == COMMAND_SIGN_IN and link is self._link:
                 self._must_sign_in = True
+            code = message.values[de.RESPONSE_CODE]
+            self.log.note(request.template, request.batch, request.values, str(code))
             return Response(
                 request,
                 message.values,
@@ -323,11 +344,13 @@ async def connect(
     grammar: Grammar,
     patience: Patience = Patience(),
     clock: Clock = china_now,
+    log: BatchLog | None = None,
 ) -> AsyncIterator[TerminalClient]:
     """A client of the switch at ``address``, until the block ends. The first request opens the connection.
 
     ``context`` is ``hsm.channel.client_context`` with the terminal's certificate; ``peer_name`` is the DNS name or IP
-    address in that of the switch; ``signer`` is the terminal's secure medium.
+    address in that of the switch; ``signer`` is the terminal's secure medium; ``log`` is what counts in its batches,
+    without one only what this client does.
     """
 
     async def dial() -> TlsStream:
@@ -344,7 +367,7 @@ async def connect(
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
         try:
-            yield TerminalClient(dial, nursery, identity, signer, counters, grammar, patience, clock, Random())
+            yield TerminalClient(dial, nursery, identity, signer, counters, grammar, patience, clock, Random(), log=log)
         except Exception as error:
             failure = error  # raised outside the nursery, which would wrap it into a group
         finally:

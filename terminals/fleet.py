@@ -17,6 +17,7 @@ import msgspec
 import uvloop
 
 from fengshou.codecs import MessageCodec
+from fengshou.protocol.message import Message
 from fengshou.protocol.templates import Grammar
 from fengshou.terminals.fleet_terminal import SimulatedTerminal, Tally
 from fengshou.terminals.home import Home
@@ -32,6 +33,7 @@ class FleetPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     seconds: float = 0.0  # begin no trade after this; 0: until the trades are at an end
     repeat_every: int = 0  # every so many trades, send one again to see that the answer is the same; 0: never
     receipt_every: int = 0  # every so many trades, ask for a receipt and verify it; 0: never
+    settle: bool = False  # settle each terminal's batch at the end
     give_up_s: float = 90.0  # a trade without an answer is then unknown
     progress_s: float = 0.5
 
@@ -64,6 +66,8 @@ class FleetResult(msgspec.Struct, frozen=True, kw_only=True):
     receipts_verified: int
     receipts_missing: int
     receipts_invalid: int
+    batches_balanced: int
+    batches_different: int
     latencies: dict[int, int]
     frame_bytes_up: int
     frame_bytes_down: int
@@ -97,7 +101,14 @@ async def fleet(plan: FleetPlan, grammar: Grammar, trades: AsyncIterator[Trade],
         run = _Run(plan, terminals, trades, start)
         ticker = asyncio.create_task(_tick(plan.progress_s, tally, start, progress))
         try:
+            if plan.settle:
+                for terminal in terminals:
+                    terminal.begin_batch()
             await (run.open_loop() if plan.rate else run.closed_loop())
+            if plan.settle:
+                async with asyncio.TaskGroup() as group:
+                    for terminal in terminals:
+                        group.create_task(terminal.settle())
         finally:
             ticker.cancel()
         return _result(tally, len(terminals), time.perf_counter() - start)
@@ -141,7 +152,7 @@ class _Run:
         while self._goes_on() and (trade := await self._feed.next_of(terminal.name)) is not None:
             await self._make(terminal, trade, time.perf_counter())
 
-    def _make(self, terminal: SimulatedTerminal, trade: Trade, due: float) -> Coroutine[Any, Any, None]:
+    def _make(self, terminal: SimulatedTerminal, trade: Trade, due: float) -> Coroutine[Any, Any, Message | None]:
         self._count += 1
         plan, count = self._plan, self._count
         return terminal.trade(
@@ -218,6 +229,8 @@ def _result(tally: Tally, terminals: int, seconds: float) -> FleetResult:
         receipts_verified=tally.receipts_verified,
         receipts_missing=tally.receipts_missing,
         receipts_invalid=tally.receipts_invalid,
+        batches_balanced=tally.batches_balanced,
+        batches_different=tally.batches_different,
         latencies=tally.latencies.buckets,
         frame_bytes_up=traffic.frames_up,
         frame_bytes_down=traffic.frames_down,

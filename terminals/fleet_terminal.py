@@ -10,15 +10,18 @@ from functools import partial
 from fengshou.codecs import MessageCodec
 from fengshou.hsm.x509 import Signer
 from fengshou.protocol import elements as de
-from fengshou.protocol.codes import APPROVED, action_of
+from fengshou.protocol.batch import BatchState
+from fengshou.protocol.codes import APPROVED, UNKNOWN_OUTCOME, action_of
 from fengshou.protocol.message import COMMAND_SIGN_IN, Flag, Message, Value
 from fengshou.protocol.session import TerminalSession
 from fengshou.protocol.templates import SIGN_IN, Grammar, Template
+from fengshou.terminals.batch_log import BatchLog
 from fengshou.terminals.fleet_link import FleetLink, LinkLost, Traffic
 from fengshou.terminals.home import Home
 from fengshou.terminals.identity import BATCH_MAX, BATCH_UNKNOWN, STAN_MAX, Counters, china_now, local_values
 from fengshou.terminals.latency import Latencies
 from fengshou.terminals.receipt import Exchange, Receipt, ReceiptInvalid, verify_receipt
+from fengshou.terminals.settlement import settle_batches
 from fengshou.terminals.trades import NEVER_SENT, Trade
 
 # The answer comes after the switch's own deadline for back ends at the latest.
@@ -57,6 +60,8 @@ class Tally:
     receipts_verified: int = 0
     receipts_missing: int = 0
     receipts_invalid: int = 0
+    batches_balanced: int = 0
+    batches_different: int = 0
     latencies: Latencies = field(default_factory=Latencies)
     traffic: Traffic = field(default_factory=Traffic)
 
@@ -80,6 +85,7 @@ class SimulatedTerminal:
         self._link: FleetLink | None = None
         self._must_sign_in = False
         self._turn = asyncio.Lock()
+        self._log = BatchLog()
         self._done: dict[int, tuple[int, int]] = {}  # key of each step that a later one may take back
 
     def close(self) -> None:
@@ -87,10 +93,11 @@ class SimulatedTerminal:
             self._link.close("the fleet is done")
         self._counters.close()
 
-    async def trade(self, trade: Trade, due: float, *, again: bool = False, receipt: bool = False) -> None:
+    async def trade(self, trade: Trade, due: float, *, again: bool = False, receipt: bool = False) -> Message | None:
         """Make one trade and count how it ended. Latency counts from ``due``, a reading of ``time.perf_counter``.
 
-        ``again``: send it once more after its answer; the answer must be the same.
+        ``again``: send it once more after its answer; the answer must be the same. Returns the answer, None when the
+        outcome is unknown.
         """
         tally = self._tally
         template = self._templates[trade.template]
@@ -99,9 +106,10 @@ class SimulatedTerminal:
                 request, batch, answer = await self._through(template, trade, receipt, due)
         except (TimeoutError, _BatchClosed):
             tally.unknown += 1
-            return
+            return None
         code = str(answer.values[de.RESPONSE_CODE])
         tally.codes.setdefault(template.name, Counter())[code] += 1
+        self._log.note(template, batch, request, code)
         if code == APPROVED:
             amount = request.get(de.AMOUNT, 0)
             tally.approved_fen[template.name] += amount if isinstance(amount, int) else 0
@@ -111,6 +119,24 @@ class SimulatedTerminal:
             self._done[trade.step] = batch, _stan(request)
         if again:
             await self._again(template, request, batch, answer)
+        return answer
+
+    def begin_batch(self) -> None:
+        """Leave a batch in which an earlier fleet may have traded, so that this one can settle what it does."""
+        if self._counters.batch != BATCH_UNKNOWN:
+            self._counters.begin(self._counters.batch % BATCH_MAX + 1)
+
+    async def settle(self) -> None:
+        """Settle the batches in which something counts, and count how they compare."""
+        for settled in await settle_batches(self._log, self._counters, self._settle_once):
+            if settled.state is BatchState.BALANCED:
+                self._tally.batches_balanced += 1
+            else:
+                self._tally.batches_different += 1
+
+    async def _settle_once(self, template: str, values: Mapping[int, Value]) -> tuple[str, Mapping[int, Value]]:
+        answer = await self.trade(Trade(template, values), time.perf_counter())
+        return (str(answer.values[de.RESPONSE_CODE]), answer.values) if answer else (UNKNOWN_OUTCOME, {})
 
     # The policy
 

@@ -7,6 +7,7 @@
     terminal.key      its private key, mode 0600; in the field the secure medium keeps it instead
     authorities.crt   whom it trusts
     counters.json     batch and STAN, see ``identity.Counters``
+    batches.jsonl     what counts in batches that are not settled, see ``batch_log.BatchLog``
 """
 
 import json
@@ -20,6 +21,7 @@ from OpenSSL import SSL
 from fengshou.codecs import BadKey, PrivateKey, PublicKey
 from fengshou.hsm import channel
 from fengshou.hsm.software import load_private_key, save_private_key
+from fengshou.terminals.batch_log import BatchLog
 from fengshou.terminals.identity import Counters, Identity
 
 _CONFIGURATION = "terminal.toml"
@@ -27,6 +29,7 @@ _CERTIFICATE = "terminal.crt"
 _KEY = "terminal.key"
 _AUTHORITIES = "authorities.crt"
 _COUNTERS = "counters.json"
+_BATCHES = "batches.jsonl"
 
 
 class HomeError(Exception):
@@ -101,6 +104,10 @@ class Home:
     def counters(self) -> Counters:
         """Raises CountersError while another process runs this terminal."""
         return Counters.open(self.folder / _COUNTERS)
+
+    def batch_log(self) -> BatchLog:
+        """Only for whoever has the counters."""
+        return BatchLog(self.folder / _BATCHES)
 
 
 def make_home(

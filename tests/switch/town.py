@@ -33,6 +33,7 @@ from fengshou.switch.processes import Process, SiteProcesses
 from fengshou.switch.reconcile import reconcile, standing_approvals
 from fengshou.switch.recording import Recorder
 from fengshou.switch.site import Ports, make_site
+from fengshou.terminals.batch_log import BatchLog
 from fengshou.terminals.client import Patience, connect
 from fengshou.terminals.home import Home
 from fengshou.terminals.identity import Counters
@@ -239,13 +240,15 @@ class Town:
 
     # -- terminals -----------------------------------------------------------------------------------------------------
 
-    def client(self, terminal: str, counters: Counters | None = None, **patience: float) -> Any:
+    def client(
+        self, terminal: str, counters: Counters | None = None, log: BatchLog | None = None, **patience: float
+    ) -> Any:
         """``async with`` a client of the switch that tries again for as long as a test may last."""
         home = self.home(terminal)
         waits = {"connect_s": 5.0, "answer_s": 8.0, "trade_s": 60.0, "longest_delay_s": 0.5, **patience}
         return connect(
             home.address, home.context(), home.switch_name, home.identity, home.signer(), counters or home.counters(),
-            self.catalogue.grammar, Patience(**waits),
+            self.catalogue.grammar, Patience(**waits), log=log,
         )  # fmt: skip
 
 

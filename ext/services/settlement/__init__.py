@@ -7,7 +7,7 @@ next sign-in begins the next one, and what is still to be told of the old one is
 
 Both may be asked again at any time, under any key: a batch that is settled is not settled twice.
 
-Codes of their own: 09 a transaction of the batch is in flight (ask again), 77 no such batch of this terminal, or it was
+Codes of their own: 09 a transaction of the batch is in flight (ask again), 25 no such batch of this terminal, 94 it was
 settled with other totals, 79 details that nobody waits for, or not the next ones; DE 71 then says how many are here.
 """
 
@@ -44,7 +44,8 @@ DETAILS = Template(
     layout(ANSWER, optional(de.SETTLEMENT_CODE, de.MESSAGE_NUMBER)),
 )
 
-NO_SUCH_BATCH = "77"
+NO_SUCH_BATCH = "25"
+OTHER_TOTALS = "94"
 DETAILS_MISMATCH = "79"
 OUT_OF_BALANCE = "95"
 
@@ -88,7 +89,7 @@ MATCHING_TOTALS = (
     *MATCHING,
     Rung(
         "the batch was not settled with other totals",
-        NO_SUCH_BATCH,
+        OTHER_TOTALS,
         lambda request: _batch(request).stated in (None, stated_by(request)),
     ),
 )

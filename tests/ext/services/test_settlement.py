@@ -54,15 +54,15 @@ TOTALS = (
     (batch(),                                       {"credits_amount": 12_344}, "95", 2, 0,   AWAITING),
     (batch(lines=LINES[:2]),                        {},                   "95", 2,     0,     AWAITING),
     (batch(in_flight=True),                         {},                   "09", None,  None,  None),
-    (None,                                          {},                   "77", None,  None,  None),
+    (None,                                          {},                   "25", None,  None,  None),
     # asked again under another key: the same answer, and nothing is settled twice
     (batch(BALANCED, stated=SAME),                  {},                   "00", 1,     None,  None),
     (batch(BALANCED, stated=SAME, lines=LINES[:2]), {},                   "00", 1,     None,  None),
     (batch(AWAITING, stated=SAME, lines=LINES[:2]), {},                   "95", 2,     0,     None),
     (batch(AWAITING, stated=SAME, details=(PART,)), {},                   "95", 2,     1,     None),
     (batch(DIFFERS, stated=SAME, details=(PART, REST)), {},               "95", 2,     2,     None),
-    (batch(BALANCED, stated=OTHER),                 {},                   "77", None,  None,  None),
-    (batch(AWAITING, stated=OTHER),                 {},                   "77", None,  None,  None),
+    (batch(BALANCED, stated=OTHER),                 {},                   "94", None,  None,  None),
+    (batch(AWAITING, stated=OTHER),                 {},                   "94", None,  None,  None),
 )
 
 DETAILS = (
@@ -82,7 +82,7 @@ DETAILS = (
     (batch(OPEN),                                     (1, 2, PART),        "79", None,  0,     None),
     (batch(BALANCED),                                 (1, 2, PART),        "79", None,  0,     None),
     (batch(AWAITING, in_flight=True),                 (1, 2, PART),        "09", None,  0,     None),
-    (None,                                            (1, 2, PART),        "77", None,  0,     None),
+    (None,                                            (1, 2, PART),        "25", None,  0,     None),
 )
 # fmt: on
 
