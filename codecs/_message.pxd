@@ -2,10 +2,10 @@
 # readable authority is fengshou.protocol.grammar.
 
 from cpython.object cimport PyObject
-from libc.stdint cimport uint8_t, uint16_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint64_t
 
 from fengshou.codecs._values cimport Element
-from fengshou.codecs._wire cimport Reader, Writer
+from fengshou.codecs._wire cimport Error, Reader, Writer
 
 
 # protocol/message.py, Flag
@@ -25,6 +25,28 @@ cdef enum:
     BINDING_BYTES = 32
     SIGNATURE_BYTES = 64
     TEMPLATES = 64  # a 6-bit id
+    DELTA_WINDOW = 127
+
+# protocol/operators.py, Operator
+cdef enum Operator:
+    PLAIN
+    CLOCK
+    COPY
+    DIFFERENCE  # DELTA; that is the flag here
+    INCREMENT
+    DERIVED
+    TAIL
+
+# protocol/delta.py
+cdef enum Said:
+    AS_PREDICTED
+    ABSENT
+    GIVEN
+    UNLAWFUL
+
+cdef enum:
+    DAY_S = 86400
+    TAIL_HEAD = 0x80
 
 cdef enum:
     ELEMENTS_MAX = 512  # of one grammar: a call keeps a pointer for each of them on its stack
@@ -37,16 +59,22 @@ cdef struct Slot:
     uint16_t rank  # of the element, by ascending key
     uint16_t presence_byte
     uint8_t presence_bit  # 0: required
+    Operator operator
+    uint8_t delta_bits  # how many; 0: it is always said
 
 cdef struct Side:
     Slot *slots
     int count
     int presence_bytes
     uint8_t spare_bits  # of the last presence byte: they announce nothing
+    int delta_bytes  # of bits of the delta form
+    uint8_t delta_spare_bits
 
 cdef struct Template:
     bint known
     bint signed
+    bint has_delta
+    bint is_sign_in
     Side request
     Side response
 
@@ -60,9 +88,15 @@ cdef class MessageCodec:
     cdef list paths
 
     cdef int plan_side(self, Side *side, tuple fields) except -1
+    cdef int plan_delta(self, Side *side, object row) except -1
     cdef const Template *template_of(self, object template) except NULL
 
     cdef dict read_fields(self, Reader *reader, const Side *side)
+    cdef dict read_delta(self, Reader *reader, int template_id, uint64_t sequence, object history)
+    cdef object read_tail(
+        self, Reader *reader, const Side *side, int index, int template_id, uint64_t sequence, bytes keeps_base,
+        const uint8_t *was, object history, Error *error,
+    )
 
     cdef int collect(self, dict values, PyObject **table) except -1
     cdef int write_fields(self, Writer *writer, const Side *side, object values) except -1

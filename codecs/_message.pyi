@@ -5,6 +5,7 @@ Same results and same errors for every input. Plans derive from the grammar's ro
 
 from collections.abc import Mapping
 
+from fengshou.protocol.history import History
 from fengshou.protocol.message import Message, Value
 from fengshou.protocol.templates import Grammar
 
@@ -18,8 +19,12 @@ class MessageCodec:
         Raises UntrustedBytesError when a length is malformed, too long or too short.
         """
 
-    def decode(self, frame: bytes) -> Message:
-        """The message of a frame without its length. Raises UntrustedBytesError."""
+    def decode(self, frame: bytes, history: History | None = None) -> Message:
+        """The message of a frame without its length. Raises UntrustedBytesError.
+
+        ``history`` is that of a session in which the delta form is on; a message in it comes back expanded and without
+        the flag.
+        """
 
     def encode(self, message: Message) -> bytes:
         """The frame of a message, length included. Raises UntrustedBytesError for values outside the grammar."""

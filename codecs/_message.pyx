@@ -17,12 +17,15 @@ from fengshou.codecs._sm3 cimport DIGEST_BYTES, sm3_into
 from fengshou.codecs._values cimport *
 from fengshou.codecs._wire cimport *
 
+from fengshou.protocol import elements as de
 from fengshou.protocol import limits
 from fengshou.protocol.elements import Kind as GrammarKind
 from fengshou.protocol.elements import path_of
 from fengshou.protocol.errors import UntrustedBytesError, WireError
 from fengshou.protocol.message import Message
+from fengshou.protocol.operators import Operator as GrammarOperator
 from fengshou.protocol.signing import TAG_REQUEST
+from fengshou.protocol.templates import SIGN_IN
 
 cdef extern from "structmember.h":
     ctypedef struct PyMemberDef
@@ -39,19 +42,24 @@ cdef extern from *:
 # In the order of the enumerations of the same names.
 cdef tuple WIRE_ERRORS = (None, *WireError)
 cdef dict KINDS = {kind: place for place, kind in enumerate(GrammarKind)}
+cdef dict OPERATORS = {operator: place for place, operator in enumerate(GrammarOperator)}
 
 cdef const uint8_t *TAG = <const uint8_t *>PyBytes_AS_STRING(TAG_REQUEST)
 cdef size_t TAG_BYTES = len(TAG_REQUEST)
 
 if (
     FRAME_BYTES_MAX, FRAME_BYTES_MIN, LENGTH_BYTES_MAX, VARINT_BYTES_MAX, VERSION, TEMPLATES - 1,
-    SIGNATURE_BYTES, BINDING_BYTES, DIGEST_BYTES, INT64_MAX,
+    SIGNATURE_BYTES, BINDING_BYTES, DIGEST_BYTES, INT64_MAX, DELTA_WINDOW,
 ) != (
     limits.FRAME_BYTES_MAX, limits.FRAME_BYTES_MIN, limits.LENGTH_BYTES_MAX, limits.VARINT_BYTES_MAX,
     limits.PROTOCOL_VERSION, limits.TEMPLATE_ID_MAX, limits.SIGNATURE_BYTES, limits.BINDING_BYTES,
-    limits.DIGEST_BYTES, limits.UINT_MAX,
+    limits.DIGEST_BYTES, limits.UINT_MAX, limits.DELTA_WINDOW,
 ):
     raise ImportError("compiled for other limits than those of fengshou.protocol.limits; build it again")
+
+
+cdef object WEIGHT = de.WEIGHT
+cdef object UNIT_PRICE = de.UNIT_PRICE
 
 
 # The slots of a Message. Filling them directly costs a third of calling its class.
@@ -100,7 +108,7 @@ cdef Error judge(const Template *template, int flags) noexcept nogil:
     """Whether a message of this template may carry these flags; the same ladder for both directions."""
     cdef bint response = flags & RESPONSE
     cdef bint signed = flags & SIGNED
-    if flags & DELTA:
+    if flags & DELTA and not template.is_sign_in:
         return FORM_UNSUPPORTED
     if not response and flags & COMMAND_BITS & ~REPEAT:
         return UNKNOWN_FLAG
@@ -109,6 +117,94 @@ cdef Error judge(const Template *template, int flags) noexcept nogil:
     if signed and (response or not template.signed):
         return SIGNATURE_UNEXPECTED
     return NONE
+
+
+cdef int said_of(const uint8_t *bits, int at, int count) noexcept nogil:
+    """What the bits of an element say; see ``protocol.delta.Said``."""
+    cdef int first
+    if count == 0:
+        return GIVEN
+    first = bits[at >> 3] >> (7 - (at & 7)) & 1
+    if count == 1:
+        return GIVEN if first else AS_PREDICTED
+    at += 1
+    return first << 1 | (bits[at >> 3] >> (7 - (at & 7)) & 1)
+
+
+cdef bytes earlier(object history, uint64_t sequence, uint64_t distance, int template_id):
+    """Template and body of an earlier request of the template; None when it is not known."""
+    cdef bytes stated = history.find(<int64_t>(sequence - distance))
+    if PyBytes_GET_SIZE(stated) == 0 or <uint8_t>PyBytes_AS_STRING(stated)[0] != template_id:
+        return None
+    return stated
+
+
+cdef int locate(bytes stated, const Side *side, const uint8_t **places) except -1:
+    """Where each element of an earlier request begins; NULL where it has none."""
+    cdef Reader reader
+    cdef const uint8_t *presence
+    cdef const Slot *slot
+    cdef int index
+    reader.at = <const uint8_t *>PyBytes_AS_STRING(stated) + 1
+    reader.end = <const uint8_t *>PyBytes_AS_STRING(stated) + PyBytes_GET_SIZE(stated)
+    presence = take(&reader, side.presence_bytes)
+    if presence == NULL:
+        raise ValueError("what a history keeps is a body of its template")
+    for index in range(side.count):
+        slot = &side.slots[index]
+        if slot.presence_bit and not presence[slot.presence_byte] & slot.presence_bit:
+            places[index] = NULL
+            continue
+        places[index] = reader.at
+        if not skip_value(&reader, slot.element):
+            raise ValueError("what a history keeps is a body of its template")
+    return 0
+
+
+cdef object value_at(const uint8_t *place, bytes stated, const Element *element, Error *error):
+    cdef Reader reader
+    reader.at = place
+    reader.end = <const uint8_t *>PyBytes_AS_STRING(stated) + PyBytes_GET_SIZE(stated)
+    return read_value(&reader, element, error)
+
+
+cdef int64_t number_at(const uint8_t *place) noexcept:
+    """An integer of kind n of which it is known that it stands there whole."""
+    cdef Reader reader
+    cdef uint64_t number
+    reader.at = place
+    reader.end = place + VARINT_BYTES_MAX
+    read_varint(&reader, &number)
+    return <int64_t>number
+
+
+cdef Error read_zigzag(Reader *reader, int64_t maximum, int64_t *number) noexcept:
+    cdef uint64_t zigzag
+    cdef Error error = read_varint(reader, &zigzag)
+    number[0] = <int64_t>(zigzag >> 1) ^ -<int64_t>(zigzag & 1)
+    return error if error != NONE or -maximum <= number[0] <= maximum else VALUE_OUT_OF_RANGE
+
+
+cdef object fitting(const Element *element, const uint8_t *was, int64_t more, Error *error):
+    """The sum, when the element can be it: else the base was another one."""
+    cdef int64_t number = number_at(was)
+    if not -number <= more <= element.maximum - number:
+        error[0] = BASE_LOST
+        return None
+    return number + more
+
+
+cdef object later(Reader *reader, const uint8_t *was, Error *error):
+    """hhmmss so many seconds after another."""
+    cdef int64_t number = number_at(was), seconds
+    error[0] = read_zigzag(reader, DAY_S, &seconds)
+    if error[0] != NONE:
+        return None
+    seconds += number // 10000 * 3600 + number // 100 % 100 * 60 + number % 100
+    if not 0 <= seconds < DAY_S:
+        error[0] = BASE_LOST
+        return None
+    return seconds // 3600 * 10000 + seconds // 60 % 60 * 100 + seconds % 60
 
 
 cdef class MessageCodec:
@@ -138,7 +234,11 @@ cdef class MessageCodec:
             template = &self.templates[<int>row.id % TEMPLATES]
             template.known = True
             template.signed = row.signed
+            template.is_sign_in = row.id == SIGN_IN.id
             self.plan_side(&template.request, row.request)
+            template.has_delta = bool(row.operators)
+            if template.has_delta:
+                self.plan_delta(&template.request, row)
             self.plan_side(&template.response, row.response)
 
     def __dealloc__(self):
@@ -166,6 +266,19 @@ cdef class MessageCodec:
                 optional += 1
         side.presence_bytes = (optional + 7) // 8
         side.spare_bits = 0xFF >> optional % 8 if optional % 8 else 0
+        return 0
+
+    cdef int plan_delta(self, Side *side, row) except -1:
+        cdef int index, bits = 0
+        cdef Slot *slot
+        for index, field in enumerate(row.request):
+            slot = &side.slots[index]
+            slot.operator = OPERATORS[row.operator(field.key)]
+            if slot.operator != PLAIN and slot.operator != CLOCK:
+                slot.delta_bits = 1 if field.required else 2
+            bits += slot.delta_bits
+        side.delta_bytes = (bits + 7) // 8
+        side.delta_spare_bits = 0xFF >> bits % 8 if bits % 8 else 0
         return 0
 
     cdef const Template *template_of(self, object template) except NULL:
@@ -213,13 +326,14 @@ cdef class MessageCodec:
         finally:
             PyBuffer_Release(&buffer)
 
-    def decode(self, bytes frame not None):
+    def decode(self, bytes frame not None, history=None):
         cdef Reader reader
         cdef const uint8_t *piece
         cdef const Template *template
         cdef uint64_t sequence = 0
         cdef Error error
         cdef int flags, template_id
+        cdef bint in_delta
         cdef size_t size = PyBytes_GET_SIZE(frame)
         cdef bytes signature = b""
         if size < FRAME_BYTES_MIN:
@@ -236,12 +350,18 @@ cdef class MessageCodec:
         if not template.known:
             refuse(UNKNOWN_TEMPLATE, "")
         flags = piece[1]
+        in_delta = history is not None and flags & DELTA and template.has_delta and not flags & RESPONSE
+        if in_delta:
+            flags &= ~DELTA
         error = judge(template, flags)
         if error == NONE:
             error = read_varint(&reader, &sequence)
         if error != NONE:
             refuse(error, "")
-        values = self.read_fields(&reader, &template.response if flags & RESPONSE else &template.request)
+        if in_delta:
+            values = self.read_delta(&reader, template_id, sequence, history)
+        else:
+            values = self.read_fields(&reader, &template.response if flags & RESPONSE else &template.request)
         if flags & SIGNED:
             piece = take(&reader, SIGNATURE_BYTES)
             if piece == NULL:
@@ -304,6 +424,114 @@ cdef class MessageCodec:
                 refuse(error, self.paths[slot.rank])
             PyDict_SetItem(values, <object>slot.element.key_object, value)
         return values
+
+    # ---- reading the delta form
+
+    cdef dict read_delta(self, Reader *reader, int template_id, uint64_t sequence, object history):
+        cdef const Side *side = &self.templates[template_id].request
+        cdef const Slot *slot
+        cdef const Slot *derived = NULL
+        cdef const uint8_t *bits
+        cdef const uint8_t *base[ELEMENTS_MAX]
+        cdef bytes keeps_base
+        cdef uint64_t distance
+        cdef int64_t weight = 0, price = 0, number
+        cdef dict values
+        cdef int index, said, at = 0
+        cdef Error error = read_varint(reader, &distance)
+        if error != NONE:
+            refuse(error, "")
+        if not 1 <= distance <= DELTA_WINDOW:
+            refuse(BASE_LOST, "")
+        keeps_base = earlier(history, sequence, distance, template_id)
+        if keeps_base is None:
+            refuse(BASE_LOST, "")
+        locate(keeps_base, side, base)
+        bits = take(reader, side.delta_bytes)
+        if bits == NULL:
+            refuse(TRUNCATED, "")
+        if side.delta_spare_bits and bits[side.delta_bytes - 1] & side.delta_spare_bits:
+            refuse(UNKNOWN_FIELD, "")
+        values = __Pyx_PyDict_NewPresized(side.count)
+        for index in range(side.count):
+            slot = &side.slots[index]
+            said = said_of(bits, at, slot.delta_bits)
+            at += slot.delta_bits
+            if said == AS_PREDICTED and slot.operator == DERIVED:
+                derived = slot
+                value = 0  # its place; what it derives from comes later
+            elif said == AS_PREDICTED and slot.operator == INCREMENT:
+                value = fitting(slot.element, base[index], distance, &error)
+            elif said == AS_PREDICTED and base[index] != NULL:
+                value = value_at(base[index], keeps_base, slot.element, &error)
+            elif said == AS_PREDICTED or said == ABSENT:
+                continue
+            elif said == UNLAWFUL:
+                error = UNKNOWN_FIELD
+            elif slot.operator == CLOCK:
+                value = later(reader, base[index], &error)
+            elif slot.operator == DIFFERENCE:
+                error = read_zigzag(reader, slot.element.maximum, &number)
+                value = fitting(slot.element, base[index], number, &error) if error == NONE else None
+            elif slot.operator == TAIL:
+                value = self.read_tail(reader, side, index, template_id, sequence, keeps_base, base[index], history, &error)
+            else:
+                value = read_value(reader, slot.element, &error)
+            if error != NONE:
+                refuse(error, self.paths[slot.rank])
+            PyDict_SetItem(values, <object>slot.element.key_object, value)
+        if derived != NULL:
+            check_number(values[WEIGHT], 0, INT64_MAX, &weight)
+            check_number(values[UNIT_PRICE], 0, INT64_MAX, &price)
+            number = (weight * price + 50) // 100  # protocol/money.py; its limits say that it cannot overflow
+            if number > derived.element.maximum:
+                refuse(BASE_LOST, self.paths[derived.rank])
+            PyDict_SetItem(values, <object>derived.element.key_object, number)
+        return values
+
+    cdef object read_tail(
+        self, Reader *reader, const Side *side, int index, int template_id, uint64_t sequence, bytes keeps_base,
+        const uint8_t *was, object history, Error *error,
+    ):
+        cdef const Element *element = side.slots[index].element
+        cdef const uint8_t *told = take(reader, 1)
+        cdef const uint8_t *others[ELEMENTS_MAX]
+        cdef const uint8_t *piece
+        cdef Py_ssize_t size, head
+        cdef bytes other
+        if told == NULL:
+            error[0] = TRUNCATED
+            return None
+        if told[0] == 0:
+            return read_value(reader, element, error)
+        if told[0] < TAIL_HEAD:
+            other = earlier(history, sequence, told[0], template_id)
+            if other is not None:
+                locate(other, side, others)
+                if others[index] != NULL:
+                    return value_at(others[index], other, element, error)
+        if told[0] < TAIL_HEAD or was == NULL:
+            error[0] = BASE_LOST
+            return None
+        text = value_at(was, keeps_base, element, error)
+        cdef bytes before = (<str>text).encode()
+        head = told[0] - TAIL_HEAD
+        size = len(before)
+        if head > size:
+            error[0] = BASE_LOST
+            return None
+        if element.kind == KIND_D:
+            digits = read_packed_digits(reader, size - head, error)
+            return (<str>text)[:head] + <str>digits if error[0] == NONE else None
+        piece = take(reader, size - head)
+        if piece == NULL:
+            error[0] = TRUNCATED
+            return None
+        try:
+            return (before[:head] + piece[: size - head]).decode()
+        except UnicodeDecodeError:
+            error[0] = TEXT_MALFORMED
+            return None
 
     # ---- writing
 
@@ -508,7 +736,7 @@ cdef class MessageCodec:
         out = room(writer, 3)
         out[0] = <uint8_t>VERSION
         out[1] = <uint8_t>(plan - &self.templates[0])
-        out[2] = <uint8_t>bits
+        out[2] = <uint8_t>(bits & ~DELTA)
         return write_big_endian(writer, number, 8)
 
     cdef int write_canonicals(self, Writer *writer, PyObject **table) except -1:

@@ -55,16 +55,20 @@ cdef struct Checked:
 
 cdef inline object read_digits(Reader *reader, size_t size, Error *error):
     cdef const uint8_t *piece = take(reader, 1)
-    cdef size_t count, index
-    cdef uint8_t nibble
     if piece == NULL:
         error[0] = TRUNCATED
         return None
-    count = piece[0]
-    if not 1 <= count <= size:
+    if not 1 <= piece[0] <= size:
         error[0] = VALUE_OUT_OF_RANGE
         return None
-    piece = take(reader, (count + 1) // 2)
+    return read_packed_digits(reader, piece[0], error)
+
+
+cdef inline object read_packed_digits(Reader *reader, size_t count, Error *error):
+    """So many digits, two a byte, with a last nibble f behind an odd count."""
+    cdef const uint8_t *piece = take(reader, (count + 1) // 2)
+    cdef size_t index
+    cdef uint8_t nibble
     if piece == NULL:
         error[0] = TRUNCATED
         return None
@@ -135,6 +139,23 @@ cdef inline object read_value(Reader *reader, const Element *element, Error *err
             error[0] = TEXT_MALFORMED
             return None
     return PyBytes_FromStringAndSize(<char *>piece, number)
+
+
+cdef inline bint skip_value(Reader *reader, const Element *element) noexcept nogil:
+    """Pass over a value of the element's kind without looking at it; False when the bytes end."""
+    cdef const uint8_t *piece
+    cdef uint64_t count = element.size
+    if element.kind == KIND_N or element.kind == KIND_Z:
+        return read_varint(reader, &count) == NONE
+    if element.kind == KIND_D:
+        piece = take(reader, 1)
+        if piece == NULL:
+            return False
+        count = (<uint64_t>piece[0] + 1) // 2
+    elif element.kind == KIND_ANS or element.kind == KIND_BV:
+        if read_varint(reader, &count) != NONE:
+            return False
+    return take(reader, count) != NULL
 
 
 # ---- out

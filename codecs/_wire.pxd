@@ -27,6 +27,7 @@ cdef enum Error:
     TEXT_MALFORMED
     SIGNATURE_MISSING
     SIGNATURE_UNEXPECTED
+    BASE_LOST
 
 
 # ---- in

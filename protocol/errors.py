@@ -2,6 +2,8 @@
 
 from enum import Enum
 
+from fengshou.protocol.codes import FORMAT_ERROR, RESYNC
+
 
 class WireError(Enum):
     """Every way in which received bytes can break the grammar. The value is the name that documents and peers see."""
@@ -21,6 +23,7 @@ class WireError(Enum):
     TEXT_MALFORMED = "text-malformed"
     SIGNATURE_MISSING = "signature-missing"
     SIGNATURE_UNEXPECTED = "signature-unexpected"
+    BASE_LOST = "base-lost"
 
 
 class UntrustedBytesError(Exception):
@@ -36,5 +39,5 @@ class UntrustedBytesError(Exception):
 
     @property
     def code(self) -> str:
-        """The response code of every grammar error: 30, format error."""
-        return "30"
+        """The response code: R0 asks for the whole message, 30 is any other error of format."""
+        return RESYNC if self.error is WireError.BASE_LOST else FORMAT_ERROR

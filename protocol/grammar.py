@@ -9,50 +9,25 @@ The compiled twin is ``fengshou.codecs``; tests hold the two equal. A frame is::
     presence    one bit for each optional field of the template, first field = most significant bit, whole bytes
     fields      those that are there, in the template's order
     signature   64 bytes r || s, when the SIGNED flag is set
+
+The delta form has others in the place of presence and fields, see ``delta``.
 """
 
 import hashlib
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import construct as c
 
-from fengshou.protocol import limits
-from fengshou.protocol.elements import Element, Kind, Privacy, path_of
+from fengshou.protocol import delta, limits
+from fengshou.protocol.elements import Element, Privacy, path_of
 from fengshou.protocol.errors import UntrustedBytesError, WireError
-from fengshou.protocol.kinds import (
-    VARINT,
-    Ascii,
-    Bounded,
-    Digits,
-    Exactly,
-    Text,
-    Variable,
-    Zigzag,
-    is_integer,
-)
+from fengshou.protocol.history import History
+from fengshou.protocol.kinds import VARINT, Exactly, element_grammar, is_integer, wire_value
 from fengshou.protocol.message import COMMAND_MASK, Flag, Message, Value, expanded
 from fengshou.protocol.signing import TAG_REQUEST
-from fengshou.protocol.templates import Field, Grammar, Template
-
-
-def element_grammar(element: Element) -> Any:
-    """The construct of one element's value."""
-    match element.kind:
-        case Kind.N:
-            return Bounded(element.maximum)
-        case Kind.Z:
-            return Zigzag(element.maximum)
-        case Kind.D:
-            return Digits(element.size)
-        case Kind.AN:
-            return Ascii(element.size)
-        case Kind.ANS:
-            return Text(element.size)
-        case Kind.B:
-            return Exactly(element.size)
-        case Kind.BV:
-            return Variable(element.size)
+from fengshou.protocol.templates import SIGN_IN, Field, Grammar, Template
 
 
 class Fields(c.Construct):  # type: ignore[misc]
@@ -153,8 +128,12 @@ class ReferenceCodec:
             used = at + length
         return frames, used
 
-    def decode(self, frame: bytes) -> Message:
-        """The message of a frame without its length. Raises UntrustedBytesError."""
+    def decode(self, frame: bytes, history: History | None = None) -> Message:
+        """The message of a frame without its length. Raises UntrustedBytesError.
+
+        ``history`` is that of a session in which the delta form is on; a message in it comes back expanded and without
+        the flag.
+        """
         if len(frame) < limits.FRAME_BYTES_MIN:
             raise UntrustedBytesError(WireError.FRAME_TOO_SHORT)
         if len(frame) > limits.FRAME_BYTES_MAX:
@@ -165,10 +144,17 @@ class ReferenceCodec:
             raise UntrustedBytesError(WireError.UNKNOWN_VERSION)
         template = self._template(head.template)
         flags = stream.read(1)[0]
+        earlier = None
+        if history is not None and flags & Flag.DELTA and template.operators and not flags & Flag.RESPONSE:
+            flags ^= int(Flag.DELTA)
+            earlier = partial(self._earlier, history, template.id)
         self._judge(template, flags)
         signed = bool(flags & Flag.SIGNED)
         sequence = VARINT.parse_stream(stream)
-        values = self.sides[template.id, bool(flags & Flag.RESPONSE)].parse_stream(stream)
+        if earlier is not None:
+            values = delta.read(stream, self.grammar, template, sequence, earlier)
+        else:
+            values = self.sides[template.id, bool(flags & Flag.RESPONSE)].parse_stream(stream)
         signature = Exactly(limits.SIGNATURE_BYTES).parse_stream(stream) if signed else b""
         if stream.read(1):
             raise UntrustedBytesError(WireError.TRAILING_BYTES)
@@ -206,7 +192,7 @@ class ReferenceCodec:
         return values
 
     def canonical(self, template: int, flags: int, sequence: int, values: Mapping[int, Value]) -> bytes:
-        """The bytes that are signed: version, template, flags, sequence, then every element by ascending key.
+        """The bytes that are signed: version, template, flags but DELTA, sequence, every element by ascending key.
 
         ``values`` are the expanded values, those of the session included. Each element is its number, its sub-number,
         a two-byte length and its canonical value. Raises UntrustedBytesError for what could not be encoded either.
@@ -216,7 +202,7 @@ class ReferenceCodec:
             raise UntrustedBytesError(WireError.UNKNOWN_FLAG)
         if not is_integer(sequence) or not 0 <= sequence <= limits.UINT_MAX:
             raise UntrustedBytesError(WireError.VALUE_OUT_OF_RANGE)
-        parts = [bytes((limits.PROTOCOL_VERSION, identity, flags)), sequence.to_bytes(8, "big")]
+        parts = [bytes((limits.PROTOCOL_VERSION, identity, flags & ~Flag.DELTA)), sequence.to_bytes(8, "big")]
         refuse_strangers(values, self.elements)
         for key in sorted(values):
             value = canonical_value(self.grammar.elements[key], values[key])
@@ -270,6 +256,11 @@ class ReferenceCodec:
             last = key
         return values
 
+    def _earlier(self, history: History, template: int, sequence: int) -> Mapping[int, Value] | None:
+        """The values of an earlier request of the template; None when it is not known."""
+        stated = history.find(sequence)
+        return self.decode_body(template, False, stated[1:]) if stated[:1] == bytes((template,)) else None
+
     def _template(self, template: int) -> Template:
         if template not in self.grammar.templates:
             raise UntrustedBytesError(WireError.UNKNOWN_TEMPLATE)
@@ -280,7 +271,7 @@ class ReferenceCodec:
         if not is_integer(flags) or not 0 <= flags <= 0xFF:
             raise UntrustedBytesError(WireError.UNKNOWN_FLAG)
         response, signed = bool(flags & Flag.RESPONSE), bool(flags & Flag.SIGNED)
-        if flags & Flag.DELTA:
+        if flags & Flag.DELTA and template is not SIGN_IN:
             raise UntrustedBytesError(WireError.FORM_UNSUPPORTED)
         if not response and flags & COMMAND_MASK & ~Flag.REPEAT:
             raise UntrustedBytesError(WireError.UNKNOWN_FLAG)
@@ -288,14 +279,6 @@ class ReferenceCodec:
             raise UntrustedBytesError(WireError.SIGNATURE_MISSING)
         if signed and (response or not template.signed):
             raise UntrustedBytesError(WireError.SIGNATURE_UNEXPECTED)
-
-
-def wire_value(element: Element, value: Value) -> bytes:
-    """One value as it travels. Raises UntrustedBytesError, naming the element, for a value that is none of its kind."""
-    try:
-        return bytes(element_grammar(element).build(value))
-    except UntrustedBytesError as error:
-        raise UntrustedBytesError(error.error, element.path) from None
 
 
 def canonical_value(element: Element, value: Value) -> bytes:

@@ -9,12 +9,28 @@ from typing import Any, TypeGuard
 import construct as c
 
 from fengshou.protocol import limits
+from fengshou.protocol.elements import Element, Kind
 from fengshou.protocol.errors import UntrustedBytesError, WireError
 
 
 def is_integer(value: object) -> TypeGuard[int]:
     """Python's truth values are integers, the grammar's are not."""
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def varint(value: int) -> bytes:
+    """LEB128 in its shortest form, of an integer that is not negative."""
+    parts = bytearray()
+    while value > 0x7F:
+        parts.append(value & 0x7F | 0x80)
+        value >>= 7
+    parts.append(value)
+    return bytes(parts)
+
+
+def zigzag(value: int) -> int:
+    """0, -1, 1, -2 … as 0, 1, 2, 3 …"""
+    return value << 1 if value >= 0 else (-value << 1) - 1
 
 
 class ShortestVarInt(c.Construct):  # type: ignore[misc]
@@ -37,11 +53,7 @@ class ShortestVarInt(c.Construct):  # type: ignore[misc]
     def _build(self, obj: object, stream: Any, context: Any, path: str) -> object:
         if not is_integer(obj) or not 0 <= obj <= limits.UINT_MAX:
             raise UntrustedBytesError(WireError.VALUE_OUT_OF_RANGE)
-        value = obj
-        while value > 0x7F:
-            stream.write(bytes((value & 0x7F | 0x80,)))
-            value >>= 7
-        stream.write(bytes((value,)))
+        stream.write(varint(obj))
         return obj
 
 
@@ -102,7 +114,20 @@ class Zigzag(c.Adapter):  # type: ignore[misc]
     def _encode(self, obj: object, context: Any, path: str) -> int:
         if not is_integer(obj) or abs(obj) > self.maximum:
             raise UntrustedBytesError(WireError.VALUE_OUT_OF_RANGE)
-        return obj << 1 if obj >= 0 else (-obj << 1) - 1
+        return zigzag(obj)
+
+
+def read_digits(stream: Any, count: int) -> str:
+    """So many digits, two a byte, with a last nibble f behind an odd count."""
+    nibbles: str = Exactly((count + 1) // 2).parse_stream(stream).hex()
+    digits, pad = nibbles[:count], nibbles[count:]
+    if not (digits.isdecimal() or count == 0) or pad not in ("", "f"):
+        raise UntrustedBytesError(WireError.TEXT_MALFORMED)
+    return digits
+
+
+def packed_digits(digits: str) -> bytes:
+    return bytes.fromhex(digits + "f" * (len(digits) % 2))
 
 
 class Digits(c.Construct):  # type: ignore[misc]
@@ -116,18 +141,14 @@ class Digits(c.Construct):  # type: ignore[misc]
         count = Exactly(1)._parse(stream, context, path)[0]
         if not 1 <= count <= self.size:
             raise UntrustedBytesError(WireError.VALUE_OUT_OF_RANGE)
-        nibbles = Exactly((count + 1) // 2)._parse(stream, context, path).hex()
-        digits, pad = nibbles[:count], nibbles[count:]
-        if not digits.isdecimal() or pad not in ("", "f"):
-            raise UntrustedBytesError(WireError.TEXT_MALFORMED)
-        return digits
+        return read_digits(stream, count)
 
     def _build(self, obj: object, stream: Any, context: Any, path: str) -> object:
         if not isinstance(obj, str) or not 1 <= len(obj) <= self.size:
             raise UntrustedBytesError(WireError.VALUE_OUT_OF_RANGE)
         if not (obj.isascii() and obj.isdecimal()):
             raise UntrustedBytesError(WireError.TEXT_MALFORMED)
-        stream.write(bytes((len(obj),)) + bytes.fromhex(obj + "f" * (len(obj) % 2)))
+        stream.write(bytes((len(obj),)) + packed_digits(obj))
         return obj
 
 
@@ -191,3 +212,30 @@ class Text(c.Adapter):  # type: ignore[misc]
             return obj.encode("utf-8")
         except UnicodeEncodeError:
             raise UntrustedBytesError(WireError.TEXT_MALFORMED) from None
+
+
+def element_grammar(element: Element) -> Any:
+    """The construct of one element's value."""
+    match element.kind:
+        case Kind.N:
+            return Bounded(element.maximum)
+        case Kind.Z:
+            return Zigzag(element.maximum)
+        case Kind.D:
+            return Digits(element.size)
+        case Kind.AN:
+            return Ascii(element.size)
+        case Kind.ANS:
+            return Text(element.size)
+        case Kind.B:
+            return Exactly(element.size)
+        case Kind.BV:
+            return Variable(element.size)
+
+
+def wire_value(element: Element, value: object) -> bytes:
+    """One value as it travels. Raises UntrustedBytesError, naming the element, for a value that is none of its kind."""
+    try:
+        return bytes(element_grammar(element).build(value))
+    except UntrustedBytesError as error:
+        raise UntrustedBytesError(error.error, element.path) from None

@@ -25,6 +25,9 @@ PROTOCOL_VERSION = 1
 # Presence bits are whole bytes; four bytes are more than any message of this network has optional fields.
 OPTIONAL_FIELDS_MAX = 32
 
+# How many sequence numbers back a delta may reach: a distance is one byte. Both ends remember so many requests.
+DELTA_WINDOW = 127
+
 # Fen. CNY 100 million in one message is far above any limit of a rural terminal and far below overflow in sums.
 AMOUNT_FEN_MAX = 10_000_000_000
 # 0.01 kg: 1,000 tonnes.
@@ -35,5 +38,6 @@ UNIT_PRICE_FEN_MAX = 100_000_000
 assert 2 ** (7 * LENGTH_BYTES_MAX) > FRAME_BYTES_MAX
 assert FRAME_BYTES_MAX < 16 * 1024
 assert 2 ** (7 * VARINT_BYTES_MAX) - 1 == UINT_MAX
+assert DELTA_WINDOW < 2**7, "above it TAIL says something else"
 assert AMOUNT_FEN_MAX < 10**12, "DE 4 is n12"
 assert WEIGHT_CENTIKG_MAX * UNIT_PRICE_FEN_MAX <= UINT_MAX, "weight x price must not overflow"

@@ -12,7 +12,7 @@ class Flag(IntFlag):
 
     RESPONSE = 0x80
     SIGNED = 0x40
-    DELTA = 0x20  # room for the delta form; refused in self-contained version 1
+    DELTA = 0x20  # sign-in: the delta form is asked for, granted; other request: it is sent so. Never signed
     RECEIPT = 0x10  # request: a receipt is wanted; response: a receipt follows
     REPEAT = 0x01  # request: the same content was sent before
 

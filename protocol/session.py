@@ -13,7 +13,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
+from fengshou.protocol import codes
 from fengshou.protocol import elements as de
+from fengshou.protocol.delta import DeltaWriter
+from fengshou.protocol.history import History
+from fengshou.protocol.limits import DELTA_WINDOW
 from fengshou.protocol.message import Flag, Message, Value
 from fengshou.protocol.templates import ECHO, SIGN_IN, SIGN_OFF
 
@@ -79,6 +83,8 @@ class SwitchSession:
     last_sequence: int = 0
     # What the messages of this session do not repeat: terminal, merchant, currency, batch, operator.
     implied: Mapping[int, Value] = field(default_factory=dict)
+    # Verified requests, when the sign-in asked for the delta form.
+    history: History | None = None
 
     def refusal(self, message: Message) -> SessionRefusal | None:
         """Judge one arriving message and consume its sequence. None means lawful; the state does not change."""
@@ -110,7 +116,7 @@ class Codec(Protocol):
 
     def split(self, data: bytes | bytearray | memoryview) -> tuple[list[bytes], int]: ...
 
-    def decode(self, frame: bytes) -> Message: ...
+    def decode(self, frame: bytes, history: History | None = None) -> Message: ...
 
     def encode(self, message: Message) -> bytes: ...
 
@@ -134,9 +140,19 @@ class TerminalSession:
 
     Sending takes two steps, because a secure medium signs in between: ``prepare`` numbers the message and gives the
     digest to sign, ``frame`` puts the signature on. ``receive`` turns bytes into responses.
+
+    With a ``DeltaWriter`` the session asks for the delta form at each sign-in, and when it is granted ``frame`` uses it
+    wherever it is shorter.
     """
 
-    def __init__(self, codec: Codec, binding: bytes, za: bytes, signed: Mapping[int, bool]) -> None:
+    def __init__(
+        self,
+        codec: Codec,
+        binding: bytes,
+        za: bytes,
+        signed: Mapping[int, bool],
+        delta: DeltaWriter | None = None,
+    ) -> None:
         """``za`` is that of the terminal's key; ``signed`` says of each template id whether its requests are signed."""
         self._codec = codec
         self._binding = binding
@@ -144,6 +160,9 @@ class TerminalSession:
         self._signed = signed
         self._sequence = 0
         self._buffer = bytearray()
+        self._delta = delta
+        self._delta_granted = False
+        self._unanswered: dict[int, Message] = {}  # requests that may serve as bases once they are answered
         self.implied: Mapping[int, Value] = {}
 
     def prepare(
@@ -154,6 +173,8 @@ class TerminalSession:
         flags = (Flag.REPEAT if repeat else 0) | (Flag.RECEIPT if receipt else 0)
         if not self._signed[template]:
             return Message(template, flags, self._sequence, dict(values)), b""
+        if self._delta is not None and template == SIGN_IN.id:
+            flags |= Flag.DELTA
         message = Message(template, flags | Flag.SIGNED, self._sequence, dict(values))
         implied = {} if template == SIGN_IN.id else self.implied
         return message, self._codec.digest(self._za, self._binding, message, implied)
@@ -161,10 +182,19 @@ class TerminalSession:
     def frame(self, message: Message, signature: bytes = b"") -> bytes:
         """The bytes to send. Raises UntrustedBytesError when a value is outside the grammar."""
         message.signature = signature
-        return self._codec.encode(message)
+        whole = self._codec.encode(message)
+        if self._delta is None or not self._delta_granted or not self._delta.writes(message.template):
+            return whole
+        self._unanswered[message.sequence] = message
+        self._unanswered.pop(message.sequence - DELTA_WINDOW, None)
+        difference = self._delta.frame(message)
+        return difference if difference is not None and len(difference) < len(whole) else whole
 
     def signed_in(self, request: Message, response: Message) -> None:
         """Remember what a successful sign-in settled; later messages imply it."""
+        if self._delta is not None:
+            self._delta.clear()
+            self._unanswered.clear()
         values = request.values
         self.implied = {
             de.TERMINAL: values[de.TERMINAL],
@@ -179,4 +209,18 @@ class TerminalSession:
         self._buffer += data
         frames, used = self._codec.split(self._buffer)
         del self._buffer[:used]
-        return [self._codec.decode(frame) for frame in frames]
+        messages = [self._codec.decode(frame) for frame in frames]
+        if self._delta is not None:
+            for message in messages:
+                self._learn(message, self._delta)
+        return messages
+
+    def _learn(self, response: Message, delta: DeltaWriter) -> None:
+        """What a response says of the delta form: whether it is on, which request is a base, that bases are lost."""
+        request = self._unanswered.pop(response.sequence, None)
+        if response.template == SIGN_IN.id:
+            self._delta_granted = bool(response.flags & Flag.DELTA)
+        elif response.values.get(de.RESPONSE_CODE) == codes.RESYNC:
+            delta.clear()
+        elif request is not None and response.template == request.template and de.RRN in response.values:
+            delta.keep(request)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from fengshou.protocol import elements as de
 from fengshou.protocol import limits
 from fengshou.protocol.batch import Side
-from fengshou.protocol.elements import BASE_ELEMENTS, PRIVATE_NUMBERS, Element, Kind, path_of
+from fengshou.protocol.elements import BASE_ELEMENTS, PRIVATE_NUMBERS, Element, Kind, Privacy, path_of
+from fengshou.protocol.operators import FOR_OPTIONAL, KINDS, Operator
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,11 @@ class Template:
     request: tuple[Field, ...]
     response: tuple[Field, ...]
     signed: bool = True
+    operators: tuple[tuple[int, Operator], ...] = ()
+
+    def operator(self, key: int) -> Operator:
+        return dict(self.operators).get(key, Operator.COPY)
+
     side: Side | None = None
 
 
@@ -154,7 +160,29 @@ class Grammar:
                     raise GrammarError(f"template {template.name} {side}: no element {path_of(key)}")
             if sum(not field.required for field in fields) > limits.OPTIONAL_FIELDS_MAX:
                 raise GrammarError(f"template {template.name} {side}: too many optional fields")
+        if template.operators:
+            self._check_operators(template)
         self.templates[template.id] = template
+
+    def _check_operators(self, template: Template) -> None:
+        there = {field.key: field.required for field in template.request}
+        if not template.signed or template.id in (row.id for row in BASE_TEMPLATES):
+            raise GrammarError(f"template {template.name}: only a signed request of a service has a delta form")
+        if len(dict(template.operators)) < len(template.operators) or dict(template.operators).keys() - there.keys():
+            raise GrammarError(f"template {template.name}: an operator for each element that is there, and one only")
+        for key, needed in there.items():
+            operator, element = template.operator(key), self.elements[key]
+            where = f"template {template.name}, {element.path}: "
+            if element.privacy is Privacy.C3:
+                raise GrammarError(where + "C3 is not remembered, not even for a session")
+            if element.kind not in KINDS[operator] or not (needed or operator in FOR_OPTIONAL):
+                raise GrammarError(where + f"{operator.value} does not fit it")
+            if operator is Operator.CLOCK and key != de.LOCAL_TIME:
+                raise GrammarError(where + "only local time is a time of day")
+            if operator is Operator.DERIVED and not (there.get(de.WEIGHT) and there.get(de.UNIT_PRICE)):
+                raise GrammarError(where + "it derives from weight and unit price")
+            if operator is Operator.DERIVED and template.operator(de.WEIGHT) is Operator.DERIVED:
+                raise GrammarError(where + "nothing derives from what is derived")
 
     def path(self, key: int) -> str:
         return self.elements[key].path

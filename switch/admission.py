@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 import trio
 
+from fengshou.codecs import sm3
 from fengshou.protocol import codes
 from fengshou.protocol import elements as de
 from fengshou.protocol.message import COMMAND_SIGN_IN, Value
@@ -118,7 +119,10 @@ class Admission:
             exchange.refuse("30", "STAN is 0")
         else:
             exchange.service = service
-            exchange.content = self._recorder.content(message)
+            stated = self._recorder.stated(message)
+            exchange.content = sm3(stated)
+            if exchange.peer.session.history is not None and self._catalogue.template(message.template).operators:
+                exchange.peer.session.history.keep(message.sequence, stated)
             implied = exchange.peer.session.implied
             exchange.key = key_of(
                 row.facts.terminal, row.facts.merchant, int(implied[de.BATCH]), int(message.values[de.STAN])

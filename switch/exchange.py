@@ -4,8 +4,9 @@ import msgspec
 
 from fengshou.protocol import codes
 from fengshou.protocol import elements as de
-from fengshou.protocol.message import COMMAND_NONE, Message, Value
+from fengshou.protocol.message import COMMAND_NONE, Flag, Message, Value
 from fengshou.protocol.service import Conclusion, Iso8583Call, JsonCall, Request, Service
+from fengshou.protocol.templates import SIGN_IN
 from fengshou.protocol.transaction import Event, State, step
 from fengshou.switch.journal import Charges, Entry
 from fengshou.terminals.pump import Peer
@@ -75,6 +76,17 @@ class Exchange(msgspec.Struct, eq=False):
         """End an intent; without ``event`` the code says whether it was approved."""
         self.advance(event or (Event.APPROVE if conclusion.code == codes.APPROVED else Event.DECLINE))
         self.conclusion = conclusion
+
+    @property
+    def in_delta(self) -> bool:
+        """It came as a difference to an earlier request."""
+        return bool(self.frame[1] & Flag.DELTA) and self.asked.template != SIGN_IN.id
+
+    @property
+    def grants_delta(self) -> bool:
+        """A sign-in that asked for the delta form was accepted."""
+        asked = self.message
+        return bool(asked and asked.template == SIGN_IN.id and asked.flags & Flag.DELTA) and self.approved
 
     @property
     def is_open(self) -> bool:

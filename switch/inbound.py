@@ -8,6 +8,7 @@ from fengshou.codecs import verify_batch
 from fengshou.protocol import codes
 from fengshou.protocol import elements as de
 from fengshou.protocol.errors import UntrustedBytesError
+from fengshou.protocol.history import History
 from fengshou.protocol.message import COMMAND_NONE, COMMAND_SIGN_IN, Value
 from fengshou.protocol.service import Conclusion
 from fengshou.protocol.session import Event as SessionEvent
@@ -75,7 +76,7 @@ class Inbound:
     def _decode(self, exchange: Exchange) -> tuple[str, str, int] | None:
         """Fill in the message. Returns code, reason and command when grammar or session refuse it."""
         try:
-            message = self._codec.decode(exchange.frame)
+            message = self._codec.decode(exchange.frame, exchange.peer.session.history)
         except UntrustedBytesError as error:
             exchange.sequence = _sequence_of(exchange.frame)
             return error.code, str(error), COMMAND_NONE
@@ -98,7 +99,8 @@ class Inbound:
         )
         for exchange, genuine in zip(signed, verdicts, strict=True):
             if not genuine:
-                exchange.refuse("63", "signature does not verify")
+                # A delta that was made from another base than the switch has expands to what nobody signed.
+                exchange.refuse(codes.RESYNC if exchange.in_delta else "63", "signature does not verify")
 
     # -- admission, duplicates -------------------------------------------------------------------------------------
 
@@ -257,6 +259,7 @@ class Inbound:
                 de.OPERATOR: values[de.OPERATOR],
             },
         )
+        peer.session.history = History() if exchange.grants_delta else None
 
     def forget(self, peer: Peer) -> None:
         """A connection was closed."""

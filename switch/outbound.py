@@ -184,6 +184,8 @@ class Sender:
             template = asked.template if asked else ERROR.id
             receipt = bool(asked and asked.flags & Flag.RECEIPT) and self._proof(exchange)
             flags = Flag.RESPONSE | exchange.command | (Flag.RECEIPT if receipt else 0)
+            if exchange.grants_delta:
+                flags |= Flag.DELTA
             frames[exchange.peer].append(
                 self._codec.encode(Message(template, flags, exchange.sequence, exchange.values))
             )

@@ -238,10 +238,13 @@ class Recorder:
         call = service.call(request)
         return call if isinstance(call, Iso8583Call) else None
 
+    def stated(self, message: Message) -> bytes:
+        """Template id and body: the same for the same request under any sequence, session and form."""
+        return bytes((message.template,)) + self._codec.encode_body(message.template, False, message.values)
+
     def content(self, message: Message) -> bytes:
-        """SM3 of the template id and the body: the same for the same request under any sequence and session."""
-        body = self._codec.encode_body(message.template, False, message.values)
-        return sm3(bytes((message.template,)) + body)
+        """SM3 of what a request states, by which repeats are known."""
+        return sm3(self.stated(message))
 
 
 def pseudonyms(custody: Custody) -> Callable[[str], str]:

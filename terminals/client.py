@@ -19,6 +19,8 @@ from fengshou.codecs import MessageCodec
 from fengshou.hsm.channel import TlsStream
 from fengshou.hsm.x509 import Signer
 from fengshou.protocol import elements as de
+from fengshou.protocol.codes import RESYNC
+from fengshou.protocol.delta import DeltaWriter
 from fengshou.protocol.message import COMMAND_SIGN_IN, Flag, Message, Value
 from fengshou.protocol.templates import ECHO, RECEIPT, SIGN_IN, SIGN_OFF, Grammar
 from fengshou.terminals.answers import (
@@ -85,6 +87,7 @@ class TerminalClient:
         patience: Patience,
         clock: Clock,
         random: Random,
+        delta: bool = True,
         log: BatchLog | None = None,
     ) -> None:
         self.identity = identity
@@ -96,6 +99,7 @@ class TerminalClient:
         self._patience = patience
         self._clock = clock
         self._random = random
+        self._in_delta = delta
         self.log = log or BatchLog()
         self._codec = MessageCodec(grammar)
         self._by_name = {template.name: template for template in grammar.templates.values()}
@@ -233,6 +237,12 @@ class TerminalClient:
     # Inside
 
     async def _exchange(self, request: Request, *, receipt: bool, repeat: bool) -> Response:
+        response = await self._exchange_once(request, receipt=receipt, repeat=repeat)
+        if response.code == RESYNC:  # nothing was done; the session knows that its bases are lost, and sends the whole
+            response = await self._exchange_once(request, receipt=receipt, repeat=repeat)
+        return response
+
+    async def _exchange_once(self, request: Request, *, receipt: bool, repeat: bool) -> Response:
         async with self._turn:
             link = await self._ready()
             if request.stan and request.batch != self._counters.batch:
@@ -257,7 +267,8 @@ class TerminalClient:
                     stream = await self._dial()
             except (OSError, trio.BrokenResourceError, trio.TooSlowError) as error:
                 raise Unreachable(str(error) or "no connection in time") from None
-            self._link = Link(stream, self._codec, self._signer, self._signed)
+            delta = DeltaWriter(self.grammar) if self._in_delta else None
+            self._link = Link(stream, self._codec, self._signer, self._signed, delta)
             self._nursery.start_soon(self._link.run)
         return self._link
 
@@ -344,13 +355,15 @@ async def connect(
     grammar: Grammar,
     patience: Patience = Patience(),
     clock: Clock = china_now,
+    delta: bool = True,
     log: BatchLog | None = None,
 ) -> AsyncIterator[TerminalClient]:
     """A client of the switch at ``address``, until the block ends. The first request opens the connection.
 
     ``context`` is ``hsm.channel.client_context`` with the terminal's certificate; ``peer_name`` is the DNS name or IP
     address in that of the switch; ``signer`` is the terminal's secure medium; ``log`` is what counts in its batches,
-    without one only what this client does.
+    without one only what this client does. Without ``delta`` every request is
+    sent whole; else as its difference to earlier ones where the switch grants that.
     """
 
     async def dial() -> TlsStream:
@@ -367,7 +380,9 @@ async def connect(
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
         try:
-            yield TerminalClient(dial, nursery, identity, signer, counters, grammar, patience, clock, Random(), log=log)
+            yield TerminalClient(
+                dial, nursery, identity, signer, counters, grammar, patience, clock, Random(), delta, log
+            )
         except Exception as error:
             failure = error  # raised outside the nursery, which would wrap it into a group
         finally:

@@ -35,6 +35,7 @@ class FleetPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     receipt_every: int = 0  # every so many trades, ask for a receipt and verify it; 0: never
     settle: bool = False  # settle each terminal's batch at the end
     give_up_s: float = 90.0  # a trade without an answer is then unknown
+    delta: bool = True  # send requests as differences where the switch grants that
     progress_s: float = 0.5
 
 
@@ -96,7 +97,7 @@ async def fleet(plan: FleetPlan, grammar: Grammar, trades: AsyncIterator[Trade],
     terminals: list[SimulatedTerminal] = []
     try:
         for folder in plan.homes:
-            terminals.append(SimulatedTerminal(Home(Path(folder)), grammar, codec, tally, plan.give_up_s))
+            terminals.append(SimulatedTerminal(Home(Path(folder)), grammar, codec, tally, plan.give_up_s, plan.delta))
         start = time.perf_counter()
         run = _Run(plan, terminals, trades, start)
         ticker = asyncio.create_task(_tick(plan.progress_s, tally, start, progress))

@@ -11,7 +11,8 @@ from fengshou.codecs import MessageCodec
 from fengshou.hsm.x509 import Signer
 from fengshou.protocol import elements as de
 from fengshou.protocol.batch import BatchState
-from fengshou.protocol.codes import APPROVED, UNKNOWN_OUTCOME, action_of
+from fengshou.protocol.codes import APPROVED, RESYNC, UNKNOWN_OUTCOME, action_of
+from fengshou.protocol.delta import DeltaWriter
 from fengshou.protocol.message import COMMAND_SIGN_IN, Flag, Message, Value
 from fengshou.protocol.session import TerminalSession
 from fengshou.protocol.templates import SIGN_IN, Grammar, Template
@@ -69,7 +70,9 @@ class Tally:
 class SimulatedTerminal:
     """A terminal with its own key, certificate and counters. Any number of its trades may be in flight."""
 
-    def __init__(self, home: Home, grammar: Grammar, codec: MessageCodec, tally: Tally, give_up_s: float) -> None:
+    def __init__(
+        self, home: Home, grammar: Grammar, codec: MessageCodec, tally: Tally, give_up_s: float, in_delta: bool
+    ) -> None:
         """Trades that have no answer after ``give_up_s`` are counted as unknown."""
         self.name = home.identity.terminal
         self._home = home
@@ -80,6 +83,8 @@ class SimulatedTerminal:
         self._codec = codec
         self._templates = {template.name: template for template in grammar.templates.values()}
         self._signed = {template.id: template.signed for template in grammar.templates.values()}
+        self._grammar = grammar
+        self._in_delta = in_delta
         self._tally = tally
         self._give_up_s = give_up_s
         self._link: FleetLink | None = None
@@ -164,6 +169,8 @@ class SimulatedTerminal:
                     code = str(answer.values[de.RESPONSE_CODE])
                     if answer.command == COMMAND_SIGN_IN or code in _SIGN_IN_FIRST:
                         self._must_sign_in = True
+                    if code == RESYNC:
+                        continue  # the session sends it whole now
                     if code not in _SIGN_IN_FIRST and action_of(code) != "B":
                         self._tally.answered += 1
                         self._tally.latencies.record(round((time.perf_counter() - due) * 1e6))
@@ -235,7 +242,13 @@ class SimulatedTerminal:
 
     async def _connect(self) -> FleetLink:
         self._tally.connections += 1
-        make_session = partial(TerminalSession, self._codec, za=self._signer.public_key.za, signed=self._signed)
+        make_session = partial(
+            TerminalSession,
+            self._codec,
+            za=self._signer.public_key.za,
+            signed=self._signed,
+            delta=DeltaWriter(self._grammar) if self._in_delta else None,
+        )
         link = FleetLink(self._context, self._home.switch_name, self.name.lower(), make_session, self._tally.traffic)
         try:
             await asyncio.get_running_loop().create_connection(lambda: link, *self._home.address)

@@ -6,6 +6,7 @@ import trio
 
 from fengshou.hsm.channel import TlsStream
 from fengshou.hsm.x509 import Signer
+from fengshou.protocol.delta import DeltaWriter
 from fengshou.protocol.errors import UntrustedBytesError
 from fengshou.protocol.message import Message, Value
 from fengshou.protocol.session import Codec, TerminalSession
@@ -65,9 +66,16 @@ class Pending:
 class Link:
     """A TLS stream to the switch with the session on it."""
 
-    def __init__(self, stream: TlsStream, codec: Codec, signer: Signer, signed: Mapping[int, bool]) -> None:
-        """``signed`` says of each template id whether its requests are signed."""
-        self.session = TerminalSession(codec, stream.binding, signer.public_key.za, signed)
+    def __init__(
+        self,
+        stream: TlsStream,
+        codec: Codec,
+        signer: Signer,
+        signed: Mapping[int, bool],
+        delta: DeltaWriter | None = None,
+    ) -> None:
+        """``signed`` says of each template id whether its requests are signed. Without ``delta`` they are sent whole."""
+        self.session = TerminalSession(codec, stream.binding, signer.public_key.za, signed, delta)
         self.lost = ""  # why the connection is gone; empty while it is up
         self._stream = stream
         self._signer = signer

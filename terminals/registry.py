@@ -16,7 +16,7 @@ from fengshou.hsm.custody import JOURNAL_DATA, Custody
 from fengshou.hsm.manifest import Manifest
 from fengshou.protocol import elements as de
 from fengshou.protocol.errors import UntrustedBytesError
-from fengshou.protocol.grammar import element_grammar
+from fengshou.protocol.kinds import element_grammar
 from fengshou.protocol.message import Value
 from fengshou.protocol.service import TerminalFacts
 from fengshou.protocol.templates import Grammar

@@ -7,8 +7,9 @@ from typing import Any
 
 from fengshou.ext.services import balance, farm_purchase
 from fengshou.protocol.elements import Element, Kind
-from fengshou.protocol.grammar import ReferenceCodec, wire_value
+from fengshou.protocol.grammar import ReferenceCodec
 from fengshou.protocol.iso8583 import HOST_FIELDS
+from fengshou.protocol.kinds import wire_value
 from fengshou.protocol.limits import SIGNATURE_BYTES
 from fengshou.protocol.message import COMMAND_MASK, Flag
 from fengshou.protocol.signing import TAG_REQUEST

@@ -107,7 +107,15 @@ def templates() -> str:
 def _template(template: Template) -> str:
     signed = "signed" if template.signed else "not signed"
     head = f"**{template.id} {template.name}** (MTI {template.mti:04d} / {template.mti + 10:04d}, request {signed})\n\n"
-    return f"{head}- request: {_fields(template.request)}\n- answer: {_fields(template.response)}\n"
+    delta = f"- delta form: {_operators(template)}\n" if template.operators else ""
+    return f"{head}- request: {_fields(template.request)}\n- answer: {_fields(template.response)}\n{delta}"
+
+
+def _operators(template: Template) -> str:
+    names = (GRAMMAR.path(field.key).removeprefix("DE ") for field in template.request)
+    return ", ".join(
+        f"{name} {template.operator(field.key).name}" for name, field in zip(names, template.request, strict=True)
+    )
 
 
 def _fields(fields: Sequence[Field]) -> str:

@@ -16,7 +16,7 @@ WIRE_ERRORS: Mapping[WireError, str] = {
     WireError.UNKNOWN_TEMPLATE: "no such template at this switch",
     WireError.UNKNOWN_FLAG: "a request with a bit of the low nibble other than REPEAT",
     WireError.UNKNOWN_FIELD: "a presence bit behind the last optional field is set",
-    WireError.FORM_UNSUPPORTED: "DELTA is set; version 1 has no delta form",
+    WireError.FORM_UNSUPPORTED: "DELTA on a template without a delta form, or in a session that was not granted it",
     WireError.TRUNCATED: "the frame ends inside a field or the signature",
     WireError.TRAILING_BYTES: "bytes after the last field or the signature",
     WireError.VARINT_MALFORMED: "a varint that is not the shortest form, or longer than 9 bytes",
@@ -24,6 +24,7 @@ WIRE_ERRORS: Mapping[WireError, str] = {
     WireError.TEXT_MALFORMED: "a nibble that is no digit, a pad that is not F, text that is not ASCII or UTF-8",
     WireError.SIGNATURE_MISSING: "a request of a signed template without SIGNED",
     WireError.SIGNATURE_UNEXPECTED: "SIGNED on an unsigned template or on an answer",
+    WireError.BASE_LOST: "a delta names a request that is not known here, or does not fit it. Code R0",
 }
 
 RECORD_KINDS: Mapping[RecordKind, str] = {

@@ -11,6 +11,7 @@ from OpenSSL import SSL
 from fengshou.hsm.channel import exporter
 from fengshou.hsm.x509 import Signer
 from fengshou.protocol import elements as de
+from fengshou.protocol.delta import DeltaWriter
 from fengshou.protocol.message import Message, Value
 from fengshou.protocol.session import TerminalSession
 from fengshou.protocol.templates import RECEIPT, SIGN_IN
@@ -41,7 +42,7 @@ class Line:
 
     def __init__(
         self, town: Town, terminal: str, *, home: Home | None = None, signer: Signer | None = None,
-        context: SSL.Context | None = None, receive_bytes: int = 0,
+        context: SSL.Context | None = None, receive_bytes: int = 0, delta: bool = False,
     ) -> None:  # fmt: skip
         """``context`` and ``signer`` other than the home's make an impostor; ``receive_bytes`` is the socket's buffer.
 
@@ -49,6 +50,8 @@ class Line:
         """
         self.home = home or town.home(terminal)
         self.codec = town.catalogue.codec
+        self._grammar = town.catalogue.grammar
+        self._in_delta = delta
         self._templates = {template.name: template for template in town.catalogue.grammar.templates.values()}
         self._signer = signer or self.home.signer()
         self.socket = dial(town, receive_bytes)
@@ -89,6 +92,10 @@ class Line:
             self._asked_for_proof.add(message.sequence)
         return message
 
+    def shortest(self, message: Message) -> bytes:
+        """The frame in which the session itself would send this, in the delta form where that is on."""
+        return self.session.frame(message, message.signature)
+
     def frame(self, template: str, values: Mapping[int, Value], **flags: bool) -> bytes:
         return self.codec.encode(self.message(template, values, **flags))
 
@@ -108,7 +115,8 @@ class Line:
         self._signer = signer
 
     def _session_of(self, signer: Signer) -> TerminalSession:
-        return TerminalSession(self.codec, exporter(self.connection), signer.public_key.za, self._signed)
+        delta = DeltaWriter(self._grammar) if self._in_delta else None
+        return TerminalSession(self.codec, exporter(self.connection), signer.public_key.za, self._signed, delta)
 
     # -- talking -------------------------------------------------------------------------------------------------------
 

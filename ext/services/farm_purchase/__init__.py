@@ -26,6 +26,7 @@ from fengshou.ext.services.rungs import (
 from fengshou.protocol import elements as de
 from fengshou.protocol.batch import Side
 from fengshou.protocol.money import amount_of
+from fengshou.protocol.operators import Operator
 from fengshou.protocol.service import Conclusion, Iso8583Call, OptionError, Request, Rung
 from fengshou.protocol.templates import ANSWER, Template, layout, optional, required
 
@@ -42,6 +43,17 @@ FARM_PURCHASE = Template(
     ),
     ANSWER,
     side=Side.DEBIT,
+    operators=(
+        (de.PAN, Operator.TAIL),
+        (de.AMOUNT, Operator.DERIVED),
+        (de.STAN, Operator.INCREMENT),
+        (de.LOCAL_TIME, Operator.CLOCK),
+        (de.LOCAL_DATE, Operator.DELTA),
+        (de.LOT, Operator.TAIL),
+        (de.WEIGHT, Operator.PLAIN),
+        (de.UNIT_PRICE, Operator.DELTA),
+        (de.TO_ACCOUNT, Operator.TAIL),
+    ),
 )  # fmt: skip
 
 
