@@ -75,6 +75,12 @@ has_openssl() {
 int main(void) { return EVP_sm3() == 0; }' | compiles -lcrypto
 }
 
+# pyscard is built here; the tests run a daemon of their own with virtual readers.
+has_pyscard_sources() {
+    command -v swig >/dev/null && echo '#include <winscard.h>
+int main(void) { return SCardReleaseContext(0) != 0; }' | compiles -I/usr/include/PCSC -lpcsclite
+}
+
 is_venv_of_python() {
     base=$("$venv/bin/python" -c 'import os, sys; print(os.path.realpath(sys._base_executable))' 2>/dev/null) &&
         test "$base" = "$python"
@@ -102,6 +108,9 @@ missing_packages() {
     has_compiler || echo gcc libc6-dev
     { has_compiler && has_openssl; } || echo libssl-dev
     command -v openssl >/dev/null || echo openssl # the tests verify with it, as an auditor would
+    { has_compiler && has_pyscard_sources; } || echo swig libpcsclite-dev
+    test -x /usr/sbin/pcscd || echo pcscd
+    test -f /usr/lib/pcsc/drivers/serial/libifdvpcd.so || echo vsmartcard-vpcd
 }
 
 # --- steps -------------------------------------------------------------------------------------------------------
@@ -126,7 +135,8 @@ import tomllib
 with open("pyproject.toml", "rb") as file:
     document = tomllib.load(file)
 project = document["project"]
-print(*document["build-system"]["requires"], *project["dependencies"], *project["optional-dependencies"]["dev"], sep="\n")
+print(*document["build-system"]["requires"], *project["dependencies"], *project["optional-dependencies"]["card"],
+      *project["optional-dependencies"]["dev"], sep="\n")
 END
 }
 

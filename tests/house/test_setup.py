@@ -51,7 +51,15 @@ class Machine:
         )
 
     def compiler(self, *missing: str) -> None:
-        self.command("cc", f'case "$*" in *-lcrypto*) exit {int("libcrypto" in missing)} ;; esac')
+        """A compiler with the libraries that pyscard and we need, and what else pyscard is built by."""
+        self.command(
+            "cc",
+            f"""case "$*" in
+                *-lcrypto*) exit {int("libcrypto" in missing)} ;;
+                *-lpcsclite*) exit {int("pcsclite" in missing)} ;;
+            esac""",
+        )
+        self.command("swig", "")
 
     def run(self) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -85,6 +93,7 @@ def test_a_bare_machine_without_the_right_to_install_gets_one_line(machine):
     line = missing_by_the_refusal(machine)
     assert line == (
         "setup: run this first: sudo apt-get install python3 python3-dev python3-venv gcc libc6-dev libssl-dev openssl"
+        " swig libpcsclite-dev"
     )
     assert machine.asked() == []
 
@@ -93,7 +102,8 @@ def test_a_bare_machine_without_the_right_to_install_gets_one_line(machine):
 CASES = [
     (lambda m: (m.python(), m.compiler("libcrypto")),         "libssl-dev openssl"),
     (lambda m: (m.python(), m.compiler("libcrypto"), m.command("openssl", "")), "libssl-dev"),
-    (lambda m: (m.python(),),                                 "gcc libc6-dev libssl-dev openssl"),
+    (lambda m: (m.python(),),                                 "gcc libc6-dev libssl-dev openssl swig libpcsclite-dev"),
+    (lambda m: (m.python(), m.compiler("pcsclite"), m.command("openssl", "")), "swig libpcsclite-dev"),
 ]  # fmt: skip
 
 
