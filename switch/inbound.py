@@ -23,7 +23,7 @@ from fengshou.switch.exchange import Exchange
 from fengshou.switch.grammar import Catalogue
 from fengshou.switch.journal import Entry, batch_key
 from fengshou.switch.recording import Recorder
-from fengshou.terminals.binding import TerminalRow
+from fengshou.terminals.binding import Status, TerminalRow
 from fengshou.terminals.pump import Closing, Peer
 
 logger = logging.getLogger(__name__)
@@ -245,9 +245,9 @@ class Inbound:
         self._signed_in[terminal] = peer
         if peer.row is None:
             peer.spent_at = float("-inf")  # a full bucket of its own rate, once a connection
-        app = row.apps[str(values[de.APP]), str(values[de.APP_VERSION])]
+        peer.app = str(values[de.APP]), str(values[de.APP_VERSION])
         peer.row = row
-        peer.permitted = row.services & app.services
+        peer.permitted = row.services & row.apps[peer.app].services
         peer.session_record = entry.record.number
         peer.session.advance(
             SessionEvent.SIGN_IN,
@@ -260,6 +260,24 @@ class Inbound:
             },
         )
         peer.session.history = History() if exchange.grants_delta else None
+
+    def review(self, peer: Peer, row: TerminalRow | None) -> bool:
+        """Take over what the registry says now of a signed-in terminal; False when its session may not go on.
+
+        Another application, another version or a wider list of services concerns nobody who trades.
+        """
+        was = peer.row
+        assert was is not None
+        if row is None or row.status is not Status.ACTIVE:
+            return False
+        app = row.apps.get(peer.app)
+        if app is None or app != was.apps[peer.app] or app.status is not Status.ACTIVE:
+            return False
+        if row.facts != was.facts or row.fingerprint != was.fingerprint:
+            return False
+        peer.row = row
+        peer.permitted = row.services & app.services
+        return True
 
     def forget(self, peer: Peer) -> None:
         """A connection was closed."""

@@ -38,6 +38,9 @@ from fengshou.terminals.registry import Registry, RegistryError
 
 logger = logging.getLogger(__name__)
 
+# A connection and a sign-on take milliseconds; a host that is down takes for ever.
+_LINKS_WITHIN_S = 2.0
+
 
 @dataclass(slots=True)
 class Ready:
@@ -113,6 +116,7 @@ class Switch(Core):
                 nursery.start_soon(self.listener.run)
                 nursery.start_soon(self._watch_registry)
                 await nursery.start(also)
+                await self._links_up()
                 on_ready(Ready(self.listener.address, self.recovered, owed))
                 await self._until_told_to_stop(signals)
                 logger.info("stopping: %d in flight", len(self.duplicates))
@@ -121,6 +125,12 @@ class Switch(Core):
                 back_ends.cancel_scope.cancel()
         self.pump.shut()
         await self.writer.stop()
+
+    async def _links_up(self) -> None:
+        """Wait for the back ends, but not for long: one that is down must not keep the others from their terminals."""
+        with trio.move_on_after(_LINKS_WITHIN_S):
+            while not all(route.destination.up for route in self.routes.values()):
+                await trio.sleep(0.01)
 
     async def _until_told_to_stop(self, signals: Any) -> None:
         async for number in signals:
@@ -161,7 +171,8 @@ class Switch(Core):
     def _revoke(self) -> None:
         """Close the sessions whose terminal or application is no longer what it was at sign-in."""
         for peer in self.pump:
-            if peer.row is not None and self._terminals.get(peer.row.facts.terminal) != peer.row:
+            row = peer.row
+            if row is not None and not self.inbound.review(peer, self._terminals.get(row.facts.terminal)):
                 self.pump.close(peer, Closing.REVOKED)
 
 

@@ -74,7 +74,7 @@ class Link:
         signed: Mapping[int, bool],
         delta: DeltaWriter | None = None,
     ) -> None:
-        """``signed`` says of each template id whether its requests are signed. Without ``delta`` they are sent whole."""
+        """``signed`` says of each template id whether its requests are signed; without ``delta`` they go whole."""
         self.session = TerminalSession(codec, stream.binding, signer.public_key.za, signed, delta)
         self.lost = ""  # why the connection is gone; empty while it is up
         self._stream = stream

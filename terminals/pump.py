@@ -59,8 +59,8 @@ class Peer:
     """One connection after its handshake."""
 
     __slots__ = (
-        "allowance", "certificate", "closed", "connection", "fd", "heard_at", "inbox", "outbox", "permitted", "pump",
-        "row", "session", "session_record", "socket", "spent_at", "stalled_at",
+        "allowance", "app", "certificate", "closed", "connection", "fd", "heard_at", "inbox", "outbox", "permitted",
+        "pump", "row", "session", "session_record", "socket", "spent_at", "stalled_at",
     )  # fmt: skip
 
     def __init__(
@@ -74,6 +74,7 @@ class Peer:
         self.session = SwitchSession(binding)
         self.row: TerminalRow | None = None  # set by a sign-in, with the two below
         self.session_record = 0
+        self.app = ("", "")  # id and version
         self.permitted: frozenset[str] = frozenset()  # names of the services that terminal and application allow
         self.inbox = bytearray()
         self.outbox = bytearray()

@@ -12,15 +12,19 @@ import trio
 from fengshou.protocol import elements as de
 from fengshou.protocol.message import COMMAND_SIGN_IN
 from fengshou.protocol.record import RecordKind
+from fengshou.switch.config import load
+from fengshou.switch.enrolment import publish_app
 from fengshou.terminals.binding import Status
 from tests.switch.line import Closed, Line, code_of
 from tests.switch.town import (
+    APP,
     FARMER,
     LIMITED_PAN,
     NO_CASH,
     PAN,
     POOR_PAN,
     READER_APP,
+    SERVICES,
     SLOW_HANDED,
     TERMINALS,
     VERSION,
@@ -327,6 +331,15 @@ def test_who_is_blocked_while_signed_in_is_closed(town: Town, what: str) -> None
     assert town.status()["closed"]["revoked"] > before
     time.sleep(1)  # the switch looks every half second
     trio.run(trade_now, town, terminal)
+
+
+def test_a_new_version_of_an_application_disturbs_nobody(town: Town) -> None:
+    with Line(town, TERMINALS[8]).sign_in() as line:
+        loaded = load(town.folder / "switch.toml")
+        with town.registry() as registry:
+            publish_app(loaded, registry, APP, "1.1", SERVICES)
+        time.sleep(1)  # the switch looks every half second
+        assert code_of(line.ask("farm-purchase", purchase())) == "00"
 
 
 def test_the_batch_goes_on_or_one_further(town: Town) -> None:
