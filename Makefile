@@ -6,10 +6,10 @@ ROOMS := protocol codecs hsm terminals routing switch ext
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test chaos lint types build bench clean
+.PHONY: help setup demo test simulate chaos lint types build bench clean
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
 
 setup: ## Install what is missing: system packages, .venv, pinned packages, compiled modules
 	@sh deploy/setup.sh
@@ -19,6 +19,9 @@ demo: setup ## Trade one season through a real switch, real terminals and real b
 
 test: setup ## Run the tests
 	@$(PYTHON_BIN) -m pytest -n 2 $(ARGS)
+
+simulate: setup ## Run 200 seeds of the simulated network, or ARGS="--seeds 1-5000"
+	@.venv/bin/fengshou simulate $(ARGS)
 
 chaos: setup ## Kill the switch under load many times more than the tests do
 	@FENGSHOU_CHAOS=40 $(PYTHON_BIN) -m pytest tests/switch/test_kills.py --timeout 3600 $(ARGS)

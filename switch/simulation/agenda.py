@@ -1,0 +1,75 @@
+"""What will happen when, and what did: the simulated world's calendar and diary."""
+
+import hashlib
+import heapq
+from collections import Counter
+from collections.abc import Callable
+from random import Random
+
+import trio
+
+from fengshou.switch.clock import Clock
+
+START_US = 1_774_252_800_000_000  # 2026-03-23 16:00 in China
+_DIARY_MAX = 20_000
+
+
+class Diary:
+    """Every event that can be told of a run, in order; equal runs have equal hashes."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.counts: Counter[str] = Counter()  # of faults that took place, by name
+        self._hash = hashlib.sha256()
+
+    def note(self, who: str, what: str) -> None:
+        line = f"{trio.current_time():11.4f} {who:<8} {what}"
+        self._hash.update(line.encode() + b"\n")
+        if len(self.lines) < _DIARY_MAX:
+            self.lines.append(line)
+
+    def digest(self) -> str:
+        return self._hash.hexdigest()[:32]
+
+
+class Agenda:
+    """Runs actions at their time; those of the same time in the order in which they were entered."""
+
+    def __init__(self) -> None:
+        self._due: list[tuple[float, int, Callable[[], None]]] = []
+        self._entered = 0
+        self._news = trio.Event()
+
+    def after(self, delay_s: float, action: Callable[[], None]) -> None:
+        self.at(trio.current_time() + delay_s, action)
+
+    def at(self, time_s: float, action: Callable[[], None]) -> None:
+        self._entered += 1
+        heapq.heappush(self._due, (time_s, self._entered, action))
+        self._news.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            self._news = trio.Event()
+            with trio.move_on_at(self._due[0][0] if self._due else float("inf")):
+                await self._news.wait()
+            while self._due and self._due[0][0] <= trio.current_time():
+                heapq.heappop(self._due)[2]()
+
+
+class WallClock(Clock):
+    """A machine's idea of the time of day: it jumps, drifts and goes back, while virtual time only goes on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.offset_us = 0
+        self.drift = 0.0
+
+    def now_us(self) -> int:
+        return START_US + self.offset_us + int(trio.current_time() * 1e6 * (1.0 + self.drift))
+
+
+def stream_of_chance(seed: int, purpose: str) -> Random:
+    """A generator of its own for each purpose, so that leaving out one fault does not reshuffle everything else."""
+    return Random(f"{seed}/{purpose}")

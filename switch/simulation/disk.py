@@ -1,0 +1,190 @@
+"""The simulated disk under the real journal, and the writer that runs as a task instead of two threads.
+
+The journal is LMDB in a folder that lives in memory, so what survives a kill is decided by LMDB and not by a model of
+it. Trouble comes at the only place where durability is made, ``Journal.commit``: an error, a full disk, a slow one, and
+power loss in the middle, which leaves the pages of the commit written in part and its meta page not.
+"""
+
+import queue
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import trio
+
+from fengshou.hsm.custody import SWITCH_SIGN, Custody
+from fengshou.protocol.record import Commit
+from fengshou.switch.journal import Entry, Journal, JournalError
+from fengshou.switch.simulation.agenda import Diary
+from fengshou.switch.simulation.scheduling import Killed, Life
+from fengshou.switch.writer import SIGN_AFTER_S, Writer, _Item, _Signature, _Ticket, commit_digest
+
+_PAGE_BYTES = 4096
+_META_PAGES = 2
+_SYNC_S = (0.0005, 0.004)  # what a synced commit takes, from its start to its report
+
+
+class Disk:
+    """What one machine's disk does. It outlives the processes on it."""
+
+    def __init__(self, folder: Path, chance: Random, diary: Diary) -> None:
+        self.folder = folder
+        self.chance = chance
+        self.diary = diary
+        self.failing = False
+        self.full = False
+        self.slow_s = 0.0
+        self.loses_power_at_next_commit = False
+        self.on_durable: Callable[[Sequence[Entry]], None] = lambda entries: None
+
+    async def work(self) -> None:
+        """Half of the time that a sync takes; the commit is durable between the two halves."""
+        await trio.sleep((self.chance.uniform(*_SYNC_S) + self.slow_s) / 2)
+        if self.slow_s:
+            self._fault("disk slow")
+
+    def refuse(self) -> None:
+        """Raises JournalError when nothing can be written now."""
+        if self.full:
+            self._fault("disk full")
+            raise JournalError("the journal cannot be written: no space left on device")
+        if self.failing:
+            self._fault("disk error")
+            raise JournalError("the journal cannot be written: input/output error")
+
+    def files(self) -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in sorted(self.folder.rglob("*")) if path.suffix != ".lock"}
+
+    def tear(self, before: dict[Path, bytes], after: dict[Path, bytes]) -> bool:
+        """Leave what a power loss during a commit leaves: any of its data pages, and the meta pages of before.
+
+        LMDB orders it so: data pages, sync, meta page. Sometimes everything had just arrived; then it returns True.
+        """
+        if self.chance.random() < 0.25:
+            self._fault("power lost behind a commit")
+            return True
+        self._fault("commit torn")
+        for path, new in after.items():
+            old = before.get(path, b"").ljust(len(new), b"\0")
+            pages = []
+            for at in range(0, len(new), _PAGE_BYTES):
+                kept = at < _META_PAGES * _PAGE_BYTES or self.chance.random() < 0.5
+                pages.append((old if kept else new)[at : at + _PAGE_BYTES])
+            path.write_bytes(b"".join(pages))
+        return False
+
+    def _fault(self, name: str) -> None:
+        self.diary.counts[name] += 1
+        self.diary.note("disk", name)
+
+
+class SimulatedJournal(Journal):
+    """The journal of one life, on a disk that has trouble."""
+
+    def __init__(self, disk: Disk, life: Life) -> None:
+        self._disk = disk
+        self._life = life
+        super().__init__(disk.folder, map_bytes=1 << 28)
+        life.on_death.append(self.close)
+
+    def commit(self, entries: Sequence[Entry], signatures: Sequence[tuple[int, bytes]] = ()) -> Commit | None:
+        if not self._life.alive:
+            raise Killed
+        self._disk.refuse()
+        torn, self._disk.loses_power_at_next_commit = self._disk.loses_power_at_next_commit, False
+        before = self._disk.files() if torn else {}
+        header = super().commit(entries, signatures)
+        if torn:
+            after = self._disk.files()
+            self._life.kill()  # closes the store
+            if self._disk.tear(before, after):
+                self._disk.on_durable(entries)
+            raise Killed
+        self._disk.on_durable(entries)
+        return header
+
+
+class InLoopWriter(Writer):
+    """The writer's rounds in a task of the life; signatures are made in it too."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        custody: Custody,
+        on_signed: Callable[[int], None],
+        disk: Disk,
+        life: Life,
+        spawn: Callable[[Callable[[], Any]], None],
+    ) -> None:
+        super().__init__(journal, custody, on_signed)
+        self._custody = custody
+        self._za = custody.public_key(SWITCH_SIGN).za
+        self._disk = disk
+        self._life = life
+        self._spawn = spawn
+        self._items: deque[_Item] = deque()
+        self._arrived = trio.Event()
+        self._unsigned = trio.Event()
+        self._tickets: list[_Ticket] = []
+        self._news: list[Callable[[], None]] = []
+        self._signed = 0
+        life.on_death.append(self._abandon)
+
+    def start(self) -> None:
+        last = self._journal.last_commit
+        if last is not None:
+            self._signed = last.number if self._journal.signature(last.number) else last.number - 1
+        self._unsigned.set()
+        self._spawn(self._rounds)
+        self._spawn(self._sign)
+
+    async def stop(self) -> None:
+        """Nothing ends in good order here: a life is killed or goes on."""
+
+    def _put(self, item: _Item) -> None:
+        if not self._life.alive:
+            raise Killed
+        self._tickets = [ticket for ticket in self._tickets if not ticket.done.is_set()]
+        if isinstance(item, _Ticket):
+            self._tickets.append(item)
+        self._items.append(item)
+        self._arrived.set()
+
+    def _take(self) -> _Item:
+        if not self._items:
+            raise queue.Empty
+        return self._items.popleft()
+
+    def _tell(self, news: Callable[[], None]) -> None:
+        self._news.append(news)
+
+    def _abandon(self) -> None:
+        """Whoever waits for the disk dies with the process."""
+        for ticket in self._tickets:
+            ticket.error = Killed()  # type: ignore[assignment]
+            ticket.done.set()
+
+    async def _rounds(self) -> None:
+        while True:
+            while not self._items:
+                self._arrived = trio.Event()
+                await self._arrived.wait()
+            await self._disk.work()
+            self._round(self._items.popleft())
+            self._unsigned.set()
+            await self._disk.work()
+            news, self._news = self._news, []
+            for tell in news:
+                tell()
+
+    async def _sign(self) -> None:
+        while True:
+            await self._unsigned.wait()
+            self._unsigned = trio.Event()
+            await trio.sleep(SIGN_AFTER_S)
+            last = self._journal.last_commit
+            if last is not None and last.number > self._signed:
+                self._put(_Signature(last.number, self._custody.sign(SWITCH_SIGN, commit_digest(self._za, last))))
+                self._signed = last.number
