@@ -464,8 +464,10 @@ cdef class MessageCodec:
                 value = fitting(slot.element, base[index], distance, &error)
             elif said == AS_PREDICTED and base[index] != NULL:
                 value = value_at(base[index], keeps_base, slot.element, &error)
-            elif said == AS_PREDICTED or said == ABSENT:
+            elif said == AS_PREDICTED or (said == ABSENT and base[index] != NULL):
                 continue
+            elif said == ABSENT:
+                error = BASE_LOST
             elif said == UNLAWFUL:
                 error = UNKNOWN_FIELD
             elif slot.operator == CLOCK:

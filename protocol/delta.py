@@ -7,7 +7,7 @@ a frame with the DELTA flag has::
     distance    varint, 1 .. 127: the base is the request of the same template with the sequence less this
     bits        of each element that is not PLAIN or CLOCK, in the template's order, first = most significant, whole
                 bytes: a required one has 1 bit, 0 as predicted, 1 said; an optional one has 2 bits, 00 as in the base
-                (there or not), 01 not there, 10 said
+                (there or not), 01 not there as it is in the base, 10 said
     elements    PLAIN, CLOCK, and what is said, in the template's order and the operator's form:
 
 ========== ========================= ===============================================================================
@@ -87,6 +87,8 @@ def read(stream: BytesIO, grammar: Grammar, template: Template, sequence: int, e
                         values[field.key] = base[field.key]
                 case Said.GIVEN:
                     values[field.key] = _read_given(stream, element, operator, sequence, base, earlier)
+                case Said.ABSENT if field.key not in base:
+                    raise UntrustedBytesError(WireError.BASE_LOST)
                 case Said.UNLAWFUL:
                     raise UntrustedBytesError(WireError.UNKNOWN_FIELD)
         except UntrustedBytesError as error:

@@ -209,6 +209,7 @@ _SAME = b"\x00\x02"
         (b"\x81\x00", "0000", _SAME, "VARINT_MALFORMED", ""),
         (b"\x01",     "00",   b"", "TRUNCATED", ""),
         (b"\x01",     "1800", b"\x00\x02", "UNKNOWN_FIELD", "DE 48.6"),   # neither there nor not
+        (b"\x01",     "0800", b"\x00\x02", "BASE_LOST", "DE 48.6"),       # taken away from a base without it
         (b"\x01",     "0000", b"\x78\x02", "BASE_LOST", "DE 12"),         # a minute later it is tomorrow
         (b"\x01",     "0000", b"\x81\xc6\x0a\x02", "VALUE_OUT_OF_RANGE", "DE 12"),  # more than a day
         (b"\x01",     "0000", b"\x00\x80\x84\xaf\x5f", "VALUE_OUT_OF_RANGE", "DE 48.4"),
