@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from bench import codec, journal, machine, pipeline, signature, whole
+from bench import codec, journal, machine, pipeline, signature, size, whole
 from bench.figures import RESULTS, Figure, Run, save, show
 from fengshou.switch.processes import ProcessFailed
 
-STAGES = ("codec", "signature", "journal", "pipeline", "switch")
+STAGES = ("bytes", "codec", "signature", "journal", "pipeline", "switch")
 _SCRATCH = Path(__file__).resolve().parents[1] / "var" / "bench"
 
 
@@ -29,6 +29,8 @@ def main(stages: tuple[str, ...], seconds: float, out: Path | None) -> None:
     for stage in chosen:
         click.echo(f"measuring: {stage}", err=True)
         match stage:
+            case "bytes":
+                found += size.figures()
             case "codec":
                 found += codec.figures(seconds / 10)
             case "signature":
