@@ -26,6 +26,7 @@ class RecordKind(IntEnum):
     REVERSAL = 4  # an unknown intent was reversed at the back end; ``refers`` is the intent
     REFUSAL = 5  # refused before it became an intent
     LATE = 6  # a back end answered after the outcome was already unknown; ``refers`` is the intent
+    ADVICE = 7  # a back end answered what the switch had approved without it; ``refers`` is the intent
 
 
 RECORD = c.Struct(

@@ -1,19 +1,24 @@
-"""The reversal of a host transaction, the same whether a terminal asks for it or the switch owes it."""
+"""What the switch says to a host of an earlier call: that it is undone, or that it was approved without the host."""
 
 from fengshou.protocol.iso8583 import original_data
 from fengshou.protocol.service import Iso8583Call
 
+# ISO 8583:1987 4.3.2: asked for by a terminal, or told as an advice by the switch, which a host may not decline.
 REVERSAL_MTI = 400
+REVERSAL_ADVICE_MTI = 420
+FINANCIAL_ADVICE_MTI = 220
 
 
-def reversal_of(call: Iso8583Call, rrn: int, received_us: int, acquirer: int, reason: str) -> Iso8583Call:
+def reversal_of(
+    call: Iso8583Call, rrn: int, received_us: int, acquirer: int, reason: str, mti: int = REVERSAL_MTI
+) -> Iso8583Call:
     """The 0400 that undoes ``call``, which was sent under ``rrn`` and received from the terminal at ``received_us``.
 
     It repeats the original's fields, so that a host need not keep them to judge it, and adds DE 37 (the original's RRN:
     repeated reversals of one original thus are one), DE 39 (``reason``, see ``iso8583.REVERSED_…``) and DE 90.
     """
     return Iso8583Call(
-        REVERSAL_MTI,
+        mti,
         {
             **call.fields,
             37: f"{rrn:012d}",
@@ -21,3 +26,8 @@ def reversal_of(call: Iso8583Call, rrn: int, received_us: int, acquirer: int, re
             90: original_data(call.mti, rrn, received_us, acquirer),
         },
     )
+
+
+def advice_of(call: Iso8583Call, authorisation: str) -> Iso8583Call:
+    """The 0220 that tells a host of ``call``, which the switch has approved under ``authorisation`` (DE 38)."""
+    return Iso8583Call(FINANCIAL_ADVICE_MTI, {**call.fields, 38: authorisation})

@@ -45,6 +45,7 @@ class Fate(Enum):
     OPEN = "open"
     APPROVED = "approved"
     DECLINED = "declined"
+    ACCEPTED = "accepted"  # approved by the switch itself; the back end is yet to be told
     UNKNOWN = "unknown"  # no reply of the back end; a reversal is on its way
     REVERSED = "reversed"
 
@@ -95,13 +96,17 @@ class Rung:
 
 
 class Counter(msgspec.Struct, frozen=True):
-    """A limit per subject and business day: the ``amount`` of all that were not declined adds up to ``cap`` at most."""
+    """A limit per subject and business day: the ``amount`` of all that were not declined adds up to ``cap`` at most.
+
+    ``lasting``: not per day but for ever, as what may be refunded of one purchase.
+    """
 
     name: str
     subject: str  # an identifier; the switch keeps only its keyed hash
     amount: int
     cap: int
     code: str = "61"
+    lasting: bool = False
 
 
 class Iso8583Call(msgspec.Struct, frozen=True):
@@ -128,6 +133,7 @@ class Answer(msgspec.Struct, frozen=True):
     values: Mapping[int, Value] = msgspec.field(default_factory=dict)
     tombstone: bool = False  # remember that the original, should it still come, must be refused
     settles: BatchState | None = None  # what the batch that the request names has become by it
+    reverses: bool = False  # the switch itself shall reverse the original, which its back end may not know yet
 
 
 Call = Iso8583Call | JsonCall | Answer
@@ -161,9 +167,15 @@ class Service:
     destination: ClassVar[str]
     # A service whose guards depend on its options sets its own ladder in ``configure``.
     ladder: tuple[Rung, ...] = ()
-    # An unknown outcome of a service that moves money is reversed; that of an enquiry is forgotten. A request with an
-    # ``original_key`` is a reversal itself: it is sent again until it is answered.
+    # An unknown outcome of a service that moves money is reversed; that of an enquiry is forgotten.
     moves_money: ClassVar[bool] = True
+    # A request with an ``original_key`` takes its original back, and when its outcome is unknown the switch itself
+    # reverses the original; False: it only refers to it, as a refund does.
+    undoes: ClassVar[bool] = True
+    # An unknown outcome is not reversed: the call is sent again until it is answered; meanwhile the terminal hears 09.
+    repeats: ClassVar[bool] = False
+    # What passed the ladder has happened already: it is approved when it is durable, and its back end is told.
+    accepts: ClassVar[bool] = False
 
     def configure(self, options: Mapping[str, Any]) -> None:
         """Take this service's options of the configuration, once and before any request. Raises OptionError."""
@@ -175,7 +187,7 @@ class Service:
         return ()
 
     def original_key(self, request: Request) -> tuple[int, int] | None:
-        """(batch, STAN) of the transaction that this request undoes; None when it stands for itself."""
+        """(batch, STAN) of the transaction that this request refers to; None when it stands for itself."""
         return None
 
     def batch_named(self, request: Request) -> int | None:

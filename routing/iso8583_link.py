@@ -17,9 +17,10 @@ from fengshou.protocol.errors import UntrustedBytesError
 from fengshou.protocol.iso8583 import HostFormat
 from fengshou.protocol.service import Iso8583Call, Reply
 from fengshou.routing.connect import LINK_ERRORS, Backoff, Connect
+from fengshou.routing.deadlines import NEVER
 from fengshou.routing.destination import Completion, Failure, Outbound, Sink
 from fengshou.routing.iso8583_line import Line, LineSettings
-from fengshou.routing.iso8583_matching import NEVER, Flight, InFlight, request_fields
+from fengshou.routing.iso8583_matching import Flight, InFlight, request_fields
 
 CONNECT_TIMEOUT_S = 10.0
 

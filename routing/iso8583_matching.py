@@ -5,20 +5,18 @@ request and its repeat (0200, 0201) have one key. A call that was given up as UN
 answer, should it come, is a late one.
 """
 
-import heapq
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from fengshou.protocol.backend import Fields
 from fengshou.protocol.iso8583 import MTI, answer_mti, host_stan, institution, transmission_time
 from fengshou.protocol.service import Iso8583Call
+from fengshou.routing.deadlines import Deadlines, Timer
 from fengshou.routing.destination import Outbound, Trace
 from fengshou.routing.iso8583_wire import mti_of
 
 Key = tuple[str | bytes | None, ...]
-
-NEVER = float("inf")
 
 
 def request_fields(call: Iso8583Call, trace: Trace) -> dict[int, str | bytes]:
@@ -51,21 +49,13 @@ class Flight:
     key: Key
     frame: bytes
     line: object
-    serial: int
     sent: bool = False
     open: bool = True
-
-
-# Deadline, serial and key of a call. It does not hold the call, so that an answered one is freed at once.
-Due = tuple[float, int, Key]
+    timer: "Timer[Flight] | None" = None
 
 
 class InFlight:
-    """The open calls of a destination.
-
-    Deadlines come nearly in order. One that is not before the last goes to the end of a queue, at a cost that does not
-    depend on how many wait; only the others go to a heap. What belongs to answered calls is dropped at the front.
-    """
+    """The open calls of a destination."""
 
     def __init__(self, match_fields: tuple[int, ...], late_max: int) -> None:
         """``late_max`` bounds the memory of calls that were given up; the oldest is forgotten first."""
@@ -73,9 +63,7 @@ class InFlight:
         self._late_max = late_max
         self._open: dict[Key, Flight] = {}
         self._late: OrderedDict[Key, Outbound] = OrderedDict()
-        self._serial = 0
-        self._queue: deque[Due] = deque()
-        self._heap: list[Due] = []
+        self._deadlines: Deadlines[Flight] = Deadlines()
 
     def __len__(self) -> int:
         return len(self._open)
@@ -92,13 +80,8 @@ class InFlight:
         if key in self._open:
             return None
         self._late.pop(key, None)  # an answer belongs to the newest attempt
-        self._serial += 1
-        flight = self._open[key] = Flight(outbound, key, frame, line, self._serial)
-        due = (outbound.deadline, self._serial, key)
-        if not self._queue or due >= self._queue[-1]:
-            self._queue.append(due)
-        else:
-            heapq.heappush(self._heap, due)
+        flight = self._open[key] = Flight(outbound, key, frame, line)
+        flight.timer = self._deadlines.set(outbound.deadline, flight)
         return flight
 
     def take(self, answer: Fields) -> Flight | Outbound | None:
@@ -112,13 +95,12 @@ class InFlight:
 
     def next_due(self) -> float:
         """The earliest deadline of an open call; ``NEVER`` when there is none."""
-        return min(self._front_of_queue(), self._front_of_heap())
+        return self._deadlines.next_due()
 
     def expire(self, now: float) -> Iterator[Flight]:
         """Close the calls whose deadline is not after ``now``, each as it is given."""
-        while self.next_due() <= now:
-            _, _, key = self._queue[0] if self._front_of_queue() <= self._front_of_heap() else self._heap[0]
-            yield self._give_up(self._open[key])
+        while flight := self._deadlines.pop_due(now):
+            yield self._give_up(flight)
 
     def lose(self, line: object) -> Iterator[Flight]:
         """Close the calls that ``line`` carried. Costs a walk over all open calls; links are not lost often."""
@@ -136,18 +118,6 @@ class InFlight:
     def _close(self, flight: Flight) -> None:
         del self._open[flight.key]
         flight.open = False
-
-    def _is_open(self, due: Due) -> bool:
-        _, serial, key = due
-        flight = self._open.get(key)
-        return flight is not None and flight.serial == serial
-
-    def _front_of_queue(self) -> float:
-        while self._queue and not self._is_open(self._queue[0]):
-            self._queue.popleft()
-        return self._queue[0][0] if self._queue else NEVER
-
-    def _front_of_heap(self) -> float:
-        while self._heap and not self._is_open(self._heap[0]):
-            heapq.heappop(self._heap)
-        return self._heap[0][0] if self._heap else NEVER
+        if flight.timer is not None:
+            flight.timer.cancel()
+            flight.timer = None

@@ -13,13 +13,13 @@ from fengshou.codecs import sm3
 from fengshou.protocol import codes
 from fengshou.protocol import elements as de
 from fengshou.protocol.message import COMMAND_SIGN_IN, Value
-from fengshou.protocol.service import Counter, Fate, Iso8583Call, JsonCall, Original, Request, TerminalFacts, refusal
-from fengshou.protocol.templates import Template
+from fengshou.protocol.service import Counter, Iso8583Call, JsonCall, Request, refusal
 from fengshou.switch.counters import Counters
 from fengshou.switch.duplicates import Duplicates
 from fengshou.switch.exchange import Exchange
 from fengshou.switch.grammar import Catalogue
 from fengshou.switch.journal import BATCH_MAX, Journal, batch_key, key_of
+from fengshou.switch.originals import STATE_OF, Originals
 from fengshou.switch.recording import Recorder
 from fengshou.switch.rrn import RrnSource
 from fengshou.switch.settlement import Settlements
@@ -37,6 +37,8 @@ class Ended(msgspec.Struct, frozen=True):
     values: Mapping[int, Value]
     tombstone: bytes = b""  # key of an original that never came
     settles: tuple[bytes, int] | None = None  # key of the batch that it settles, and what that has become
+    reverses: int = 0  # intent that the switch itself shall reverse
+    advice: bool = False  # approved without its back end, which is to be told
 
 
 class Admission:
@@ -49,6 +51,7 @@ class Admission:
         duplicates: Duplicates,
         counters: Counters,
         recorder: Recorder,
+        originals: Originals,
         rrns: RrnSource,
         pseudonym: Callable[[str], str],
         terminals: Callable[[str], TerminalRow | None],
@@ -59,6 +62,7 @@ class Admission:
         self._duplicates = duplicates
         self._counters = counters
         self._recorder = recorder
+        self._originals = originals
         self._rrns = rrns
         self._pseudonym = pseudonym
         self._terminals = terminals
@@ -147,7 +151,7 @@ class Admission:
         named = service.original_key(request)
         key = key_of(row.facts.terminal, row.facts.merchant, *named) if named else b""
         if named:
-            request = msgspec.structs.replace(request, original=self._original(key, row.facts))
+            request = msgspec.structs.replace(request, original=self._originals.find(key, row.facts))
         about = service.batch_named(request)
         if about is not None:
             exchange.batch = batch_key(row.facts.terminal, row.facts.merchant, about)
@@ -165,36 +169,22 @@ class Admission:
             return Ended(charges.code, {de.TEXT: f"limit {charges.name}"[:64]})
         exchange.charges = charges
         call = service.call(request)
+        known = self._journal.known(key) if request.original is not None and service.undoes else None
         if isinstance(call, Iso8583Call | JsonCall):
+            if service.accepts:
+                return Ended(codes.APPROVED, {}, advice=True)
             exchange.call = call
-            if request.original is not None:
-                known = self._journal.known(key)
-                exchange.original, exchange.original_intent = key, known.intent if known else 0
+            if known is not None and request.original is not None:
+                exchange.original, exchange.original_intent = key, known.intent
+                exchange.original_state = STATE_OF[request.original.fate]
             return None
-        if call.tombstone:
-            exchange.original = key  # barred from now on, not only when the journal has the tombstone
+        if call.tombstone or call.reverses:
+            exchange.original = key  # barred from now on, not only when the journal has it
         settles = None if call.settles is None else (exchange.batch, int(call.settles))
-        return Ended(call.code, call.values, key if call.tombstone else b"", settles)
-
-    def _original(self, key: bytes, facts: TerminalFacts) -> Original | None:
-        fate, known = self._duplicates.fate(key)
-        running = self._duplicates.running(key)
-        if running is not None and running.request is not None:
-            was = running.request
-            return Original(
-                was.template.id, was.template.mti, Fate.OPEN, was.business_day, was.received_us, was.rrn, was.values
-            )
-        if known is None or known.intent == 0:
-            return None
-        record = self._journal.record(known.intent)
-        template: Template = self._catalogue.template(record.template)
-        return Original(
-            record.template,
-            template.mti,
-            fate,
-            record.business_day,
-            record.time_us,
-            record.rrn,
-            self._recorder.values(record),
-            self._recorder.call(record, facts, self._pseudonym),
+        return Ended(
+            call.code,
+            call.values,
+            tombstone=key if call.tombstone else b"",
+            reverses=known.intent if call.reverses and known else 0,
+            settles=settles,
         )

@@ -4,7 +4,7 @@ What touches the world is handed in, so a process (``server``) and a simulation 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 
 import trio
@@ -12,20 +12,23 @@ import trio
 from fengshou.codecs import MessageCodec
 from fengshou.hsm.custody import PSEUDONYM, Custody
 from fengshou.protocol.service import TerminalFacts
+from fengshou.protocol.transaction import Machine
 from fengshou.routing.destination import Completion
-from fengshou.switch import recovery
 from fengshou.switch.admission import Admission
 from fengshou.switch.clock import Clock
 from fengshou.switch.counters import Counters
+from fengshou.switch.debts import Attempt, Ledger
 from fengshou.switch.duplicates import Duplicates
+from fengshou.switch.forwarding import Forwarder
 from fengshou.switch.grammar import Catalogue
 from fengshou.switch.inbound import Inbound
 from fengshou.switch.journal import Journal
+from fengshou.switch.originals import Originals
 from fengshou.switch.outbound import Route, Sender
 from fengshou.switch.pipeline import Pipeline
 from fengshou.switch.receipt_desk import ReceiptDesk
 from fengshou.switch.recording import Recorder, pseudonyms
-from fengshou.switch.reversals import Debt, Reversals
+from fengshou.switch.recovery import Recovery
 from fengshou.switch.rrn import RrnSource
 from fengshou.switch.writer import Writer
 from fengshou.terminals.binding import TerminalRow
@@ -49,6 +52,7 @@ class World:
     in_flight_max: int
     make_pump: MakePump
     make_writer: MakeWriter = Writer
+    deadlines_s: Mapping[str, float] = field(default_factory=dict)  # of services that are stricter than their route
 
 
 class Core:
@@ -61,24 +65,27 @@ class Core:
         pseudonym = pseudonyms(world.custody)
         self.routes: dict[str, Route] = dict(world.routes)
         self.recorder = Recorder(catalogue, world.custody, world.clock)
-        self.recovered = recovery.recover(journal, catalogue, self.recorder, self.facts, pseudonym)
+        self.machine = Machine()
+        self.recovered = Recovery(journal, catalogue, self.recorder, self.facts, pseudonym, self.machine).run()
         self.desk = ReceiptDesk(catalogue, journal, world.custody)
         self.writer = world.make_writer(journal, world.custody, self.desk.signed)
         self.duplicates = Duplicates(journal)
+        originals = Originals(catalogue, journal, self.duplicates, self.recorder, pseudonym)
         counters = Counters(journal, lambda data: world.custody.mac(PSEUDONYM, data))
         admission = Admission(
-            catalogue, journal, self.duplicates, counters, self.recorder, RrnSource(journal, world.clock), pseudonym,
-            world.terminals, world.in_flight_max,
+            catalogue, journal, self.duplicates, counters, self.recorder, originals,
+            RrnSource(journal, world.clock), pseudonym, world.terminals, world.in_flight_max,
         )  # fmt: skip
+        ledger = Ledger(catalogue, journal, self.recorder, originals, self.facts)
+        self.forwarder = Forwarder(catalogue, ledger, journal, self.writer, self.routes, self.machine, world.random)
         self.inbound = Inbound(
-            catalogue, world.clock, admission, self.duplicates, counters, self.recorder, self.desk.ask
-        )
-        self.reversals = Reversals(
-            catalogue, journal, self.writer, self.recorder, self.routes, self.facts, pseudonym, world.random
-        )
+            catalogue, world.clock, admission, self.duplicates, counters, self.recorder, self.desk.ask,
+            self.forwarder.owe, self.machine,
+        )  # fmt: skip
         self.sender = Sender(
-            catalogue, journal, self.recorder, self.duplicates, self.routes, self.reversals.owe, self.desk.later
-        )
+            catalogue, journal, self.recorder, self.duplicates, self.routes, self.forwarder.owe, self.desk.later,
+            self.machine, world.deadlines_s,
+        )  # fmt: skip
         self.closed: dict[Closing, int] = dict.fromkeys(Closing, 0)
         self.pump = world.make_pump(catalogue.codec, self._on_closed)
         self.pipeline = Pipeline(self.pump, self.inbound, self.sender, journal, self.writer, self.duplicates)
@@ -91,27 +98,23 @@ class Core:
     def start(self, behind: trio.Nursery, before: trio.Nursery) -> int:
         """Start the writer, the links and the loops: those that must outlive the others in ``behind``.
 
-        Returns how many reversals were owed.
+        Returns how much was owed to back ends.
         """
         self.writer.start()
-        debts = self._world.journal.due_reversals()
         for route in self.routes.values():
             behind.start_soon(route.destination.run, self._sink)
         behind.start_soon(self.pipeline.outcomes)
-        behind.start_soon(self.reversals.run)
-        for intent in debts:
-            self.reversals.owe(intent)
+        behind.start_soon(self.forwarder.run)
+        owed = self.forwarder.resume()
         before.start_soon(self.pipeline.requests)
         before.start_soon(self.pump.sweep)
-        return len(debts)
+        return owed
 
     def _on_closed(self, peer: Peer, why: Closing) -> None:
         self.closed[why] += 1
         self.inbound.forget(peer)
 
     def _sink(self, completions: Sequence[Completion]) -> None:
-        """Answers of back ends: to the pipeline, or to the reversals that the switch owes."""
-        self.pipeline.complete([done for done in completions if not isinstance(done.outbound.token, Debt)])
-        debts = [done for done in completions if isinstance(done.outbound.token, Debt)]
-        if debts:
-            self.reversals.complete(debts)
+        """Answers of back ends: to the pipeline, or to what the switch owes."""
+        self.pipeline.complete([done for done in completions if not isinstance(done.outbound.token, Attempt)])
+        self.forwarder.complete([done for done in completions if isinstance(done.outbound.token, Attempt)])

@@ -1,4 +1,4 @@
-"""Limits per subject and business day, exact under concurrency.
+"""Limits per subject, each business day or for ever, exact under concurrency.
 
 The journal keeps the sums, in the same commit as the intent that uses them up or the outcome that gives back. Between
 admission and that commit an amount is reserved here, so that two requests in one batch cannot both take the last yuan.
@@ -41,4 +41,7 @@ class Counters:
                 del self._reserved[identity]
 
     def _identity(self, business_day: int, counter: Counter) -> bytes:
-        return struct.pack(">I", business_day) + self._mac(f"{counter.name}\0{counter.subject}".encode())[:16]
+        return (
+            struct.pack(">I", 0 if counter.lasting else business_day)
+            + self._mac(f"{counter.name}\0{counter.subject}".encode())[:16]
+        )

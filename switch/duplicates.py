@@ -7,6 +7,7 @@ import msgspec
 from fengshou.protocol.codes import APPROVED, UNKNOWN_OUTCOME
 from fengshou.protocol.record import Record
 from fengshou.protocol.service import Fate
+from fengshou.protocol.transaction import Duty
 from fengshou.switch.exchange import Exchange
 from fengshou.switch.journal import Journal, Known
 
@@ -23,6 +24,7 @@ class Verdict(Enum):
 class Found(msgspec.Struct, frozen=True):
     verdict: Verdict
     outcome: Record | None = None  # of a replay
+    barred: bool = False  # its reversal came first
 
 
 class Duplicates:
@@ -44,8 +46,10 @@ class Duplicates:
             return Found(Verdict.IN_PROGRESS if running.content == content else Verdict.CONFLICT)
         known = self._journal.known(key)
         if known is None:  # a reversal that came before its original may stand in the same batch
-            return Found(Verdict.CONFLICT if key in self._undoing else Verdict.FRESH)
-        if known.intent == 0 or self._journal.record(known.intent).content != content:
+            return Found(Verdict.CONFLICT, barred=True) if key in self._undoing else Found(Verdict.FRESH)
+        if known.intent == 0:
+            return Found(Verdict.CONFLICT, barred=True)
+        if self._journal.record(known.intent).content != content:
             return Found(Verdict.CONFLICT)
         if known.outcome == 0:
             return Found(Verdict.IN_PROGRESS)
@@ -85,8 +89,9 @@ class Duplicates:
             return Fate.REVERSED, known
         if not known.outcome:
             return Fate.OPEN, known
-        if self._journal.owes(known.intent):
-            return Fate.UNKNOWN, known
+        duty = self._journal.duty(known.intent)
+        if duty is not None:
+            return (Fate.ACCEPTED if duty is Duty.ADVICE else Fate.UNKNOWN), known
         code = self._journal.record(known.outcome).code
         if code == APPROVED:
             return Fate.APPROVED, known

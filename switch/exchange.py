@@ -7,7 +7,7 @@ from fengshou.protocol import elements as de
 from fengshou.protocol.message import COMMAND_NONE, Flag, Message, Value
 from fengshou.protocol.service import Conclusion, Iso8583Call, JsonCall, Request, Service
 from fengshou.protocol.templates import SIGN_IN
-from fengshou.protocol.transaction import Event, State, step
+from fengshou.protocol.transaction import Event, Machine, State
 from fengshou.switch.journal import Charges, Entry
 from fengshou.terminals.pump import Peer
 
@@ -18,6 +18,8 @@ class Exchange(msgspec.Struct, eq=False):
     peer: Peer
     frame: bytes
     received_us: int
+    arrived: float  # by Trio's clock; from it deadlines count
+    machine: Machine
     message: Message | None = None
     sequence: int = 0  # of the answer: the request's, or what can be read of it when it has no meaning
     digest: bytes = b""  # e, what the terminal signed
@@ -30,9 +32,11 @@ class Exchange(msgspec.Struct, eq=False):
     original: bytes = b""  # key of the transaction that this one is about to reverse, or to bar
     original_intent: int = 0  # and its record; 0 when it never came
     batch: bytes = b""  # key of the batch that this one settles or tells the details of
+    original_state: State = State.TOMBSTONE  # in which it was found
     intent: Entry | None = None
     state: State = State.RECEIVED
     conclusion: Conclusion | None = None
+    ending: Event = Event.DECLINE  # what happens to the intent when its conclusion is durable
     outcome: Entry | None = None  # what the journal says of the end
     values: dict[int, Value] = msgspec.field(default_factory=dict)  # the whole response
     command: int = COMMAND_NONE
@@ -47,7 +51,7 @@ class Exchange(msgspec.Struct, eq=False):
 
     def advance(self, event: Event) -> None:
         """Take a transition of the transaction table."""
-        self.state = step(self.state, event)
+        self.state = self.machine.step(self.state, event)
 
     def refuse(self, code: str, reason: str = "", command: int = COMMAND_NONE) -> None:
         """End it before it became an intent, for the record. ``reason`` holds no value of the message."""
@@ -72,10 +76,16 @@ class Exchange(msgspec.Struct, eq=False):
         self.answer_now(values)
         self.replayed = outcome
 
-    def end(self, conclusion: Conclusion, event: Event | None = None) -> None:
-        """End an intent; without ``event`` the code says whether it was approved."""
-        self.advance(event or (Event.APPROVE if conclusion.code == codes.APPROVED else Event.DECLINE))
+    def conclude(self, conclusion: Conclusion, ending: Event | None = None) -> None:
+        """Say how an intent ends; without ``ending`` the code says whether it is approved."""
         self.conclusion = conclusion
+        self.ending = ending or (Event.APPROVE if conclusion.code == codes.APPROVED else Event.DECLINE)
+
+    def settle(self) -> None:
+        """The conclusion is durable: now it is the end, of this intent and, where it was undone, of the original."""
+        self.advance(self.ending)
+        if self.approved and self.original_intent:
+            self.machine.step(self.original_state, Event.REVERSE)
 
     @property
     def in_delta(self) -> bool:

@@ -4,6 +4,8 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence, Set
 
+import trio
+
 from fengshou.codecs import verify_batch
 from fengshou.protocol import codes
 from fengshou.protocol import elements as de
@@ -14,9 +16,10 @@ from fengshou.protocol.service import Conclusion
 from fengshou.protocol.session import Event as SessionEvent
 from fengshou.protocol.session import SessionRefusal
 from fengshou.protocol.templates import ECHO, ERROR, RECEIPT, SIGN_IN, SIGN_OFF
-from fengshou.protocol.transaction import Event
+from fengshou.protocol.transaction import Duty, Event, Machine, State
 from fengshou.switch.admission import Admission, Ended
 from fengshou.switch.clock import Clock, local_time
+from fengshou.switch.conclusions import event_of
 from fengshou.switch.counters import Counters
 from fengshou.switch.duplicates import Duplicates, Verdict
 from fengshou.switch.exchange import Exchange
@@ -41,8 +44,11 @@ class Inbound:
         counters: Counters,
         recorder: Recorder,
         receipt: Callable[[Exchange], None],
+        owe: Callable[[int, Duty], None],
+        machine: Machine,
     ) -> None:
-        """``receipt`` answers a request for an earlier transaction's receipt."""
+        """``receipt`` answers a request for an earlier transaction's receipt; ``owe`` is told of each intent whose back
+        end is owed something, once that is durable."""
         self._catalogue = catalogue
         self._codec = catalogue.codec
         self._clock = clock
@@ -51,6 +57,8 @@ class Inbound:
         self._counters = counters
         self._recorder = recorder
         self._receipt = receipt
+        self._owe = owe
+        self._machine = machine
         self._signed_in: dict[str, Peer] = {}
         self._sign_ins: dict[Exchange, tuple[TerminalRow, int, Entry]] = {}
         self.refused: Counter[str] = Counter()  # by reason
@@ -59,10 +67,10 @@ class Inbound:
 
     def read(self, arrivals: Iterable[tuple[Peer, bytes]]) -> list[Exchange]:
         """Decode, and refuse what the session does not allow. A flood is refused here, before it costs a signature."""
-        now_us = self._clock.now_us()
+        now_us, now = self._clock.now_us(), trio.current_time()
         exchanges, waiting = [], 0
         for peer, frame in arrivals:
-            exchange = Exchange(peer, frame, now_us)
+            exchange = Exchange(peer, frame, now_us, now, self._machine)
             exchanges.append(exchange)
             refused = self._decode(exchange)
             if overload := self._admission.overload(peer, waiting):  # first: what is too much is not even recorded
@@ -144,14 +152,25 @@ class Inbound:
         entries.append(exchange.intent)
         self._duplicates.begin(exchange)
         if ended is not None:
-            exchange.conclusion = Conclusion(ended.code, ended.values)
-            entries.append(
-                self._recorder.outcome(
-                    exchange, gives_back=exchange.charges, tombstone=ended.tombstone, settles=ended.settles
-                )
-            )
+            entries.append(self._end(exchange, ended))
             if ended.settles is not None:
                 self._close_batch(exchange)
+
+    def _end(self, exchange: Exchange, ended: Ended) -> Entry:
+        """The outcome that is journalled together with its intent. An approval keeps what it uses of limits."""
+        assert exchange.service is not None
+        assert exchange.request is not None
+        conclusion = Conclusion(ended.code, ended.values)
+        exchange.conclude(conclusion, Event.ACCEPT if ended.advice else None)
+        return self._recorder.outcome(
+            exchange,
+            owes=ended.reverses,
+            advice=ended.advice,
+            gives_back=() if exchange.approved else exchange.charges,
+            tombstone=ended.tombstone,
+            settles=ended.settles,
+            event=event_of(exchange.service, exchange.request, conclusion),
+        )
 
     def _judge(self, exchange: Exchange) -> Ended | None:
         """Answer what was answered before, refuse what may not begin; what is open afterwards is to be journalled."""
@@ -162,6 +181,8 @@ class Inbound:
         elif found.verdict is Verdict.IN_PROGRESS:
             exchange.shed(Verdict.IN_PROGRESS.value)
         elif found.verdict is Verdict.CONFLICT:
+            if found.barred:
+                exchange.state = State.TOMBSTONE
             exchange.refuse(Verdict.CONFLICT.value, "another content under the same key")
         else:
             ended = self._admission.begin(exchange)
@@ -217,10 +238,21 @@ class Inbound:
                 self._counters.release(exchange.charges)
                 exchange.advance(Event.JOURNAL)
                 if exchange.conclusion is not None:
-                    exchange.end(exchange.conclusion)
+                    exchange.settle()
                     self._duplicates.finish(exchange)
+                    self._owe_what_follows(exchange)
             elif exchange in self._sign_ins:
                 self._take_sign_in(exchange, closed)
+
+    def _owe_what_follows(self, exchange: Exchange) -> None:
+        assert exchange.intent is not None
+        assert exchange.outcome is not None
+        if exchange.outcome.advice:
+            self._owe(exchange.intent.record.number, Duty.ADVICE)
+        if exchange.outcome.owes:
+            self._owe(exchange.outcome.owes, Duty.REVERSAL)
+        if exchange.outcome.tombstone:
+            self._machine.step(State.RECEIVED, Event.BAR)  # of the original, which has not come
 
     def lost(self, exchanges: Sequence[Exchange]) -> None:
         """The journal could not take the batch: nothing was done, and that is what the terminals hear."""

@@ -15,7 +15,7 @@ signatures   commit number (8)                           r || s of the switch ov
 keys         terminal (8) merchant (15) batch (4) STAN   intent (8) outcome (8) undone by (8), 0 where not yet
 rrns         RRN (8)                                     intent (8)
 open         intent (8)                                  nothing: it has no outcome
-due          intent (8)                                  nothing: it owes its back end a reversal
+due          intent (8)                                  what its back end is owed: R reversal, A advice
 charges      intent (8)                                  what it used up of limits: (counter 20, amount 8) …
 counters     business day (4) name and subject (16)      sum (8)
 batches      terminal (8)                                current batch (4)
@@ -35,6 +35,7 @@ import lmdb
 from fengshou.codecs import merkle_root, sm3
 from fengshou.protocol.errors import UntrustedBytesError
 from fengshou.protocol.record import GENESIS, Commit, Record, RecordKind, parse_commit, parse_record
+from fengshou.protocol.transaction import Duty
 
 FORMAT_VERSION = b"1"
 _U32 = struct.Struct(">I")
@@ -71,6 +72,7 @@ class Entry:
     record: Record
     intent: "Entry | None" = None  # an outcome in the same group as its intent
     owes: int = 0  # intent whose back end is owed a reversal
+    advice: bool = False  # the intent that it refers to was approved without its back end, which is owed an advice
     tombstone: bytes = b""  # key of an original that must be refused should it still come
     undoes: bytes = b""  # key of the transaction that this one has reversed
     charges: Charges = ()  # an intent: what it uses up of limits; an outcome: what it gives back
@@ -208,16 +210,22 @@ class Journal:
             key = key_of(record.terminal, record.merchant, record.batch, record.stan)
             txn.put(key, _KEY_VALUE.pack(record.refers, record.number, 0), db=db["keys"])
             txn.delete(intent, db=db["open"])
-            if entry.owes:
-                txn.put(_U64.pack(entry.owes), b"", db=db["due"])
+            if entry.advice:
+                txn.put(intent, Duty.ADVICE.value, db=db["due"])
             if entry.settles:
                 self._settle(txn, *entry.settles, intent)
         elif record.kind == RecordKind.REVERSAL:
             txn.delete(_U64.pack(record.refers), db=db["due"])
+        elif record.kind == RecordKind.ADVICE:
+            intent = _U64.pack(record.refers)
+            if txn.get(intent, db=db["due"]) == Duty.ADVICE.value:  # not a reversal that it has become meanwhile
+                txn.delete(intent, db=db["due"])
         elif record.kind == RecordKind.SESSION and not txn.get(
             batch_key(record.terminal, record.merchant, record.batch), db=db["settlements"]
         ):
             txn.put(record.terminal.encode(), _U32.pack(record.batch), db=db["batches"])
+        if entry.owes:
+            txn.put(_U64.pack(entry.owes), Duty.REVERSAL.value, db=db["due"])
         if record.kind != RecordKind.INTENT and entry.charges:
             self._charge(txn, entry.charges, -1)
         if entry.undoes and (undone := txn.get(entry.undoes, db=db["keys"])):
@@ -328,13 +336,19 @@ class Journal:
         """Intents without an outcome, oldest first."""
         return self._numbers("open")
 
+    def due(self) -> list[tuple[int, Duty]]:
+        """Intents whose back end is owed something, oldest first, and what."""
+        with self._read.cursor(self._db["due"]) as cursor:
+            return [(_U64.unpack(key)[0], Duty(value)) for key, value in cursor]
+
     def due_reversals(self) -> list[int]:
         """Intents that owe their back end a reversal, oldest first."""
-        return self._numbers("due")
+        return [intent for intent, duty in self.due() if duty is Duty.REVERSAL]
 
-    def owes(self, intent: int) -> bool:
-        """Whether this intent owes its back end a reversal that is not answered yet."""
-        return self._get("due", _U64.pack(intent)) is not None
+    def duty(self, intent: int) -> Duty | None:
+        """What this intent's back end is owed and has not answered yet."""
+        value = self._get("due", _U64.pack(intent))
+        return Duty(value) if value is not None else None
 
     def _numbers(self, table: str) -> list[int]:
         with self._read.cursor(self._db[table]) as cursor:

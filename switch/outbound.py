@@ -1,20 +1,18 @@
 """The second half of the way: from intents to back ends, and from their answers to the terminals."""
 
-import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import msgspec
-import trio
-
 from fengshou.protocol import codes
+from fengshou.protocol import elements as de
 from fengshou.protocol.message import Flag, Message
 from fengshou.protocol.record import RecordKind
-from fengshou.protocol.service import Conclusion, Reply, Request, Service
+from fengshou.protocol.service import Conclusion, Reply, Request
 from fengshou.protocol.templates import ERROR
-from fengshou.protocol.transaction import Event
+from fengshou.protocol.transaction import Duty, Event, Machine, State
 from fengshou.routing.destination import Completion, Destination, Failure, Outbound, Trace
+from fengshou.switch.conclusions import conclusion_of, event_of, printable
 from fengshou.switch.duplicates import Duplicates
 from fengshou.switch.exchange import Exchange
 from fengshou.switch.grammar import Catalogue
@@ -22,10 +20,7 @@ from fengshou.switch.journal import Charges, Entry, Journal
 from fengshou.switch.recording import Recorder
 from fengshou.terminals.pump import Peer
 
-logger = logging.getLogger(__name__)
-
 NO_ROUTE = "92"
-INVALID_RESPONSE = "20"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +53,14 @@ class Sender:
         recorder: Recorder,
         duplicates: Duplicates,
         routes: Mapping[str, Route],
-        owe: Callable[[int], None],
+        owe: Callable[[int, Duty], None],
         receipts_later: Callable[[Sequence[tuple[Exchange, int]]], None],
+        machine: Machine,
+        deadlines_s: Mapping[str, float],
     ) -> None:
-        """``owe`` is told of every intent that owes its back end a reversal, once that is durable; ``receipts_later``
-        of the exchanges that were answered and want a receipt for the record given."""
+        """``owe`` is told of each intent whose back end is owed something, once that is durable; ``receipts_later``
+        of the exchanges that were answered and want a receipt for the record given; ``deadlines_s`` are of services,
+        by name, where they are shorter than that of the route."""
         self._codec = catalogue.codec
         self._journal = journal
         self._recorder = recorder
@@ -70,13 +68,14 @@ class Sender:
         self._routes = routes
         self._owe = owe
         self._receipts_later = receipts_later
+        self._machine = machine
+        self._deadlines_s = deadlines_s
         self.answered: Counter[str] = Counter()  # by response code
 
     # -- to the back ends --------------------------------------------------------------------------------------------
 
     def route(self, exchanges: Iterable[Exchange]) -> list[Completion]:
         """Hand durable intents to their destinations; returns those that have none, already completed."""
-        now = trio.current_time()
         calls: defaultdict[str, list[Outbound]] = defaultdict(list)
         unrouted = []
         for exchange in exchanges:
@@ -85,9 +84,9 @@ class Sender:
             assert exchange.call is not None
             name = exchange.service.destination
             route = self._routes.get(name)
-            outbound = Outbound(
-                exchange, exchange.call, trace_of(exchange.request), now + (route.deadline_s if route else 0.0)
-            )
+            wait_s = route.deadline_s if route else 0.0
+            wait_s = min(wait_s, self._deadlines_s.get(exchange.service.name, wait_s))
+            outbound = Outbound(exchange, exchange.call, trace_of(exchange.request), exchange.arrived + wait_s)
             if route is None:
                 unrouted.append(Completion(outbound, Reply(NO_ROUTE)))
             else:
@@ -106,70 +105,72 @@ class Sender:
         for completion in completions:
             exchange: Exchange = completion.outbound.token
             if completion.late:
-                assert exchange.intent is not None
-                code = completion.result.code if isinstance(completion.result, Reply) else completion.result.value
-                entries.append(
-                    Entry(self._recorder.follow_up(RecordKind.LATE, exchange.intent.record, _printable(code)))
-                )
-                continue
-            entries.append(self._end(exchange, completion.result))
-            ended.append(exchange)
+                entries.append(self._late(exchange, completion.result))
+            else:
+                entries += self._end(exchange, completion.result)
+                ended.append(exchange)
         return ended, entries
 
-    def _end(self, exchange: Exchange, result: Reply | Failure) -> Entry:
+    def _late(self, exchange: Exchange, result: Reply | Failure) -> Entry:
+        """A reply after the outcome was given up. The reversal that is owed undoes whatever it says; when that is done
+        already, an approval owes another one."""
+        assert exchange.intent is not None
+        was = exchange.intent.record
+        code = printable(result.code if isinstance(result, Reply) else result.value)
+        event = Event.LATE_APPROVAL if code == codes.APPROVED else Event.LATE_DECLINE
+        known = self._journal.known(exchange.key)
+        reversed_already = known is not None and known.undone_by and self._journal.duty(was.number) is None
+        before = State.REVERSED if reversed_already else exchange.state
+        exchange.state = self._machine.step(before, event)
+        again = before is State.REVERSED and exchange.state is State.REVERSAL_DUE
+        return Entry(self._recorder.follow_up(RecordKind.LATE, was, code), owes=was.number if again else 0)
+
+    def _end(self, exchange: Exchange, result: Reply | Failure) -> list[Entry]:
         service, request, intent = exchange.service, exchange.request, exchange.intent
         assert service is not None
         assert request is not None
         assert intent is not None
         if isinstance(result, Reply):
-            conclusion = self._conclusion(service, request, result)
+            exchange.advance(Event.REPLY if exchange.state is State.SENT else Event.UNSENT)
+            conclusion = conclusion_of(service, request, result, self._codec)
         else:
+            exchange.advance(Event.LOSE if result is Failure.UNKNOWN else Event.UNSENT)
             conclusion = Conclusion(result.value)
         # A host that does not know what it did (class E) is as good as one that did not answer.
         unknown = service.moves_money and codes.action_of(conclusion.code) == "E"
+        if unknown and service.repeats:
+            exchange.conclude(Conclusion(codes.IN_PROGRESS), Event.KEEP)
+            exchange.values = {de.RESPONSE_CODE: codes.IN_PROGRESS}
+            return []
         if unknown:
-            exchange.end(Conclusion(codes.UNKNOWN_OUTCOME), Event.LOSE)
-            owes = exchange.original_intent or intent.record.number
-            return self._recorder.outcome(exchange, owes=owes)
-        exchange.end(conclusion)
+            # A reversal or void that is not answered is taken over: from now on the switch reverses the original.
+            taken_over = exchange.original_intent
+            exchange.conclude(Conclusion(codes.UNKNOWN_OUTCOME), Event.DECLINE if taken_over else Event.OWE)
+            return [self._recorder.outcome(exchange, owes=taken_over or intent.record.number)]
+        exchange.conclude(conclusion)
         if not exchange.approved:
-            return self._recorder.outcome(exchange, gives_back=exchange.charges)
+            return [self._recorder.outcome(exchange, gives_back=exchange.charges)]
         given_back: Charges = self._journal.charges(exchange.original_intent) if exchange.original_intent else ()
-        return self._recorder.outcome(exchange, gives_back=given_back, event=self._event(service, request, conclusion))
-
-    def _conclusion(self, service: Service, request: Request, reply: Reply) -> Conclusion:
-        try:
-            conclusion = service.conclude(request, reply)
-            self._codec.encode_body(request.template.id, True, {39 << 8: conclusion.code, **conclusion.values})
-        except Exception:
-            logger.exception("service %s cannot make sense of a back end's reply", service.name)
-            return Conclusion(INVALID_RESPONSE)
-        return conclusion
-
-    def _event(self, service: Service, request: Request, conclusion: Conclusion) -> bytes:
-        try:
-            event = service.event(request, conclusion)
-        except Exception:
-            logger.exception("service %s cannot tell analytics of a request", service.name)
-            return b""
-        if event is None:
-            return b""
-        return msgspec.json.encode(
-            {
-                "rrn": f"{request.rrn:012d}",
-                "day": request.business_day,
-                "terminal": request.terminal.terminal,
-                "time_us": request.received_us,
-                **event,
-            }
-        )
+        return [self._recorder.outcome(exchange, gives_back=given_back, event=event_of(service, request, conclusion))]
 
     def durable(self, exchanges: Iterable[Exchange]) -> None:
         """Outcomes are in the journal: their keys are answered from there now, and debts are paid."""
         for exchange in exchanges:
+            assert exchange.intent is not None
+            exchange.settle()
             self._duplicates.finish(exchange)
-            if exchange.outcome is not None and exchange.outcome.owes:
-                self._owe(exchange.outcome.owes)
+            if exchange.outcome is None:
+                self._owe(exchange.intent.record.number, Duty.REPEAT)
+            elif exchange.outcome.owes:
+                if exchange.original_intent:
+                    self._machine.step(exchange.original_state, Event.OWE)
+                self._owe(exchange.outcome.owes, Duty.REVERSAL)
+
+    def owe_late(self, entries: Iterable[Entry]) -> None:
+        """Late approvals are in the journal: what they owe is owed."""
+        for entry in entries:
+            if entry.owes and entry.record.kind == RecordKind.LATE:
+                self._owe(entry.owes, Duty.REVERSAL)
 
     # -- to the terminals --------------------------------------------------------------------------------------------
 
@@ -200,7 +201,3 @@ class Sender:
     def _proof(exchange: Exchange) -> int:
         """The record that a receipt would prove; 0 when nothing was journalled as an outcome."""
         return exchange.outcome.record.number if exchange.outcome else exchange.replayed
-
-
-def _printable(code: str) -> str:
-    return code if len(code) == 2 and code.isascii() and code.isprintable() else INVALID_RESPONSE

@@ -65,6 +65,7 @@ class Pipeline:
                 while not await self._append(entries):
                     await trio.sleep(1)
             self._sender.durable(ended)
+            self._sender.owe_late(entries)
             self._sender.answer(ended)
 
     def complete(self, completions: Sequence[Completion]) -> None:

@@ -12,7 +12,7 @@ from fengshou.hsm.custody import JOURNAL_DATA, PSEUDONYM, Custody
 from fengshou.protocol import elements as de
 from fengshou.protocol.message import Message, Value
 from fengshou.protocol.record import Record, RecordKind
-from fengshou.protocol.service import Conclusion, Iso8583Call, Request, TerminalFacts
+from fengshou.protocol.service import Conclusion, Request, TerminalFacts
 from fengshou.switch.clock import Clock
 from fengshou.switch.exchange import Exchange
 from fengshou.switch.grammar import Catalogue
@@ -63,6 +63,7 @@ class Recorder:
         exchange: Exchange,
         *,
         owes: int = 0,
+        advice: bool = False,
         gives_back: Charges = (),
         tombstone: bytes = b"",
         event: bytes = b"",
@@ -70,7 +71,8 @@ class Recorder:
     ) -> Entry:
         """The line that is durable before the terminal hears of the end. Fills in ``exchange.values``.
 
-        ``owes`` is the intent whose back end is owed a reversal, ``gives_back`` what no longer counts against limits.
+        ``owes`` is the intent whose back end is owed a reversal, ``advice`` that it is owed an advice of this one,
+        ``gives_back`` what no longer counts against limits.
         """
         intent, conclusion = exchange.intent, exchange.conclusion
         assert intent is not None
@@ -80,6 +82,7 @@ class Recorder:
             record,
             intent=intent,
             owes=owes,
+            advice=advice,
             tombstone=tombstone,
             undoes=exchange.original if exchange.approved and exchange.original_intent else b"",
             charges=gives_back,
@@ -88,9 +91,11 @@ class Recorder:
         )
         return exchange.outcome
 
-    def recovered(self, was: Record, conclusion: Conclusion, owes: int, gives_back: Charges) -> Entry:
-        """The outcome of an intent that a restart found open."""
-        return Entry(self._outcome(was, conclusion)[0], owes=owes, charges=gives_back)
+    def later_outcome(
+        self, was: Record, conclusion: Conclusion, *, owes: int = 0, gives_back: Charges = (), event: bytes = b""
+    ) -> Entry:
+        """The outcome of an intent that nobody waits for any more: a restart found it open, or it was repeated."""
+        return Entry(self._outcome(was, conclusion)[0], owes=owes, charges=gives_back, event=event)
 
     def _outcome(self, was: Record, conclusion: Conclusion) -> tuple[Record, dict[int, Value]]:
         """The record of an intent's end, and the whole response."""
@@ -226,17 +231,6 @@ class Recorder:
             record.rrn,
             pseudonym,
         )
-
-    def call(self, record: Record, facts: TerminalFacts, pseudonym: Callable[[str], str]) -> Iso8583Call | None:
-        """What asked a host to move money, derived again; None when nothing moved, or it undid another."""
-        service = self._catalogue.service(record.template)
-        if service is None or not service.moves_money:
-            return None
-        request = self.request(record, facts, pseudonym)
-        if service.original_key(request) is not None:
-            return None
-        call = service.call(request)
-        return call if isinstance(call, Iso8583Call) else None
 
     def stated(self, message: Message) -> bytes:
         """Template id and body: the same for the same request under any sequence, session and form."""

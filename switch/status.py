@@ -31,9 +31,16 @@ def snapshot(switch: "Switch") -> dict[str, Any]:
             "largest_commit": journal.largest_commit,
             "last_commit": switch.journal.last_commit.number if switch.journal.last_commit else 0,
         },
-        "reversals": {"owed": switch.reversals.owed, "delivered": switch.reversals.delivered},
+        "reversals": {"owed": switch.forwarder.owed, "delivered": switch.forwarder.delivered},
+        "undeliverable": {str(intent): why for intent, why in switch.forwarder.undeliverable.items()},
+        "transitions": switch.machine.counts(),
         "destinations": {
-            name: {"up": route.destination.up, "in_flight": route.destination.in_flight}
+            name: {
+                "up": route.destination.up,
+                "in_flight": route.destination.in_flight,
+                "owed_in_flight": switch.forwarder.depots[name].in_flight,
+                "refused": switch.forwarder.depots[name].refused,
+            }
             for name, route in switch.routes.items()
         },
         "analytics": None

@@ -34,6 +34,7 @@ RECORD_KINDS: Mapping[RecordKind, str] = {
     RecordKind.REVERSAL: "the back end answered the reversal of the intent in `refers`",
     RecordKind.REFUSAL: "a message was refused before it became an intent",
     RecordKind.LATE: "the back end answered the intent in `refers` after its outcome was given as unknown",
+    RecordKind.ADVICE: "the back end answered what the switch had approved without it, the intent in `refers`",
 }
 
 CLOSINGS: Mapping[Closing, str] = {

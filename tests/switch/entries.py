@@ -45,7 +45,7 @@ def intent(stan: int, *, signed_in_at: int = 1, charges: Charges = (), batch: in
 
 def outcome(
     of: Entry, code: str = "00", *, owes: int = 0, charges: Charges = (), event: bytes = b"", tombstone: bytes = b"",
-    undoes: bytes = b"",
+    undoes: bytes = b"", advice: bool = False,
 ) -> Entry:  # fmt: skip
     was = of.record
     return Entry(
@@ -53,19 +53,28 @@ def outcome(
             RecordKind.OUTCOME, 0, was.time_us, DAY, was.rrn, 1, TERMINAL, MERCHANT, was.batch, was.stan,
             code=code, content=was.content, evidence=bytes(32),
         ),
-        intent=of, owes=owes, charges=charges, event=event, tombstone=tombstone, undoes=undoes,
+        intent=of, owes=owes, advice=advice, charges=charges, event=event, tombstone=tombstone, undoes=undoes,
+    )  # fmt: skip
+
+
+def _follow_up(kind: RecordKind, of: Entry) -> Record:
+    was = of.record
+    return Record(
+        kind, 0, was.time_us, DAY, was.rrn, 1, TERMINAL, MERCHANT, was.batch, was.stan,
+        refers=was.number, code="00", content=was.content,
     )  # fmt: skip
 
 
 def reversed_by_switch(of: Entry, charges: Charges = ()) -> Entry:
-    was = of.record
-    return Entry(
-        Record(
-            RecordKind.REVERSAL, 0, was.time_us, DAY, was.rrn, 1, TERMINAL, MERCHANT, was.batch, was.stan,
-            refers=was.number, code="00", content=was.content,
-        ),
-        undoes=key(was.stan, was.batch), charges=charges,
-    )  # fmt: skip
+    return Entry(_follow_up(RecordKind.REVERSAL, of), undoes=key(of.record.stan, of.record.batch), charges=charges)
+
+
+def advised(of: Entry) -> Entry:
+    return Entry(_follow_up(RecordKind.ADVICE, of))
+
+
+def late(of: Entry, owes: int = 0) -> Entry:
+    return Entry(_follow_up(RecordKind.LATE, of), owes=owes)
 
 
 def open_journal(folder: Path, **options: int) -> Journal:

@@ -11,13 +11,14 @@ from fengshou.codecs import merkle_root, sm3
 from fengshou.hsm.custody import SWITCH_SIGN
 from fengshou.hsm.software import SoftwareCustody, provision
 from fengshou.protocol.record import GENESIS, parse_commit
+from fengshou.protocol.transaction import Duty
 from fengshou.switch.audit import Finding, verify_journal
 from fengshou.switch.clock import Clock
 from fengshou.switch.grammar import Catalogue
 from fengshou.switch.journal import Journal, JournalError, Known
 from fengshou.switch.recording import Recorder
 from fengshou.switch.writer import commit_digest
-from tests.switch.entries import intent, key, open_journal, outcome, reversed_by_switch, session
+from tests.switch.entries import advised, intent, key, late, open_journal, outcome, reversed_by_switch, session
 
 COUNTER, OTHER_COUNTER = b"c" * 20, b"d" * 20
 
@@ -54,17 +55,44 @@ def test_an_outcome_in_the_commit_of_its_intent_refers_to_it(journal: Journal) -
     assert journal.open_intents() == [2]
 
 
+def test_an_advice_becomes_a_reversal_and_then_only_a_reversal_ends_it(journal: Journal) -> None:
+    sale, undo = intent(1), intent(2)
+    journal.commit([session(), sale])
+    journal.commit([outcome(sale, advice=True), undo])
+    journal.refresh()
+    assert journal.due() == [(sale.record.number, Duty.ADVICE)]
+    assert journal.due_reversals() == []
+    journal.commit([outcome(undo, owes=sale.record.number)])
+    journal.commit([advised(sale)])  # its answer was on the way
+    journal.refresh()
+    assert journal.due() == [(sale.record.number, Duty.REVERSAL)]
+    journal.commit([reversed_by_switch(sale)])
+    journal.refresh()
+    assert journal.due() == []
+
+
+def test_a_late_approval_owes_a_reversal_again(journal: Journal) -> None:
+    sale = intent(1)
+    journal.commit([session(), sale])
+    journal.commit([outcome(sale, "98", owes=sale.record.number), reversed_by_switch(sale)])
+    journal.refresh()
+    assert journal.duty(sale.record.number) is None
+    journal.commit([late(sale, owes=sale.record.number)])
+    journal.refresh()
+    assert journal.duty(sale.record.number) is Duty.REVERSAL
+
+
 def test_a_debt_stands_until_its_reversal(journal: Journal) -> None:
     sale = intent(1)
     journal.commit([session(), sale])
     journal.commit([outcome(sale, "98", owes=sale.record.number)])
     journal.refresh()
     assert journal.due_reversals() == [2]
-    assert journal.owes(2)
+    assert journal.duty(2) is Duty.REVERSAL
     journal.commit([reversed_by_switch(sale)])
     journal.refresh()
     assert journal.due_reversals() == []
-    assert not journal.owes(2)
+    assert journal.duty(2) is None
     assert journal.known(key(1)) == Known(2, 3, 4)
 
 

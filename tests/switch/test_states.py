@@ -22,26 +22,71 @@ SESSION_TABLE = [
     (E.CLOSE,     X,         X,         X),
 ]  # fmt: skip
 
-T, V = transactions.State, transactions.Event
-_ = None
-TRANSACTION_TABLE = [
-    #              received      refused  journalled   sent         approved     declined  unknown      reversed
-    (V.REFUSE,     T.REFUSED,    _,       _,           _,           _,           _,        _,           _),
-    (V.JOURNAL,    T.JOURNALLED, _,       _,           _,           _,           _,        _,           _),
-    (V.SEND,       _,            _,       T.SENT,      _,           _,           _,        _,           _),
-    (V.APPROVE,    _,            _,       T.APPROVED,  T.APPROVED,  _,           _,        _,           _),
-    (V.DECLINE,    _,            _,       T.DECLINED,  T.DECLINED,  _,           _,        _,           _),
-    (V.LOSE,       _,            _,       T.UNKNOWN,   T.UNKNOWN,   _,           _,        _,           _),
-    (V.LATE_REPLY, _,            _,       _,           _,           _,           _,        T.UNKNOWN,   T.REVERSED),
-    (V.REVERSE,    _,            _,       _,           _,           T.REVERSED,  _,        T.REVERSED,  _),
-]  # fmt: skip
+T, V, N = transactions.State, transactions.Event, transactions.Refusal
+# Names of the columns and of what stands in them; a refusal begins with a hyphen.
+NAMES: dict[str, transactions.State | transactions.Refusal] = {
+    "rec": T.RECEIVED,
+    "ref": T.REFUSED,
+    "tomb": T.TOMBSTONE,
+    "jour": T.JOURNALLED,
+    "sent": T.SENT,
+    "answ": T.ANSWERED,
+    "tout": T.TIMED_OUT,
+    "appr": T.APPROVED,
+    "decl": T.DECLINED,
+    "rdue": T.REVERSAL_DUE,
+    "rsent": T.REVERSAL_SENT,
+    "revd": T.REVERSED,
+    "adue": T.ADVICE_DUE,
+    "asent": T.ADVICE_SENT,
+    "disp": T.DISPUTED,
+    "pdue": T.REPEAT_DUE,
+    "-int": N.NO_INTENT,
+    "-nevr": N.NEVER_BEGAN,
+    "-stnd": N.INTENT_STANDS,
+    "-nsnt": N.NOTHING_SENT,
+    "-fly": N.IN_FLIGHT,
+    "-nout": N.NO_OUTCOME,
+    "-know": N.OUTCOME_KNOWN,
+    "-unkn": N.OUTCOME_UNKNOWN,
+    "-end": N.OUTCOME_STANDS,
+    "-othr": N.ANOTHER_OWED,
+    "-owed": N.NOTHING_OWED,
+}
+TRANSACTION_TABLE = """
+event         rec   ref   tomb  jour  sent  answ  tout  appr  decl  rdue  rsent revd  adue  asent disp  pdue
+REFUSE        ref   -nevr tomb  -stnd -stnd -stnd -stnd -stnd -stnd -stnd -stnd -stnd -stnd -stnd -stnd -stnd
+BAR           tomb  -nevr -nevr -stnd -stnd -stnd -stnd -stnd -stnd -stnd -stnd -stnd -stnd -stnd -stnd -stnd
+JOURNAL       jour  -nevr -nevr -stnd -stnd -stnd -stnd -stnd -stnd -stnd -stnd -stnd -stnd -stnd -stnd -stnd
+SEND          -int  -nevr -nevr sent  -fly  -know -unkn -end  -end  rsent -fly  -end  asent -fly  -end  sent
+REPLY         -int  -nevr -nevr -nsnt answ  -know -unkn -end  -end  -nsnt rdue  -end  -nsnt adue  -end  answ
+UNSENT        -int  -nevr -nevr answ  answ  -know -unkn -end  -end  -nsnt rdue  -end  -nsnt adue  -end  -nsnt
+LOSE          -int  -nevr -nevr -nsnt tout  -know -unkn -end  -end  -nsnt rdue  -end  -nsnt adue  -end  -nsnt
+APPROVE       -int  -nevr -nevr appr  -fly  appr  -unkn -end  -end  -end  -end  -end  -end  -end  -end  -nout
+DECLINE       -int  -nevr -nevr decl  -fly  decl  decl  -end  -end  -end  -end  -end  -end  -end  -end  -nout
+OWE           -int  -nevr -nevr rdue  -fly  rdue  rdue  rdue  -end  -end  -end  -end  rdue  rdue  -end  -nout
+ACCEPT        -int  -nevr -nevr adue  -fly  -know -unkn -end  -end  -end  -end  -end  -end  -end  -end  -nout
+KEEP          -int  -nevr -nevr pdue  -fly  pdue  pdue  -end  -end  -end  -end  -end  -end  -end  -end  -nout
+REVERSE       -int  -nevr -nevr -nout -nout -nout -nout revd  -owed revd  revd  -owed -othr -othr -owed -nout
+ADVISE        -int  -nevr -nevr -nout -nout -nout -nout -owed -owed -othr -othr -owed appr  appr  -owed -nout
+DISPUTE       -int  -nevr -nevr -nout -nout -nout -nout -owed -owed -othr -othr -owed disp  disp  -owed -nout
+LATE_APPROVAL -int  -nevr -nevr -nsnt -fly  -know tout  -end  decl  rdue  rsent rdue  -end  -end  -end  pdue
+LATE_DECLINE  -int  -nevr -nevr -nsnt -fly  -know tout  -end  decl  rdue  rsent revd  -end  -end  -end  pdue
+"""
+_HEAD, *_ROWS = [line.split() for line in TRANSACTION_TABLE.strip().splitlines()]
+CELLS = [
+    (NAMES[column], V[name], NAMES[cell])
+    for name, *cells in _ROWS
+    for column, cell in zip(_HEAD[1:], cells, strict=True)
+]
 
 
 def test_the_tables_here_are_whole() -> None:
     assert {row[0] for row in SESSION_TABLE} == set(E)
-    assert {row[0] for row in TRANSACTION_TABLE} == set(V)
     assert all(len(row) == len(S) + 1 for row in SESSION_TABLE)
-    assert all(len(row) == len(T) + 1 for row in TRANSACTION_TABLE)
+    assert {(state, event) for state, event, _ in CELLS} == set(itertools.product(T, V))
+    assert len(CELLS) == len(T) * len(V)
+    assert {cell for _, _, cell in CELLS} == {*T, *N} - {T.RECEIVED}, "each state can be reached, each refusal happens"
 
 
 @pytest.mark.parametrize(
@@ -59,21 +104,33 @@ def test_session(state: sessions.State, event: sessions.Event, target: sessions.
         assert session.state is state  # nothing has changed
 
 
-@pytest.mark.parametrize(
-    ("state", "event", "target"),
-    [(state, row[0], target) for row in TRANSACTION_TABLE for state, target in zip(T, row[1:], strict=True)],
-)
-def test_transaction(state: transactions.State, event: transactions.Event, target: transactions.State | None) -> None:
-    if target is not None:
-        assert transactions.step(state, event) is target
+@pytest.mark.parametrize(("state", "event", "expected"), CELLS)
+def test_transaction(
+    state: transactions.State, event: transactions.Event, expected: transactions.State | transactions.Refusal
+) -> None:
+    machine = transactions.Machine()
+    if isinstance(expected, transactions.State):
+        assert machine.step(state, event) is expected
+        assert machine.taken == {(state, event): 1}
     else:
-        with pytest.raises(transactions.UnlawfulEvent, match=f"{event.value} while {state.value}"):
-            transactions.step(state, event)
+        with pytest.raises(transactions.UnlawfulEvent, match=f"{event.value} while {state.value}") as refused:
+            machine.step(state, event)
+        assert refused.value.refusal is expected
+        assert not machine.taken
+
+
+def test_each_transition_is_counted_under_a_name() -> None:
+    machine = transactions.Machine()
+    counts = machine.counts()
+    assert len(counts) == len(transactions.TRANSITIONS)
+    assert not any(counts.values())
+    machine.step(T.SENT, V.LOSE)
+    assert machine.counts() == {**counts, "sent: no reply": 1}
 
 
 def test_money_is_never_left_in_between() -> None:
     """From every state a transaction can still come to an end, and what has ended in approval or refusal stays told."""
-    ends = {T.REFUSED, T.DECLINED, T.APPROVED, T.REVERSED}
+    ends = {T.REFUSED, T.TOMBSTONE, T.DECLINED, T.APPROVED, T.REVERSED, T.DISPUTED}
     for state in T:
         reached, frontier = {state}, [state]
         while frontier:
@@ -84,7 +141,8 @@ def test_money_is_never_left_in_between() -> None:
                     reached.add(target)
                     frontier.append(target)
         assert reached & ends, state
-    assert not any(source is T.DECLINED or source is T.REFUSED for source, _event in transactions.TRANSITIONS)
+        if state in {T.DECLINED, T.REFUSED, T.TOMBSTONE, T.DISPUTED}:
+            assert reached == {state}
 
 
 R = SessionRefusal

@@ -4,8 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fengshou.protocol.service import Iso8583Call
+from fengshou.routing.deadlines import NEVER
 from fengshou.routing.destination import Trace
-from fengshou.routing.iso8583_matching import NEVER, Flight, InFlight, request_fields
+from fengshou.routing.iso8583_matching import Flight, InFlight, request_fields
 from tests.routing.iso8583.scripted import RECEIVED_US, outbound
 
 TRACE = Trace(532800123456, RECEIVED_US, "POS00001", "MERCHANT0000001", 1020000)
@@ -108,4 +109,4 @@ def test_answered_calls_leave_nothing_behind() -> None:
         fly(in_flight, rrn, float(rrn))
         in_flight.take(answer(rrn))
         in_flight.next_due()
-    assert (len(in_flight._queue), len(in_flight._heap)) == (0, 0)
+    assert len(in_flight._deadlines) == 0
