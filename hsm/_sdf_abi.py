@@ -127,11 +127,14 @@ class Layout:
         number = c_ubyte * (bits // 8)
         self._pad = bits // 8 - _NUMBER_BYTES
 
+        # A library of the other layout writes past the end: into this, not into a stranger's memory, and we notice.
+        slack = ("slack", c_ubyte * 256)
+
         class PublicKey(ctypes.Structure):
-            _fields_ = (("bits", c_uint), ("x", number), ("y", number))
+            _fields_ = (("bits", c_uint), ("x", number), ("y", number), slack)
 
         class Signature(ctypes.Structure):
-            _fields_ = (("r", number), ("s", number))
+            _fields_ = (("r", number), ("s", number), slack)
 
         class Cipher(ctypes.Structure):
             _fields_ = (
@@ -140,6 +143,7 @@ class Layout:
                 ("M", c_ubyte * 32),
                 ("L", c_uint),
                 ("C", c_ubyte * _SECRET_BYTES_MAX),
+                slack,
             )
 
         self.PublicKey, self.Signature, self.Cipher = PublicKey, Signature, Cipher

@@ -33,6 +33,7 @@ SWITCH_SIGN = "switch.sign"  # SM2: journal roots, bodies to back ends
 SWITCH_TLS = "switch.tls"  # SM2: the channel, both as server to terminals and as client of back ends
 JOURNAL_DATA = "journal.data"  # SM4: C2 data at rest
 PSEUDONYM = "pseudonym"  # HMAC-SM3: stable keyed hashes of identifiers
+AUDIT_SIGN = "audit.sign"  # SM2: the audit log, daily
 
 EPOCH_MAX = 255  # the epoch is one byte of a sealed value
 

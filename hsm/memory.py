@@ -17,15 +17,16 @@ def forbid_core_dumps() -> None:
 
 
 class _Arena:
-    """Slots on locked pages. A page is never given back: keys come and go, their number hardly changes."""
+    """Places on locked pages. A page is never given back: keys come and go, their number hardly changes."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
-        self._free: list[memoryview] = []
+        self._free: list[tuple[mmap.mmap, int]] = []
         self._libc = ctypes.CDLL(None, use_errno=True)
         self.locked = True
 
-    def take(self) -> memoryview:
+    def take(self) -> tuple[mmap.mmap, int]:
+        """A page and an offset in it."""
         with self._guard:
             if not self._free:
                 page = mmap.mmap(-1, mmap.PAGESIZE)
@@ -33,13 +34,11 @@ class _Arena:
                 address = ctypes.addressof(ctypes.c_char.from_buffer(page))
                 if self._libc.mlock(ctypes.c_void_p(address), ctypes.c_size_t(mmap.PAGESIZE)):
                     self.locked = False  # beyond RLIMIT_MEMLOCK; `memory_is_locked` tells the operator
-                whole = memoryview(page)
-                self._free = [whole[at : at + _SLOT_BYTES] for at in range(0, mmap.PAGESIZE, _SLOT_BYTES)]
+                self._free = [(page, offset) for offset in range(0, mmap.PAGESIZE, _SLOT_BYTES)]
             return self._free.pop()
 
-    def give_back(self, slot: memoryview) -> None:
-        slot[:] = bytes(_SLOT_BYTES)
-        self._free.append(slot)  # one step of the interpreter; the guard might be held by the thread that collects
+    def give_back(self, place: tuple[mmap.mmap, int]) -> None:
+        self._free.append(place)  # one step of the interpreter; the guard might be held by the thread that collects
 
 
 _arena = _Arena()
@@ -50,17 +49,32 @@ def memory_is_locked() -> bool:
     return _arena.locked
 
 
-class Secret:
-    """At most 32 bytes on a locked page. They are wiped when nobody holds the object any more."""
+class _Slot(ctypes.c_ubyte * _SLOT_BYTES):  # type: ignore[misc]
+    """Memory that wipes itself when neither an object nor a view holds it any more."""
 
-    __slots__ = ("_gcm", "_slot", "view")
+    place: tuple[mmap.mmap, int]
+
+    def __del__(self) -> None:
+        ctypes.memset(ctypes.addressof(self), 0, _SLOT_BYTES)
+        _arena.give_back(self.place)
+
+
+class Secret:
+    """At most 32 bytes on a locked page.
+
+    ``view`` may outlive the object: the bytes are wiped when the last view goes, so nobody computes with a wiped key.
+    """
+
+    __slots__ = ("_gcm", "view")
 
     def __init__(self, data: bytes | bytearray | memoryview) -> None:
         """Copies ``data``; wipe the original if it can be wiped."""
         if len(data) > _SLOT_BYTES:
             raise ValueError(f"a secret has at most {_SLOT_BYTES} bytes")
-        self._slot = _arena.take()
-        self.view = self._slot[: len(data)]
+        place = _arena.take()
+        slot = _Slot.from_buffer(*place)
+        slot.place = place
+        self.view = memoryview(slot).cast("B")[: len(data)]
         self.view[:] = data
         self._gcm: Sm4Gcm | None = None
 
@@ -74,11 +88,6 @@ class Secret:
     @classmethod
     def random(cls, count: int) -> "Secret":
         return cls(os.urandom(count))
-
-    def __del__(self) -> None:
-        # Whoever computes with the key holds this object for as long, so nobody computes with a wiped one.
-        if hasattr(self, "view"):
-            _arena.give_back(self._slot)
 
     def __len__(self) -> int:
         return len(self.view)

@@ -15,6 +15,7 @@ from fengshou.codecs import BadCiphertext, BadTag, PrivateKey, PublicKey, hmac_s
 from fengshou.hsm import keyblock, material, pin, sealed, sm4
 from fengshou.hsm._openssl import use_private_key
 from fengshou.hsm.custody import (
+    AUDIT_SIGN,
     JOURNAL_DATA,
     PSEUDONYM,
     SWITCH_SIGN,
@@ -46,6 +47,7 @@ SWITCH_KEYS: Mapping[str, Kind] = {
     SWITCH_TLS: Kind.SM2,
     JOURNAL_DATA: Kind.SM4,
     PSEUDONYM: Kind.HMAC,
+    AUDIT_SIGN: Kind.SM2,
 }
 
 

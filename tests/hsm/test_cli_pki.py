@@ -36,7 +36,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_a_whole_network_from_the_command_line(run: Any) -> None:
     run.ok("init pki --organisation Bank")
     assert run.ok("keys custody") == {
-        "journal.data": "SM4", "pseudonym": "HMAC", "switch.sign": "SM2", "switch.tls": "SM2",
+        "audit.sign": "SM2", "journal.data": "SM4", "pseudonym": "HMAC", "switch.sign": "SM2", "switch.tls": "SM2",
     }  # fmt: skip
     run.ok("issue switch switch-1 --name switch.bank.example --custody custody --out tls")
     run.ok("csr terminal P0000001 --serial SN1 --key P0000001.key --out P0000001.csr")
