@@ -4,8 +4,10 @@
 with mutual certificates, or the event stream. A bank's own system replaces the process, not the class.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
+
+from fengshou.protocol.day_file import DayRow
 
 
 class NotServed(Exception):
@@ -23,6 +25,15 @@ class Iso8583Application(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class DayBooks(Protocol):
+    """What an application's class offers beside, when what it booked can be compared day by day."""
+
+    @staticmethod
+    def day_rows(options: Mapping[str, Any], business_day: int) -> Iterable[DayRow]:
+        """What was decided for a business day (YYYYMMDD), by the options of ``host.toml``. The host may be running."""
+        ...
 
 
 class JsonApplication(Protocol):

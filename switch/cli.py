@@ -7,6 +7,7 @@ from fengshou.switch.cli_journal import journal
 from fengshou.switch.cli_pki import pki
 from fengshou.switch.cli_pos import kiosk, pos
 from fengshou.switch.cli_prices import prices
+from fengshou.switch.cli_settlement import settle
 from fengshou.switch.cli_simulate import simulate
 from fengshou.switch.cli_switch import check, host, init, status, switch
 from fengshou.switch.cli_terminal import app, terminal
@@ -22,6 +23,6 @@ def main() -> None:
 
 
 for command in (
-    demo, init, switch, host, status, check, journal, prices, terminal, app, pos, kiosk, pki, fleet, simulate,
+    demo, init, switch, host, status, check, journal, settle, prices, terminal, app, pos, kiosk, pki, fleet, simulate,
 ):  # fmt: skip
     main.add_command(command)

@@ -16,9 +16,12 @@ from fengshou.hsm.custody import CustodyError
 from fengshou.hsm.manifest import ManifestError
 from fengshou.hsm.pki import PkiError
 from fengshou.hsm.x509 import CertificateError
+from fengshou.protocol.day_file import DayFileError
 from fengshou.switch.config import ConfigError
 from fengshou.switch.grammar import ServiceError
 from fengshou.switch.journal import JournalError
+from fengshou.switch.settlement_close import CloseError
+from fengshou.switch.settlement_commission import RatesError
 from fengshou.terminals.client import TerminalError
 from fengshou.terminals.csv_rows import CsvError
 from fengshou.terminals.home import HomeError
@@ -42,7 +45,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 
 OPERATOR_ERRORS = (
     ConfigError, CustodyError, PkiError, CertificateError, ManifestError, ServiceError, JournalError, RegistryError,
-    CsvError, HomeError, CountersError, TerminalError, ReceiptInvalid,
+    CsvError, HomeError, CountersError, TerminalError, ReceiptInvalid, DayFileError, RatesError, CloseError,
 )  # fmt: skip
 
 

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from fengshou.switch.clock import CutOver
+
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
@@ -62,6 +64,19 @@ class Limits(_Section, frozen=True):
     journal_gib: Count = 64  # the address space of the journal, not its size
 
 
+class CutOverSection(_Section, frozen=True):
+    """The business day. In the window around the cut-over the named services are refused with code 90."""
+
+    time: Annotated[str, msgspec.Meta(pattern="^([01][0-9]|2[0-3]):[0-5][0-9]$")] = "00:00"  # UTC+8
+    before_s: Annotated[int, msgspec.Meta(ge=0, le=3600)] = 0
+    after_s: Annotated[int, msgspec.Meta(ge=0, le=3600)] = 0
+    services: list[Name] = []
+
+    def rule(self) -> CutOver:
+        hour, minute = map(int, self.time.split(":"))
+        return CutOver(60 * hour + minute, self.before_s, self.after_s, frozenset(self.services))
+
+
 class Iso8583Destination(_Section, frozen=True, tag="iso8583", tag_field="kind"):
     """A host that speaks ISO 8583:1987 over TCP; a link for each address, times ``links``."""
 
@@ -108,6 +123,7 @@ class Config(_Section, frozen=True):
     destination: dict[Name, Iso8583Destination | JsonDestination]
     files: Files = Files()
     limits: Limits = Limits()
+    cut_over: CutOverSection = CutOverSection()
     analytics: JsonPeer | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

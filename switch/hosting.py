@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from fengshou.hsm.channel import Identity, Trust, server_context
 from fengshou.hsm.software import SoftwareCustody
+from fengshou.protocol.day_file import day_file_lines
 from fengshou.routing.connect import tls_accept
 from fengshou.routing.envelope import Envelope
 from fengshou.routing.event_handler import EventHandler
@@ -32,11 +33,27 @@ def run_host(folder: Path, on_ready: Callable[[tuple[str, int]], None]) -> None:
             raise ConfigError(f"{folder / 'host.toml'}: kind: {config.kind!r} is not iso8583, json or events")
 
 
-def _load(config: HostConfig) -> Any:
+def write_day_file(folder: Path, business_day: int, file: IO[bytes]) -> None:
+    """What the back end in ``folder`` booked on a day, see ``protocol.day_file``. Raises ConfigError."""
+    config = load_host(folder)
+    application = _application(config)
+    if not hasattr(application, "day_rows"):
+        raise ConfigError(f"application {config.application} keeps no books of a day")
+    file.writelines(day_file_lines(folder.name, business_day, application.day_rows(config.options, business_day)))
+
+
+def _application(config: HostConfig) -> Any:
     module, _, name = config.application.rpartition(".")
     try:
-        return getattr(import_module(module), name)(config.options)
-    except (ImportError, AttributeError, ValueError) as error:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"application {config.application}: {error}") from error
+
+
+def _load(config: HostConfig) -> Any:
+    try:
+        return _application(config)(config.options)
+    except ValueError as error:
         raise ConfigError(f"application {config.application}: {error}") from error
 
 

@@ -31,6 +31,8 @@ from fengshou.terminals.pump import Closing, Peer
 
 logger = logging.getLogger(__name__)
 
+CUT_OVER = "90"
+
 
 class Inbound:
     """The steps ``read``, ``verify`` and ``admit``, and what follows when the disk has or has not taken a batch."""
@@ -184,6 +186,8 @@ class Inbound:
             if found.barred:
                 exchange.state = State.TOMBSTONE
             exchange.refuse(Verdict.CONFLICT.value, "another content under the same key")
+        elif exchange.service and self._clock.is_cutting_over(exchange.service.name, exchange.received_us):
+            exchange.shed(CUT_OVER)
         else:
             ended = self._admission.begin(exchange)
             if ended is None or codes.action_of(ended.code) != "B":

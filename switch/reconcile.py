@@ -1,26 +1,54 @@
 """The journal against a host's books: every approval that stands must be there, to the fen, and nothing else."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from fengshou.protocol.day_file import DayRow
 from fengshou.switch.grammar import Catalogue
 from fengshou.switch.journal import Journal
 from fengshou.switch.recording import Recorder
 from fengshou.switch.settlement import LAST_DAY, Settlements
 
 
-@dataclass(slots=True)
-class Reconciliation:
-    """``differences`` are sentences; an empty list is the only good one."""
+@dataclass(frozen=True, slots=True)
+class Discrepancy:
+    """One transaction on which the two do not agree; None: that side does not have it."""
 
-    transactions: int = 0
-    fen: int = 0
-    differences: list[str] = field(default_factory=list)
+    rrn: int
+    journal_fen: int | None
+    books_fen: int | None
+
+    @property
+    def what(self) -> str:
+        if self.books_fen is None:
+            return "missing in the books"
+        return "missing in the journal" if self.journal_fen is None else "amount differs"
+
+    def __str__(self) -> str:
+        if self.books_fen is None:
+            return f"{self.rrn:012d}: approved for {self.journal_fen} fen in the journal, not posted in the books"
+        if self.journal_fen is None:
+            return f"{self.rrn:012d}: posted for {self.books_fen} fen in the books, not approved in the journal"
+        return f"{self.rrn:012d}: {self.journal_fen} fen in the journal, {self.books_fen} in the books"
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciliation:
+    """No discrepancy is the only good result. ``transactions`` and ``fen`` are the journal's."""
+
+    transactions: int
+    fen: int
+    discrepancies: tuple[Discrepancy, ...] = ()
 
     @property
     def equal(self) -> bool:
-        return not self.differences
+        return not self.discrepancies
+
+    @property
+    def differences(self) -> list[str]:
+        """The discrepancies as sentences."""
+        return [str(one) for one in self.discrepancies]
 
 
 def standing_approvals(journal: Journal, catalogue: Catalogue, recorder: Recorder) -> dict[int, int]:
@@ -35,15 +63,15 @@ def reconcile(standing: Mapping[int, int], books: Mapping[str, Mapping[str, Any]
 
     Enquiries move nothing and count on neither side.
     """
-    result = Reconciliation(len(standing), sum(standing.values()))
-    posted = {
-        int(rrn): int(row["fen"]) for rrn, row in books.items() if row["state"] == "posted" and row["kind"][:1] != "3"
-    }
-    for rrn, fen in sorted(standing.items()):
-        if rrn not in posted:
-            result.differences.append(f"{rrn:012d}: approved for {fen} fen in the journal, not posted in the books")
-        elif posted[rrn] != fen:
-            result.differences.append(f"{rrn:012d}: {fen} fen in the journal, {posted[rrn]} in the books")
-    for rrn in sorted(posted.keys() - standing.keys()):
-        result.differences.append(f"{rrn:012d}: posted for {posted[rrn]} fen in the books, not approved in the journal")
-    return result
+    rows = (DayRow(int(rrn), "", str(row["kind"]), int(row["fen"]), str(row["state"])) for rrn, row in books.items())
+    return compare(standing, {row.rrn: row.fen for row in rows if row.moved_money})
+
+
+def compare(standing: Mapping[int, int], posted: Mapping[int, int]) -> Reconciliation:
+    """The journal's fen by RRN against the books', in both directions."""
+    discrepancies = [
+        Discrepancy(rrn, standing.get(rrn), posted.get(rrn))
+        for rrn in sorted(standing.keys() | posted.keys())
+        if standing.get(rrn) != posted.get(rrn)
+    ]
+    return Reconciliation(len(standing), sum(standing.values()), tuple(discrepancies))

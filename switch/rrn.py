@@ -15,16 +15,14 @@ class RrnSource:
     def __init__(self, journal: Journal, clock: Clock) -> None:
         self._journal = journal
         self._clock = clock
-        self._business_day = 0
-        self._last = 0
+        self._last: dict[int, int] = {}  # by business day: a clock that steps back over midnight finds its count again
 
     def next(self, now_us: int) -> tuple[int, int]:
         """The next RRN and the business day (YYYYMMDD) that it belongs to."""
         day = self._clock.business_day(now_us)
-        if day != self._business_day:
+        last = self._last.get(day)
+        if last is None:
             base = rrn_base(day)
-            known = self._journal.last_rrn(base + _COUNT)
-            self._last = max(base, known)
-            self._business_day = day
-        self._last += 1
-        return self._last, day
+            last = max(base, self._journal.last_rrn(base + _COUNT))
+        self._last[day] = last + 1
+        return last + 1, day

@@ -71,7 +71,7 @@ class Switch(Core):
                 catalogue=self.catalogue,
                 custody=self.custody,
                 journal=self.journal,
-                clock=Clock(),
+                clock=Clock(config.cut_over.rule()),
                 random=Random(),
                 terminals=lambda terminal: self._terminals.get(terminal),
                 routes={

@@ -246,12 +246,13 @@ def config_keys() -> str:
         ("[files]", config.Files),
         ("[listen]", config.Listen),
         ("[limits]", config.Limits),
+        ("[cut-over]", config.CutOverSection),
         ('[destination.NAME] kind = "iso8583"', config.Iso8583Destination),
         ('[destination.NAME] kind = "json"', config.JsonDestination),
         ("[analytics]", config.JsonPeer),
         ("[[service]]", config.ServiceEntry),
     )
-    tables = {"listen", "service", "destination", "files", "limits", "analytics"}
+    tables = {"listen", "service", "destination", "files", "limits", "cut_over", "analytics"}
     parts, used = [], set()
     for title, section in sections:
         rows = []

@@ -96,6 +96,11 @@ CONFIG: Mapping[str, str] = {
     "Limits.in_flight": "requests without an outcome; past it a request gets 96 at once",
     "Limits.drain_s": "seconds that a stop waits for the back ends",
     "Limits.journal_gib": "address space of the journal in GiB; the file grows as needed",
+    "CutOverSection.time": "`HH:MM` in UTC+8 at which the business day changes; from 12:00 on, what follows counts to "
+    "the next calendar day",
+    "CutOverSection.before_s": "seconds before it in which `services` are refused with 90",
+    "CutOverSection.after_s": "seconds after it in which they are",
+    "CutOverSection.services": "names of those services; nothing else stops for a cut-over",
     "Iso8583Destination.addresses": "list of `host:port`",
     "Iso8583Destination.links": "TCP links to each address",
     "Iso8583Destination.deadline_ms": "milliseconds for an answer; after it the outcome is 98 and is reversed",

@@ -41,6 +41,7 @@ class CoreBankingService(Service):
             3: self.processing_code,
             12: f"{request.integer(de.LOCAL_TIME):06d}",
             13: f"{request.integer(de.LOCAL_DATE):04d}",
+            15: f"{request.business_day % 10_000:04d}",
             22: f"{request.integer(de.ENTRY_MODE):03d}",
             25: "00",
             48: reference,

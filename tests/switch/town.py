@@ -1,5 +1,6 @@
 """A whole site as real processes: what tests start, hurt, look into and hold against each other."""
 
+import json
 import os
 import shutil
 import signal
@@ -101,10 +102,13 @@ def reversal(batch: int, stan: int, amount_fen: int) -> dict[int, Any]:
 class Town:
     """A site in ``folder`` and its processes, as far as they were started."""
 
-    def __init__(self, folder: Path, *, deadline_ms: int = 0, **limits: float) -> None:
-        """``deadline_ms`` is that of all back ends; ``limits`` are keys of the configuration's section, underscored."""
+    def __init__(
+        self, folder: Path, *, deadline_ms: int = 0, cut_over: Mapping[str, Any] | None = None, **limits: float
+    ) -> None:
+        """``deadline_ms`` is that of all back ends; ``cut_over`` the configuration's section of that name, ``limits``
+        keys of another, underscored."""
         self.folder = folder
-        _make(folder, deadline_ms, limits)
+        _make(folder, deadline_ms, cut_over or {}, limits)
         self.loaded = load(folder / "switch.toml")
         self.catalogue = Catalogue(load_service(entry.module, entry.options) for entry in self.loaded.config.service)
         self.custody = SoftwareCustody(folder / "keys")
@@ -252,7 +256,7 @@ class Town:
         )  # fmt: skip
 
 
-def _make(folder: Path, deadline_ms: int, limits: Mapping[str, float]) -> None:
+def _make(folder: Path, deadline_ms: int, cut_over: Mapping[str, Any], limits: Mapping[str, float]) -> None:
     accounts = [f"{account_of(terminal)},buyer,buyer,400000000000" for terminal in TERMINALS]
     accounts += [
         f"{FARMER},farmer,farmer,0",
@@ -267,6 +271,7 @@ def _make(folder: Path, deadline_ms: int, limits: Mapping[str, float]) -> None:
     site = make_site(folder, csv, free_ports())
     file = site.path("switch.toml")
     section = "".join(f"{name.replace('_', '-')} = {value}\n" for name, value in limits.items())
+    section += "\n[cut-over]\n" + "".join(f"{name} = {json.dumps(value)}\n" for name, value in cut_over.items())
     text = file.read_text("utf-8").replace("[listen]", f"[limits]\n{section}\n[listen]", 1)
     for usual in (5000, 8000):
         text = text.replace(f"deadline-ms = {usual}", f"deadline-ms = {deadline_ms or usual}")
@@ -301,10 +306,10 @@ def free_ports() -> Ports:
 
 
 @contextmanager
-def running_town(folder: Path, *, deadline_ms: int = 0, **limits: float) -> Iterator[Town]:
+def running_town(folder: Path, **settings: Any) -> Iterator[Town]:
     """A town whose four processes run and whose links are up."""
     shutil.rmtree(folder, ignore_errors=True)
-    town = Town(folder, deadline_ms=deadline_ms, **limits)
+    town = Town(folder, **settings)
     with town.processes:
         town.start("core-banking", "government", "analytics", "switch")
         town.until_up("core-banking", "government")

@@ -6,15 +6,16 @@ DE 103 goes to the card. A reversal (04xx) names its original by DE 41 and DE 90
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fengshou.ext.hosts.core_banking.ledger import Account, Ledger, Leg, read_accounts
 from fengshou.ext.hosts.core_banking.register import Decided, Identity, Register, fingerprint_of, identity_of
-from fengshou.ext.hosts.core_banking.report import ledger_report
+from fengshou.ext.hosts.core_banking.report import day_rows, ledger_report
 from fengshou.protocol.backend import Fields
 from fengshou.protocol.codes import APPROVED
+from fengshou.protocol.day_file import DayRow
 from fengshou.protocol.iso8583 import MTI, OriginalData, answer_mti, transmission_time
 
 PURCHASE, WITHDRAWAL, DEPOSIT, TRANSFER, PAYMENT = "00", "01", "21", "40", "50"
@@ -70,6 +71,11 @@ class Application:
         if name != "totals":
             raise LookupError(f"no report {name!r}; there is 'totals'")
         return ledger_report(self._database)
+
+    @staticmethod
+    def day_rows(options: Mapping[str, Any], business_day: int) -> Iterator[DayRow]:
+        """See ``protocol.backend.DayBooks``."""
+        return day_rows(Path(options["database"]), business_day)
 
     def close(self) -> None:
         self._ledger.close()
@@ -185,7 +191,8 @@ class Application:
     def _remember(
         self, fields: Fields, identity: Identity, fingerprint: bytes, amount_fen: int, code: str, state: str
     ) -> Decided:
-        settlement_date = transmission_time(self._now_us())[:4]
+        # The switch says in which business day it counts; a request without DE 15 counts to the host's own day.
+        settlement_date = str(fields.get(15, transmission_time(self._now_us())[:4]))
         processing_code = str(fields.get(3, ""))[:2]
         number = self._register.add(identity, fingerprint, processing_code, amount_fen, code, settlement_date, state)
         return Decided(number, fingerprint, amount_fen, code, settlement_date, state)

@@ -55,7 +55,9 @@ def test_host_call(
 ) -> None:
     call = services[scene].call(ask(scene, **change))
     assert isinstance(call, Iso8583Call)
-    expected = {2: card, 3: code, 4: amount, 12: "093005", 13: "0612", 25: "00", 48: text, 102: payer, 103: payee}
+    expected = {
+        2: card, 3: code, 4: amount, 12: "093005", 13: "0612", 15: "0609", 25: "00", 48: text, 102: payer, 103: payee,
+    }  # fmt: skip
     fields = dict(call.fields)
     assert len(str(fields.pop(22))) == 3
     assert call.mti == 200

@@ -1,0 +1,33 @@
+"""The close of a month: what was owed then is written once and never again."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from fengshou.codecs import sm3
+from fengshou.switch.settlement_commission import Commission
+
+
+class CloseError(Exception):
+    """The month cannot be closed; the text says why."""
+
+
+def close_month(folder: Path, month: int, today: int, earned: Iterable[Commission]) -> Path:
+    """Write commissions of a month (YYYYMM) that is over by ``today`` (YYYYMMDD); returns the file.
+
+    CSV whose last line is ``S,`` and SM3 of all bytes before it, as in a day file. Raises CloseError.
+    """
+    if today // 100 <= month:
+        raise CloseError(f"{month} is not over: it can be closed on the first business day of the next month")
+    rows = [f"{one.merchant},{one.transactions},{one.volume_fen},{one.earned_fen},{one.payable_fen}" for one in earned]
+    body = "\n".join(["merchant,transactions,volume_fen,earned_fen,payable_fen", *rows, ""]).encode("ascii")
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    file = folder / f"commission-{month}.csv"
+    try:
+        with file.open("xb") as out:
+            out.write(body + b"S," + sm3(body).hex().encode("ascii") + b"\n")
+            out.flush()
+            os.fsync(out.fileno())
+    except FileExistsError:
+        raise CloseError(f"{month} is closed already: {file}") from None
+    return file
