@@ -11,7 +11,7 @@ provider   keys are                                         cannot
 software   sealed under a master key that custodians open   -
 (its development form: plain files of one folder)           -
 card       in a smart card, which signs                     anything but sign, verify and public_key
-SDF        in a GM/T 0018 device, or wrapped by it          arm, PINs, derive, key blocks; seal, HMAC on 2012 devices
+SDF        in a GM/T 0018 device, or wrapped by it          arm, PINs, derive, key blocks; HMAC on 2012 devices
 ========== ================================================ ==========================================================
 
 ``composite.Composite`` makes one custody of several, so that a card signs and software does the rest.
@@ -222,7 +222,10 @@ class Custody(Protocol):
         ...
 
     def seal(self, label: str, data: bytes, context: bytes) -> bytes:
-        """SM4-GCM: epoch (1 byte), nonce (12), ciphertext, tag (16). ``context`` is authenticated, not stored."""
+        """SM4-GCM: epoch (1 byte), nonce (12), ciphertext, tag (16). ``context`` is authenticated, not stored.
+
+        A device that has no GCM seals by SM4-CCM in the same layout.
+        """
         ...
 
     def open(self, label: str, sealed: bytes, context: bytes) -> bytes:

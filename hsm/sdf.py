@@ -18,7 +18,7 @@ from OpenSSL import SSL
 
 from fengshou.codecs import PublicKey, sm3
 from fengshou.hsm import _sdf_abi as abi
-from fengshou.hsm import sm4
+from fengshou.hsm import ccm, sm4
 from fengshou.hsm._refusals import Refusals
 from fengshou.hsm._sdf_device import Device, Session
 from fengshou.hsm.custody import (
@@ -109,7 +109,7 @@ class SdfCustody(Refusals):
 
     @property
     def edition(self) -> int:
-        """2012, or 2023 when the device can seal and has HMAC."""
+        """2012, or 2023 when the device has GCM and HMAC."""
         return self._library.edition
 
     def close(self) -> None:
@@ -254,7 +254,8 @@ class SdfCustody(Refusals):
             raise MacMismatch(f"{label}: the authentication code does not fit")
 
     def _hmac(self, session: Session, body: _Body, data: bytes) -> bytes:
-        self._need_2023("HMAC")
+        if self.edition < 2023:
+            raise Unsupported("HMAC is for devices by GM/T 0018-2023, and this one is by the edition of 2012")
         out, size = ctypes.create_string_buffer(32), c_uint(32)
         session.call("SDF_HMACInit", session.handle, _key(session, body), abi.SGD_SM3)
         session.call("SDF_HMACUpdate", session.handle, data, len(data))
@@ -279,46 +280,55 @@ class SdfCustody(Refusals):
 
     def seal(self, label: str, data: bytes, context: bytes) -> bytes:
         held = self._table.find(label, None, Kind.SM4)
-        self._need_2023("authenticated encryption")
         nonce = self._nonces.next()
-
-        def work(session: Session) -> bytes:
-            out, tag = ctypes.create_string_buffer(len(data) + 16), ctypes.create_string_buffer(sm4.TAG_BYTES)
-            size, tag_size = c_uint(len(out)), c_uint(len(tag))
-            session.call(
-                "SDF_AuthEnc", session.handle, _key(session, held.material), abi.SGD_SM4_GCM, nonce, len(nonce),
-                context, len(context), data, len(data), out, byref(size), tag, byref(tag_size),
-            )  # fmt: skip
-            return out.raw[: size.value] + tag.raw[: tag_size.value]
-
-        return bytes((held.info.epoch,)) + nonce + self._device.run(work)
+        form = self._seal_gcm if self.edition >= 2023 else self._seal_ccm
+        sealed = self._device.run(lambda session: form(session, held.material, nonce, data, context))
+        return bytes((held.info.epoch,)) + nonce + sealed
 
     def open(self, label: str, sealed: bytes, context: bytes) -> bytes:
         self._table.find(label, None, Kind.SM4)
-        self._need_2023("authenticated encryption")
         if len(sealed) < 1 + sm4.NONCE_BYTES + sm4.TAG_BYTES:
             raise SealBroken(f"{label}: the sealed value is cut short")
         try:
             body = self._table.find(label, sealed[0], Kind.SM4).material
         except CustodyError as error:
             raise SealBroken(f"{label}: sealed under epoch {sealed[0]}: {error}") from None
-        nonce, hidden, tag = sealed[1:13], sealed[13:-16], sealed[-16:]
+        nonce, hidden = sealed[1 : 1 + sm4.NONCE_BYTES], sealed[1 + sm4.NONCE_BYTES :]
+        form = self._open_gcm if self.edition >= 2023 else self._open_ccm
+        try:
+            return self._device.run(lambda session: form(session, body, nonce, hidden, context))
+        except ccm.NotAuthentic:
+            raise SealBroken(f"{label}: the sealed value was altered or belongs to another context") from None
 
-        def work(session: Session) -> bytes:
-            out = ctypes.create_string_buffer(len(hidden) + 16)
-            size, tag_size = c_uint(len(out)), c_uint(len(tag))
+    def _seal_gcm(self, session: Session, body: _Body, nonce: bytes, data: bytes, context: bytes) -> bytes:
+        out, tag = ctypes.create_string_buffer(len(data) + 16), ctypes.create_string_buffer(sm4.TAG_BYTES)
+        size, tag_size = c_uint(len(out)), c_uint(len(tag))
+        session.call(
+            "SDF_AuthEnc", session.handle, _key(session, body), abi.SGD_SM4_GCM, nonce, len(nonce),
+            context, len(context), data, len(data), out, byref(size), tag, byref(tag_size),
+        )  # fmt: skip
+        return out.raw[: size.value] + tag.raw[: tag_size.value]
+
+    def _open_gcm(self, session: Session, body: _Body, nonce: bytes, sealed: bytes, context: bytes) -> bytes:
+        hidden, tag = sealed[: -sm4.TAG_BYTES], sealed[-sm4.TAG_BYTES :]
+        out = ctypes.create_string_buffer(len(hidden) + 16)
+        size, tag_size = c_uint(len(out)), c_uint(len(tag))
+        try:
             session.call(
                 "SDF_AuthDec", session.handle, _key(session, body), abi.SGD_SM4_GCM, nonce, len(nonce),
                 context, len(context), tag, byref(tag_size), hidden, len(hidden), out, byref(size),
             )  # fmt: skip
-            return out.raw[: size.value]
-
-        try:
-            return self._device.run(work)
         except abi.SdfError as error:
             if error.code in abi.NOT_AUTHENTIC:
-                raise SealBroken(f"{label}: the sealed value was altered or belongs to another context") from None
+                raise ccm.NotAuthentic from None
             raise
+        return out.raw[: size.value]
+
+    def _seal_ccm(self, session: Session, body: _Body, nonce: bytes, data: bytes, context: bytes) -> bytes:
+        return ccm.seal(*_ccm_modes(session, body), nonce, data, context)
+
+    def _open_ccm(self, session: Session, body: _Body, nonce: bytes, sealed: bytes, context: bytes) -> bytes:
+        return ccm.unseal(*_ccm_modes(session, body), nonce, sealed, context)
 
     def encrypt(self, label: str, mode: CipherMode, iv: bytes, data: bytes, epoch: int | None = None) -> bytes:
         return self._cipher("SDF_Encrypt", label, mode, iv, data, epoch)
@@ -338,14 +348,18 @@ class SdfCustody(Refusals):
         self._table.find(label, None, Kind.SM2)
         raise Unsupported(f"{label}: the TLS library needs the key itself; keep {label} in software")
 
-    def _need_2023(self, what: str) -> None:
-        if self.edition < 2023:
-            raise Unsupported(f"{what} is for devices by GM/T 0018-2023, and this one is by the edition of 2012")
-
 
 def _key(session: Session, body: _Body) -> c_void_p:
     assert body.envelope is not None  # by its kind
     return session.key(body.index, body.envelope)
+
+
+def _ccm_modes(session: Session, body: _Body) -> tuple[ccm.Mode, ccm.Mode]:
+    key = _key(session, body)
+    return (
+        lambda iv, data: session.transform("SDF_CalculateMAC", key, abi.SGD_SM4_MAC, iv, data),
+        lambda iv, data: session.transform("SDF_Encrypt", key, abi.SGD_SM4_CTR, iv, data),
+    )
 
 
 def _double(block: bytes) -> bytes:

@@ -39,7 +39,7 @@ CARD = PIN_WORK | {
     "verify_mac", "seal", "open", "encrypt", "decrypt", "arm",
 }  # fmt: skip
 SDF = PIN_WORK | {"derive", "export_key", "import under transport", "arm"}
-SDF_2012 = SDF | {"hmac", "seal", "open"}
+SDF_2012 = SDF | {"hmac"}
 
 #   provider       what it cannot do
 PROVIDERS = {
