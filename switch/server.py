@@ -22,6 +22,7 @@ from OpenSSL import SSL
 
 from fengshou.hsm.channel import PROFILES, Identity, Trust, terminal_server_context
 from fengshou.hsm.custody import SWITCH_TLS, Custody, CustodyError
+from fengshou.hsm.memory import forbid_core_dumps
 from fengshou.hsm.software import SoftwareCustody
 from fengshou.routing.events import EventFeed
 from fengshou.switch.clock import Clock
@@ -58,7 +59,12 @@ class Switch(Core):
         """Open files, recover, bind. ``stack`` closes what was opened. Raises the errors of what it opens."""
         config, limits = loaded.config, loaded.config.limits
         self._loaded = loaded
-        self.custody: Custody = SoftwareCustody(loaded.path(config.files.keys))
+        forbid_core_dumps()
+        custody = SoftwareCustody(loaded.path(config.files.keys))
+        if custody.protection == "development":
+            logger.warning("keys are plain files in %s: for development only", loaded.path(config.files.keys))
+        self.custody: Custody = custody
+        self.protection = custody.protection
         self.catalogue = Catalogue(load_service(entry.module, entry.options) for entry in config.service)
         self.registry = Registry.open(loaded.path(config.files.registry), self.custody)
         stack.callback(self.registry.close)
