@@ -68,19 +68,24 @@ class FileVault:
     def __init__(self, folder: Path) -> None:
         check_folder(folder)
         self._folder = folder
-        self._seen = -1
+        self._seen = (-1, -1)
 
     @property
     def place(self) -> str:
         return f"{self._folder}; the switch's keys are made by: fengshou pki keys"
 
     def changed(self) -> bool:
-        # Files are linked, replaced and unlinked, never written in place: each change moves the folder's time.
-        return self._folder.stat().st_mtime_ns != self._seen
+        return self._stamp() != self._seen
+
+    def _stamp(self) -> tuple[int, int]:
+        # Files are linked, replaced and unlinked, never written in place: each change moves the folder's time, and a
+        # second one in the same tick of the clock still gives the table of states another inode.
+        states = self._folder / _STATES
+        return self._folder.stat().st_mtime_ns, states.stat().st_ino if states.exists() else 0
 
     def load(self) -> list[Held[Material]]:
         with self._alone():
-            self._seen = self._folder.stat().st_mtime_ns
+            self._seen = self._stamp()
             states = self._read_states()
             # ".new-…" is a key whose writing was cut short; it was never a key.
             paths = [p for p in self._folder.iterdir() if not p.name.startswith(".") and p.name != _STATES]
@@ -118,7 +123,7 @@ class FileVault:
                 write_secret(path, held.material.view.hex().encode() + b"\n")
             else:
                 save_private_key(path, held.material)
-            self._seen = self._folder.stat().st_mtime_ns
+            self._seen = self._stamp()
 
     def move(self, changes: Sequence[tuple[Held[Material], EpochState]]) -> None:
         with self._alone():
@@ -128,7 +133,7 @@ class FileVault:
                 if known is not held.info.state or not self._path(held.info).exists():
                     raise CustodyError(f"{held.info.label} was changed by another process: refresh and look again")
             self._write_states(states, [(held.info, state) for held, state in changes])
-            self._seen = self._folder.stat().st_mtime_ns
+            self._seen = self._stamp()
 
     def remove(self, held: Held[Material]) -> None:
         with self._alone():
@@ -145,7 +150,7 @@ class FileVault:
             states = self._read_states()
             states.get(held.info.label, {}).pop(held.info.epoch, None)
             self._write_states(states, [])
-            self._seen = self._folder.stat().st_mtime_ns
+            self._seen = self._stamp()
 
     def _path(self, info: KeyInfo) -> Path:
         return self._folder / f"{info.label}.{info.epoch}.{info.kind.value}"

@@ -9,7 +9,7 @@ import pytest
 from fengshou.codecs import PrivateKey
 from fengshou.hsm.custody import JOURNAL_DATA, PSEUDONYM, SWITCH_SIGN, CustodyError, SealBroken
 from fengshou.hsm.pem import to_pem
-from fengshou.hsm.software import Kind, SoftwareCustody, load_private_key, provision, save_private_key
+from fengshou.hsm.software import SWITCH_KEYS, Kind, SoftwareCustody, load_private_key, provision, save_private_key
 
 
 def test_a_forked_child_draws_its_own_nonces(tmp_path: Path) -> None:
@@ -44,9 +44,7 @@ def test_key_files_are_closed_to_others_whatever_the_umask(tmp_path: Path) -> No
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "keys").stat().st_mode) == 0o700
     files = list((tmp_path / "keys").iterdir())
-    assert sorted(path.name for path in files) == [
-        "journal.data.1.sm4", "pseudonym.1.hmac", "switch.sign.1.pem", "switch.tls.1.pem",
-    ]  # fmt: skip
+    assert {path.name for path in files} == {f"{label}.1.{kind.value}" for label, kind in SWITCH_KEYS.items()}
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
 
 
