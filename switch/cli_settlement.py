@@ -111,7 +111,7 @@ def settle() -> None:
       fengshou settle day --home site                        today, by service
       fengshou settle merchant --month 202611 --csv m.csv    a month, by merchant
       fengshou settle batch --differing                      what the bank must look at
-      fengshou settle host-file core-banking --day 20261124 --out day.csv
+      fengshou settle dayfile core-banking --day 20261124 --out day.csv
       fengshou settle reconcile --day 20261124 day.csv       exit status 1 when unequal
       fengshou settle commission --month 202611 --rates rates.toml
     """
@@ -276,13 +276,13 @@ def batch(
         _tell("differences", details, None)
 
 
-@settle.command("host-file", epilog="Example: fengshou settle host-file core-banking --day 20261124 --out day.csv")
+@settle.command("dayfile", epilog="Example: fengshou settle dayfile core-banking --day 20261124 --out day.csv")
 @home_option
 @click.argument("name")
 @click.option("--day", type=DAY, required=True, help="Business day.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True)
 @explained
-def host_file(home: Path, name: str, day: int, out: Path) -> None:
+def dayfile(home: Path, name: str, day: int, out: Path) -> None:
     """Write what an embedded back end booked on a day, as the bank's own host would deliver it."""
     with out.open("wb") as file:
         write_day_file(home / "hosts" / name, day, file)
