@@ -305,3 +305,53 @@ def make_custody(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cal
             return software
 
         yield make
+
+
+_PIN_WORK = {"translate_pin", "pin_offset", "verify_pin"}
+# A card signs. Its keys are made at its personalisation, so none begins, changes or ends here.
+_CARD = _PIN_WORK | {
+    "create", "renew", "derive", "import_key", "export_key", "export_envelope", "activate", "retire", "destroy", "mac",
+    "verify_mac", "seal", "open", "encrypt", "decrypt", "arm",
+}  # fmt: skip
+_SDF = _PIN_WORK | {"derive", "export_key", "import under transport", "arm"}
+_SDF_2012 = _SDF | {"hmac"}
+
+#   provider       what it cannot do
+PROVIDERS = {
+    "development": set(),
+    "sealed":      set(),
+    "sdf-512":     _SDF,
+    "sdf-256":     _SDF,
+    "sdf-2012":    _SDF_2012,
+    "card-gmt":    _CARD,
+    "card-iso":    _CARD,
+}  # fmt: skip
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """``provider`` is every provider, ``able`` each that can do what the test's mark names."""
+    if "provider" in metafunc.fixturenames:
+        metafunc.parametrize("provider", PROVIDERS, indirect=True)
+    if "provider_without" in metafunc.fixturenames:
+        refused = [(name, what) for name, missing in PROVIDERS.items() for what in sorted(missing)]
+        ids = [f"{name}-{what}" for name, what in refused]
+        metafunc.parametrize("provider_without", refused, ids=ids, indirect=True)
+    if "able" in metafunc.fixturenames:
+        needed = set(metafunc.definition.get_closest_marker("needs").args)
+        metafunc.parametrize("able", [name for name in PROVIDERS if not needed & PROVIDERS[name]], indirect=True)
+
+
+@pytest.fixture
+def provider(request: pytest.FixtureRequest, make_custody: Callable[[str], Custody]) -> Custody:
+    """With one key pair at ``sign`` and, where it can hold one, another at ``envelope``."""
+    return make_custody(request.param)
+
+
+able = provider
+
+
+@pytest.fixture
+def provider_without(request: pytest.FixtureRequest, make_custody: Callable[[str], Custody]) -> tuple[Custody, str]:
+    """A provider and something that it cannot do."""
+    name, what = request.param
+    return make_custody(name), what

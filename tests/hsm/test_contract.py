@@ -1,7 +1,7 @@
 """The contract of custody, which every provider keeps; what it cannot do, it refuses as Unsupported.
 
-A row of ``PROVIDERS`` is a provider and what it cannot do. The device of the SDF rows is our own library behind the
-real ABI, the card of the card rows is our own behind a real PC/SC daemon.
+The providers and what each cannot do stand in ``conftest.PROVIDERS``. The device of its SDF rows is our own library
+behind the real ABI, the card of its card rows is our own behind a real PC/SC daemon.
 """
 
 import os
@@ -12,63 +12,19 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from OpenSSL import SSL
 
-from fengshou.codecs import BadSignature, PrivateKey, hmac_sm3, sm2_decrypt, sm2_encrypt, sm3
-from fengshou.hsm import pin, sm4
+from fengshou.codecs import BadSignature, PrivateKey, hmac_sm3, sm2_encrypt, sm3
+from fengshou.hsm import sm4
 from fengshou.hsm.custody import (
     CipherMode,
     Custody,
     CustodyError,
     Kind,
     MacMismatch,
-    PinBlockError,
-    PinFormat,
-    PinMismatch,
     PinZone,
     SealBroken,
     Unsupported,
-    WrapForm,
-    WrappedKeyError,
 )
 from fengshou.protocol.epoch import EpochState
-
-SYMMETRIC = (Kind.SM4, Kind.HMAC, Kind.MAC, Kind.PIN, Kind.PIN_VERIFY, Kind.TRANSPORT, Kind.DERIVE)
-PIN_WORK = {"translate_pin", "pin_offset", "verify_pin"}
-# A card signs. Its keys are made at its personalisation, so none begins, changes or ends here.
-CARD = PIN_WORK | {
-    "create", "renew", "derive", "import_key", "export_key", "export_envelope", "activate", "retire", "destroy", "mac",
-    "verify_mac", "seal", "open", "encrypt", "decrypt", "arm",
-}  # fmt: skip
-SDF = PIN_WORK | {"derive", "export_key", "import under transport", "arm"}
-SDF_2012 = SDF | {"hmac"}
-
-#   provider       what it cannot do
-PROVIDERS = {
-    "development": set(),
-    "sealed":      set(),
-    "sdf-512":     SDF,
-    "sdf-256":     SDF,
-    "sdf-2012":    SDF_2012,
-    "card-gmt":    CARD,
-    "card-iso":    CARD,
-}  # fmt: skip
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """``custody`` is every provider, ``able`` each that can do what the test's mark names."""
-    if "custody" in metafunc.fixturenames:
-        metafunc.parametrize("custody", PROVIDERS, indirect=True)
-    if "able" in metafunc.fixturenames:
-        needed = set(metafunc.definition.get_closest_marker("needs").args)
-        metafunc.parametrize("able", [name for name in PROVIDERS if not needed & PROVIDERS[name]], indirect=True)
-
-
-@pytest.fixture
-def custody(request: pytest.FixtureRequest, make_custody: Callable[[str], Custody]) -> Custody:
-    """With one key pair at ``sign`` and, where it can hold one, another at ``envelope``."""
-    return make_custody(request.param)
-
-
-able = custody
 
 
 def _label(custody: Custody, kind: Kind) -> str:
@@ -103,12 +59,10 @@ ASK: dict[str, Callable[[Custody], object]] = {
 }
 
 
-@pytest.mark.parametrize(
-    ("name", "what"), [(name, what) for name, missing in PROVIDERS.items() for what in sorted(missing)]
-)
-def test_what_a_provider_cannot_do_it_refuses(make_custody: Callable[[str], Custody], name: str, what: str) -> None:
+def test_what_a_provider_cannot_do_it_refuses(provider_without: tuple[Custody, str]) -> None:
+    custody, what = provider_without
     with pytest.raises(Unsupported):
-        ASK[what](make_custody(name))
+        ASK[what](custody)
 
 
 needs = pytest.mark.needs
@@ -117,38 +71,38 @@ needs = pytest.mark.needs
 # --- signatures: every provider
 
 
-def test_a_signature_verifies_under_the_public_key_and_no_other(custody: Custody) -> None:
+def test_a_signature_verifies_under_the_public_key_and_no_other(provider: Custody) -> None:
     digest = sm3(b"message")
-    signature = custody.sign("sign", digest)
-    custody.public_key("sign").verify(digest, signature)
-    custody.verify("sign", digest, signature, 1)
+    signature = provider.sign("sign", digest)
+    provider.public_key("sign").verify(digest, signature)
+    provider.verify("sign", digest, signature, 1)
     with pytest.raises(BadSignature):
         PrivateKey.generate().public_key.verify(digest, signature)
     with pytest.raises(BadSignature):
-        custody.verify("sign", sm3(b"another"), signature)
+        provider.verify("sign", sm3(b"another"), signature)
 
 
 @pytest.mark.parametrize("length", [0, 31, 33, 64])
-def test_only_a_whole_digest_is_signed(custody: Custody, length: int) -> None:
+def test_only_a_whole_digest_is_signed(provider: Custody, length: int) -> None:
     with pytest.raises(ValueError, match="32"):
-        custody.sign("sign", bytes(length))
+        provider.sign("sign", bytes(length))
 
 
-def test_threads_sign_at_once(custody: Custody) -> None:
-    key = custody.public_key("sign")
+def test_threads_sign_at_once(provider: Custody) -> None:
+    key = provider.public_key("sign")
     digests = [sm3(bytes((number,))) for number in range(24)]
     with ThreadPoolExecutor(6) as pool:
-        for digest, signature in zip(digests, pool.map(lambda d: custody.sign("sign", d), digests), strict=True):
+        for digest, signature in zip(digests, pool.map(lambda d: provider.sign("sign", d), digests), strict=True):
             key.verify(digest, signature)
 
 
-def test_a_key_is_described_and_listed(custody: Custody) -> None:
-    info = custody.key("sign")
+def test_a_key_is_described_and_listed(provider: Custody) -> None:
+    info = provider.key("sign")
     assert (info.label, info.epoch, info.kind, info.state) == ("sign", 1, Kind.SM2, EpochState.CURRENT)
-    assert info.check_value == sm3(custody.public_key("sign").point)[:4]
+    assert info.check_value == sm3(provider.public_key("sign").point)[:4]
     assert info.created.tzinfo is not None
-    assert info in custody.inventory()
-    assert custody.refresh() is False
+    assert info in provider.inventory()
+    assert provider.refresh() is False
 
 
 @pytest.mark.parametrize(
@@ -160,15 +114,15 @@ def test_a_key_is_described_and_listed(custody: Custody) -> None:
         lambda custody: custody.key("nobody"),
     ],
 )
-def test_a_missing_key_is_named(custody: Custody, use: Callable[[Custody], object]) -> None:
+def test_a_missing_key_is_named(provider: Custody, use: Callable[[Custody], object]) -> None:
     with pytest.raises(CustodyError, match="nobody"):
-        use(custody)
+        use(provider)
 
 
 @pytest.mark.parametrize("epoch", [0, 2, 255])
-def test_a_missing_epoch_is_named(custody: Custody, epoch: int) -> None:
+def test_a_missing_epoch_is_named(provider: Custody, epoch: int) -> None:
     with pytest.raises(CustodyError, match=str(epoch)):
-        custody.sign("sign", bytes(32), epoch)
+        provider.sign("sign", bytes(32), epoch)
 
 
 # --- the life of a key
@@ -362,151 +316,3 @@ def test_modes_are_those_of_the_standard_and_lengths_are_checked(able: Custody, 
     if mode is CipherMode.CBC:
         with pytest.raises(ValueError, match=r"(?i)block"):
             able.encrypt("a", mode, iv, data[:-1])
-
-
-# --- keys on their way
-
-
-@needs("create", "export_envelope", "import_key", "hmac")
-@pytest.mark.parametrize("kind", SYMMETRIC)
-def test_a_key_travels_in_an_envelope(able: Custody, kind: Kind) -> None:
-    made = able.create("a", kind)
-    recipient = PrivateKey.generate()
-    key = sm2_decrypt(recipient, able.export_envelope("a", recipient.public_key))
-    assert len(key) == (32 if kind is Kind.HMAC else 16)
-    back = able.import_key("b", kind, able.export_envelope("a", able.public_key("envelope")), "envelope")
-    assert back.check_value == made.check_value
-    damaged = bytearray(able.export_envelope("a", able.public_key("envelope")))
-    damaged[-1] ^= 1
-    for wrong in (bytes(damaged), able.export_envelope("a", recipient.public_key), b"", b"\x30\x00"):
-        with pytest.raises(WrappedKeyError):
-            able.import_key("c", kind, wrong, "envelope")
-    short = sm2_encrypt(able.public_key("envelope"), b"short")
-    with pytest.raises(WrappedKeyError):
-        able.import_key("c", kind, short, "envelope")
-
-
-@needs("create", "export_key", "import under transport")
-@pytest.mark.parametrize("form", WrapForm)
-@pytest.mark.parametrize("kind", SYMMETRIC)
-def test_a_key_travels_under_a_transport_key(able: Custody, kind: Kind, form: WrapForm) -> None:
-    able.create("zone", Kind.TRANSPORT)
-    made = able.create("a", kind)
-    if kind is Kind.HMAC and form is WrapForm.UNIONPAY:
-        with pytest.raises(CustodyError, match="16 bytes"):
-            able.export_key("a", "zone", form)
-        return
-    wrapped = able.export_key("a", "zone", form)
-    assert able.import_key("b", kind, wrapped, "zone", form).check_value == made.check_value
-    assert able.import_key("a", kind, wrapped, "zone", form).state is EpochState.NEXT
-    for at in range(len(wrapped)):
-        damaged = bytearray(wrapped)
-        damaged[at] ^= 1
-        with pytest.raises(WrappedKeyError):
-            able.import_key("c", kind, bytes(damaged), "zone", form)
-    able.create("other", Kind.TRANSPORT)
-    with pytest.raises(WrappedKeyError):
-        able.import_key("c", kind, wrapped, "other", form)
-
-
-@needs("create", "export_key", "import under transport")
-def test_a_key_block_gives_no_key_of_another_kind(able: Custody) -> None:
-    able.create("zone", Kind.TRANSPORT)
-    able.create("a", Kind.PIN)
-    block = able.export_key("a", "zone")
-    for kind in set(SYMMETRIC) - {Kind.PIN}:
-        with pytest.raises(WrappedKeyError):
-            able.import_key("b", kind, block, "zone")
-    with pytest.raises(CustodyError, match="SM2, not"):
-        able.export_key("sign", "zone")
-    with pytest.raises(CustodyError, match="PIN, not TRANSPORT"):
-        able.export_key("zone", "a")
-
-
-@needs("create", "derive")
-def test_derived_keys_are_equal_for_equal_names_only(able: Custody) -> None:
-    able.create("master", Kind.DERIVE)
-    able.create("other", Kind.DERIVE)
-    first = able.derive("a", Kind.PIN, "master", b"P0000001").check_value
-    assert able.derive("b", Kind.PIN, "master", b"P0000001").check_value == first
-    different = [
-        able.derive("c", Kind.PIN, "master", b"P0000002").check_value,
-        able.derive("d", Kind.MAC, "master", b"P0000001").check_value,
-        able.derive("e", Kind.PIN, "other", b"P0000001").check_value,
-    ]
-    assert len({first, *different}) == 4
-    with pytest.raises(CustodyError, match="cannot be derived"):
-        able.derive("f", Kind.SM2, "master", b"")
-    with pytest.raises(CustodyError, match="PIN, not DERIVE"):
-        able.derive("f", Kind.MAC, "a", b"")
-
-
-# --- PINs
-
-ACCOUNT = "6231722254919298906"
-
-
-def _pin_keys(able: Custody) -> tuple[bytes, bytes]:
-    """Keys at ``terminal`` and ``zone`` that the test knows too, as terminal and acquirer do."""
-    keys = os.urandom(16), os.urandom(16)
-    for label, key in zip(("terminal", "zone"), keys, strict=True):
-        able.import_key(label, Kind.PIN, sm2_encrypt(able.public_key("envelope"), key), "envelope")
-    return keys
-
-
-@needs("translate_pin", "import_key")
-@pytest.mark.parametrize("target", PinFormat)
-@pytest.mark.parametrize("source", PinFormat)
-@pytest.mark.parametrize("digits", [b"1234", b"123456", b"123456789012"])
-def test_a_pin_is_translated(able: Custody, digits: bytes, source: PinFormat, target: PinFormat) -> None:
-    terminal, zone = _pin_keys(able)
-    block = pin.encipher(terminal, source, digits, ACCOUNT)
-    translated = able.translate_pin(block, ACCOUNT, PinZone("terminal", source), PinZone("zone", target))
-    assert pin.decipher(zone, target, translated, ACCOUNT) == digits
-
-
-@needs("translate_pin", "import_key", "renew")
-def test_a_pin_of_the_epoch_before_is_translated_until_that_is_retired(able: Custody) -> None:
-    terminal, zone = _pin_keys(able)
-    block = pin.encipher(terminal, PinFormat.ISO_4, b"1234", ACCOUNT)
-    able.renew("terminal")
-    able.activate("terminal", 2)
-    translated = able.translate_pin(block, ACCOUNT, PinZone("terminal", epoch=1), PinZone("zone"))
-    assert pin.decipher(zone, PinFormat.ISO_4, translated, ACCOUNT) == b"1234"
-    with pytest.raises(PinBlockError):
-        able.translate_pin(block, ACCOUNT, PinZone("terminal"), PinZone("zone"))
-    able.retire("terminal", 1)
-    with pytest.raises(CustodyError, match="retired"):
-        able.translate_pin(block, ACCOUNT, PinZone("terminal", epoch=1), PinZone("zone"))
-
-
-@needs("translate_pin", "import_key")
-@pytest.mark.parametrize("form", PinFormat)
-def test_a_block_that_is_none_is_refused(able: Custody, form: PinFormat) -> None:
-    terminal, _ = _pin_keys(able)
-    block = pin.encipher(terminal, form, b"1234", ACCOUNT)
-    source, zone = PinZone("terminal", form), PinZone("zone")
-    for wrong, account in (
-        (block, "6231722254919298914"), (block, "12345678901"), (block, "x" * 16), (b"", ACCOUNT),
-        (block[:15], ACCOUNT), (block + b"\0", ACCOUNT), (bytes(16), ACCOUNT), (block[::-1], ACCOUNT),
-    ):  # fmt: skip
-        with pytest.raises(PinBlockError) as refusal:
-            able.translate_pin(wrong, account, source, zone)
-        assert "1234 " not in str(refusal.value)
-
-
-@needs("verify_pin", "pin_offset", "import_key")
-@pytest.mark.parametrize("form", PinFormat)
-def test_a_pin_is_verified_by_its_offset(able: Custody, form: PinFormat) -> None:
-    terminal, _ = _pin_keys(able)
-    able.create("verify", Kind.PIN_VERIFY)
-    source = PinZone("terminal", form)
-    offset = able.pin_offset(pin.encipher(terminal, form, b"135790", ACCOUNT), ACCOUNT, source, "verify")
-    assert len(offset) == 6
-    able.verify_pin(pin.encipher(terminal, form, b"135790", ACCOUNT), ACCOUNT, source, "verify", offset)
-    for other, account, known in (
-        (b"135791", ACCOUNT, offset), (b"13579", ACCOUNT, offset), (b"135790", "6231722254919298914", offset),
-        (b"135790", ACCOUNT, "0" * 7), (b"135790", ACCOUNT, ""), (b"135790", ACCOUNT, "１" * 6),
-    ):  # fmt: skip
-        with pytest.raises(PinMismatch):
-            able.verify_pin(pin.encipher(terminal, form, other, account), account, source, "verify", known)
