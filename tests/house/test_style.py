@@ -18,7 +18,6 @@ LONGER = {
     "codecs/sm2_kernel.c": "one computation, read from the field up to the batch",
     "tests/codecs/test_message.py": "one suite over two twins, with its generators",
     "tests/hsm/test_channel.py": "one table of peers that must be refused, with the peers",
-    "tests/hsm/test_contract.py": "one suite that every provider of custody passes",
     "tests/hsm/test_pki.py": "one authority under test, from its making to its revocations",
 }
 TEXT = (".py", ".pyi", ".pyx", ".pxd", ".c", ".h", ".md", ".toml", ".sh", ".sql", ".json", ".csv", ".yml", "", ".txt")
