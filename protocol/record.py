@@ -11,6 +11,7 @@ All integers are big-endian. The construct definitions are the authority; ``stru
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 
 import construct as c
 
@@ -50,6 +51,8 @@ RECORD = c.Struct(
 )
 
 _HEAD = struct.Struct(">BBQQIQB8s15sIIQ2s32s")
+_HEAD_AND_EVIDENCE = struct.Struct(">BBQQIQB23sIIQ2s32sB")
+_LENGTH = struct.Struct(">H")
 
 COMMIT = c.Struct(
     "number" / c.Int64ub,
@@ -98,7 +101,7 @@ class Record:
     def to_bytes(self) -> bytes:
         return b"".join(
             (
-                _HEAD.pack(
+                _HEAD_AND_EVIDENCE.pack(
                     RECORD_VERSION,
                     self.kind,
                     self.number,
@@ -106,22 +109,27 @@ class Record:
                     self.business_day,
                     self.rrn,
                     self.template,
-                    self.terminal.encode("ascii").ljust(8),
-                    self.merchant.encode("ascii").ljust(15),
+                    _who(self.terminal, self.merchant),
                     self.batch,
                     self.stan,
                     self.refers,
                     self.code.encode("ascii"),
                     self.content,
+                    len(self.evidence),
                 ),
-                bytes((len(self.evidence),)),
                 self.evidence,
-                len(self.clear).to_bytes(2, "big"),
+                _LENGTH.pack(len(self.clear)),
                 self.clear,
-                len(self.sealed).to_bytes(2, "big"),
+                _LENGTH.pack(len(self.sealed)),
                 self.sealed,
             )
         )
+
+
+@lru_cache(maxsize=4096)
+def _who(terminal: str, merchant: str) -> bytes:
+    """The two columns side by side; a terminal's are the same in each of its records."""
+    return terminal.encode("ascii").ljust(8) + merchant.encode("ascii").ljust(15)
 
 
 def parse_record(untrusted: bytes) -> Record:

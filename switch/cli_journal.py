@@ -1,6 +1,7 @@
-"""Commands that read what was written: ``journal show|verify|receipt``."""
+"""Commands about what was written: ``journal show|find|verify|receipt|segments|archive``."""
 
-from collections.abc import Iterator
+from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,32 +13,55 @@ from fengshou.codecs import PublicKey
 from fengshou.hsm.software import SoftwareCustody
 from fengshou.protocol.codes import APPROVED, text_of
 from fengshou.protocol.record import Record, RecordKind, parse_record
-from fengshou.switch.audit import Finding, verify_journal
+from fengshou.switch.audit import Finding, verify_day, verify_journal
 from fengshou.switch.cli_common import console, explained, home_option, json_option, print_json, print_table, yuan
-from fengshou.switch.clock import Clock, local_time
+from fengshou.switch.clock import Clock, local_time, time_us_of
 from fengshou.switch.config import Loaded, load
 from fengshou.switch.grammar import Catalogue, load_service
 from fengshou.switch.journal import Journal
+from fengshou.switch.journal_columns import Wanted
+from fengshou.switch.journal_days import archive as archive_day
+from fengshou.switch.journal_days import prove
+from fengshou.switch.journal_find import Place, find
+from fengshou.switch.journal_lines import Segment
+from fengshou.switch.journal_tables import JournalError, spans
 from fengshou.switch.links import read_certificate
 from fengshou.switch.logs import masked
 from fengshou.switch.receipts import receipt as make_receipt
-from fengshou.switch.recording import Recorder
+from fengshou.switch.recording import Recorder, pseudonyms
+
+_MOMENT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"])
+_file_option = click.option(
+    "--file",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    default=None,
+    help="Read this sealed day, wherever it lies, in the place of the journal.",
+)
 
 
-class _Reader:
+class Reader:
     """A journal opened for reading, with the keys to show what is sealed."""
 
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, loaded: Loaded, file: Path | None = None) -> None:
+        """``file`` is a sealed day to read in the place of the journal. Raises JournalError."""
         self.loaded = loaded
         self.catalogue = Catalogue(load_service(entry.module, entry.options) for entry in loaded.config.service)
         self.custody = SoftwareCustody(loaded.path(loaded.config.files.keys))
-        self.journal = Journal(
-            loaded.path(loaded.config.files.journal), map_bytes=loaded.config.limits.journal_gib << 30, read_only=True
-        )
+        self.segment = Segment(file) if file else None
         self.recorder = Recorder(self.catalogue, self.custody, Clock())
+
+    @cached_property
+    def journal(self) -> Journal:
+        limits, files = self.loaded.config.limits, self.loaded.config.files
+        return Journal(self.loaded.path(files.journal), map_bytes=limits.journal_gib << 30, read_only=True)
 
     def switch_key(self) -> PublicKey:
         return read_certificate(self.loaded.path("certificates/switch-sign.crt")).public_key
+
+    def story(self, rrn: int) -> list[Record]:
+        """Everything about one transaction, see ``journal_find``; empty when there is none."""
+        found = find(Place(self.journal), Wanted(rrn=rrn))
+        return found.stories[0] if found.stories else []
 
     def row(self, record: Record) -> dict[str, Any]:
         """A record as people and programs may see it: C2 values masked."""
@@ -96,9 +120,9 @@ def journal() -> None:
 @explained
 def show(home: Path, last: int, first: int | None, rrn: int | None, terminal: str | None, as_json: bool) -> None:
     """Show records, with card and account numbers masked."""
-    reader = _Reader(load(home / "switch.toml"))
+    reader = Reader(load(home / "switch.toml"))
     if rrn is not None:
-        records = list(_story(reader.journal, rrn))
+        records = reader.story(rrn)
         if not records:
             raise click.ClickException(f"no transaction has RRN {rrn:012d}")
     else:
@@ -120,31 +144,70 @@ def show(home: Path, last: int, first: int | None, rrn: int | None, terminal: st
         _print_rows(rows)
 
 
-def _story(journal: Journal, rrn: int) -> Iterator[Record]:
-    """The intent of an RRN and every record that refers to it."""
-    intent = journal.intent_of_rrn(rrn)
-    if intent is None:
+@journal.command(
+    name="find",
+    epilog="Examples: fengshou journal find --card 6217001234567890123, "
+    "fengshou journal find --terminal FS000001 --since 2026-11-24T08:00",
+)
+@home_option
+@click.option("--rrn", type=int, default=0, help="Retrieval reference number.")
+@click.option("--stan", type=int, default=0, help="The terminal's trace number.")
+@click.option("--terminal", default="", help="Terminal identification.")
+@click.option("--card", default="", help="Card or account number; only its keyed hash is looked for.")
+@click.option("--since", type=_MOMENT, default=None, help="Written at this moment or later, China's time.")
+@click.option("--until", type=_MOMENT, default=None, help="Written before this moment.")
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Newest transactions shown.")
+@_file_option
+@json_option
+@explained
+def search(
+    home: Path, rrn: int, stan: int, terminal: str, card: str, since: datetime | None, until: datetime | None,
+    limit: int, file: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Tell the whole story of transactions: sign-in, intent, outcome, late answers, reversals."""
+    reader = Reader(load(home / "switch.toml"), file)
+    tag = bytes.fromhex(pseudonyms(reader.custody)(card)) if card else b""
+    found = find(
+        Place(reader.segment or reader.journal),
+        Wanted(rrn, terminal, stan, tag),
+        since_us=time_us_of(since) if since else 0,
+        until_us=time_us_of(until) if until else 1 << 62,
+        limit=limit,
+    )
+    if as_json:
+        stories = [[reader.row(record) for record in story] for story in found.stories]
+        print_json({"stories": stories, "absent_days": found.absent, "more": found.more})
         return
-    yield journal.record(intent)
-    for _, data in journal.records(intent + 1):
-        record = parse_record(data)
-        if record.refers == intent and record.kind != RecordKind.INTENT:
-            yield record
+    for story in found.stories:
+        _print_rows([reader.row(record) for record in story])
+        click.echo()
+    for day in found.absent:
+        click.secho(f"day {day} is archived and was not searched: use --file", fg="yellow")
+    more = "; older ones are left out, see --limit" if found.more else ""
+    click.echo(f"{len(found.stories)} found{more}")
 
 
 @journal.command(epilog="Exit status 1 when anything is not as it was written.")
 @home_option
+@click.option("--day", type=int, default=0, metavar="YYYYMMDD", help="Only the commits of this business day.")
+@_file_option
 @json_option
 @explained
-def verify(home: Path, as_json: bool) -> None:
+def verify(home: Path, day: int, file: Path | None, as_json: bool) -> None:
     """Prove every record: Merkle roots, the chain of commits, the switch's signatures, the terminals' signatures."""
-    reader = _Reader(load(home / "switch.toml"))
-    with click.progressbar(length=reader.journal.next_record - 1, label="verifying", hidden=as_json) as bar:
-        finding: Finding = verify_journal(reader.journal, reader.recorder, reader.switch_key(), bar.update)
+    reader = Reader(load(home / "switch.toml"), file)
+    if reader.segment is not None:
+        finding: Finding = verify_day(reader.segment, reader.recorder, reader.switch_key())
+    else:
+        records = 0 if day else reader.journal.next_record - 1
+        with click.progressbar(length=records, label="verifying", hidden=as_json or bool(day)) as bar:
+            finding = verify_journal(reader.journal, reader.recorder, reader.switch_key(), bar.update, day)
     if as_json:
         print_json(finding.as_dict())
     else:
         print_table("journal", ("what", "count"), finding.rows())
+        for absent in finding.absent:
+            click.echo(f"day {absent} is archived and was not read; the chain spans it")
         for problem in finding.problems:
             click.secho(problem, fg="red")
         click.echo("journal verified" if finding.good else "journal NOT verified")
@@ -160,8 +223,8 @@ def verify(home: Path, as_json: bool) -> None:
 @explained
 def receipt(home: Path, rrn: int, out: Path | None, as_json: bool) -> None:
     """The proof that a transaction's outcome stands in the signed journal."""
-    reader = _Reader(load(home / "switch.toml"))
-    outcomes = [record for record in _story(reader.journal, rrn) if record.kind == RecordKind.OUTCOME]
+    reader = Reader(load(home / "switch.toml"))
+    outcomes = [record for record in reader.story(rrn) if record.kind == RecordKind.OUTCOME and record.rrn == rrn]
     if not outcomes:
         raise click.ClickException(f"no outcome for RRN {rrn:012d}")
     proof = make_receipt(reader.journal, outcomes[0].number)
@@ -185,3 +248,53 @@ def receipt(home: Path, rrn: int, out: Path | None, as_json: bool) -> None:
             [(name, value.hex() if isinstance(value, bytes) else value) for name, value in parts.items()],
         )
         print_table("the record says", ("", ""), list(reader.row(outcomes[0]).items()))
+
+
+@journal.command()
+@home_option
+@click.option("--prove", "proved", is_flag=True, help="Read every file and prove its roots, its chain and its end.")
+@json_option
+@explained
+def segments(home: Path, proved: bool, as_json: bool) -> None:
+    """List the business days: where their records are, how many, how large."""
+    reader = Reader(load(home / "switch.toml"))
+    rows = []
+    for day, last in spans(reader.journal.days()):
+        path = reader.journal.segments.path(day.day)
+        state, size = "in the store", 0
+        if day.sealed:
+            state, size = ("sealed", path.stat().st_size) if path.exists() else ("archived", 0)
+        if proved and state == "sealed":
+            try:
+                state = "proven" if prove(path) == day else "ANOTHER DAY'S FILE"
+            except JournalError as error:
+                state = f"BAD: {error}"
+        records = (last or reader.journal.next_record - 1) - day.first_record + 1
+        rows.append(
+            {"day": day.day, "first_record": day.first_record, "records": records, "bytes": size, "state": state}
+        )
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(
+            "business days", ("day", "first record", "records", "bytes", "state"), [[*row.values()] for row in rows]
+        )
+    if any(str(row["state"])[:3] in ("BAD", "ANO") for row in rows):
+        raise SystemExit(1)
+
+
+@journal.command(epilog="To read an archived day again, copy its file back, or name it with --file.")
+@home_option
+@click.option("--day", type=int, required=True, metavar="YYYYMMDD")
+@click.option("--to", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder for the copy.")
+@click.option("--remove", is_flag=True, help="Then take the day out of the journal's folder.")
+@explained
+def archive(home: Path, day: int, to: Path, remove: bool) -> None:
+    """Copy a sealed day elsewhere and prove the copy. Works beside a running switch."""
+    reader = Reader(load(home / "switch.toml"))
+    row = next((known for known in reader.journal.days() if known.day == day), None)
+    if row is None:
+        raise click.ClickException(f"the journal has no day {day}")
+    target = archive_day(reader.journal, row, to, remove=remove)
+    click.echo(f"{target}: records {row.first_record} to {row.last_record}, proven")
+    click.echo("removed from the journal's folder" if remove else "the journal's own file may be removed with --remove")

@@ -74,6 +74,11 @@ def local_time(time_us: int) -> datetime:
     return _EPOCH + timedelta(microseconds=time_us) + _CHINA
 
 
+def time_us_of(local: datetime) -> int:
+    """The moment that China's wall clock shows as ``local``, which has no zone of its own."""
+    return (local.replace(tzinfo=UTC) - _CHINA - _EPOCH) // timedelta(microseconds=1)
+
+
 def rrn_base(business_day: int) -> int:
     """The RRN before the first one of a business day: YDDD and eight zeros (ISO 8583:1987 DE 37, n12)."""
     year, month, day = business_day // 10_000, business_day // 100 % 100, business_day % 100

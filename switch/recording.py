@@ -20,6 +20,7 @@ from fengshou.switch.journal import Charges, Entry
 
 _COLUMNS = frozenset((de.TERMINAL, de.MERCHANT, de.BATCH, de.STAN))
 _RESPONSE_COLUMNS = frozenset((de.RESPONSE_CODE, de.RRN))
+_SEARCHED = (de.PAN, de.FROM_ACCOUNT, de.TO_ACCOUNT)  # found again by their keyed hash
 _REASON_BYTES_MAX = 64
 
 
@@ -56,7 +57,9 @@ class Recorder:
             clear=clear,
             sealed=sealed,
         )
-        return Entry(record, charges=exchange.charges)
+        named = [request.values[key] for key in _SEARCHED if key in request.values]
+        tags = tuple([bytes.fromhex(request.pseudonym(str(number))) for number in named])
+        return Entry(record, charges=exchange.charges, tags=tags)
 
     def outcome(
         self,

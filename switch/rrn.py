@@ -23,6 +23,6 @@ class RrnSource:
         last = self._last.get(day)
         if last is None:
             base = rrn_base(day)
-            last = max(base, self._journal.last_rrn(base + _COUNT))
+            last = max(base, self._journal.last_rrn(base // _COUNT))
         self._last[day] = last + 1
         return last + 1, day

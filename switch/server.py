@@ -30,6 +30,7 @@ from fengshou.switch.config import ConfigError, Loaded
 from fengshou.switch.core import Core, World
 from fengshou.switch.grammar import Catalogue, load_service
 from fengshou.switch.journal import Journal
+from fengshou.switch.keeper import Keeper
 from fengshou.switch.links import JournalEvents, destination, feed
 from fengshou.switch.outbound import Route
 from fengshou.switch.status import serve_status
@@ -121,6 +122,7 @@ class Switch(Core):
                     back_ends.start_soon(self.feed.run)
                 nursery.start_soon(self.listener.run)
                 nursery.start_soon(self._watch_registry)
+                nursery.start_soon(Keeper(self.journal, self.writer, self.custody).run)
                 await nursery.start(also)
                 await self._links_up()
                 on_ready(Ready(self.listener.address, self.recovered, owed))

@@ -69,6 +69,7 @@ class Writer:
     def start(self) -> None:
         """Start the threads; called in the Trio thread."""
         self._token = trio.lowlevel.current_trio_token()
+        self._journal.in_reader = self._in_trio
         self._thread.start()
         self._notary.start(self._journal)
 
@@ -107,6 +108,10 @@ class Writer:
         """Run ``news`` in the Trio thread."""
         assert self._token is not None
         self._token.run_sync_soon(news)
+
+    def _in_trio(self, work: Callable[[], None]) -> None:
+        """Run ``work`` in the Trio thread and wait for it: there is no view in use between its steps."""
+        trio.from_thread.run_sync(work, trio_token=self._token)
 
     def _work(self) -> None:
         while self._round(self._queue.get()):

@@ -23,23 +23,26 @@ def signed(what: str) -> bytes:
     return digest + KEY.sign(digest)
 
 
-def session(batch: int = 1) -> Entry:
+def session(batch: int = 1, day: int = DAY) -> Entry:
     values = {de.SIGNER: KEY.public_key.point, de.SESSION_BINDING: bytes(32)}
     return Entry(
         Record(
-            RecordKind.SESSION, 0, 1, DAY, 0, 15, TERMINAL, MERCHANT, batch, 1, code="00",
+            RecordKind.SESSION, 0, 1, day, 0, 15, TERMINAL, MERCHANT, batch, 1, code="00",
             evidence=signed("sign-in"), clear=CODEC.pack(values),
         )
     )  # fmt: skip
 
 
-def intent(stan: int, *, signed_in_at: int = 1, charges: Charges = (), batch: int = 1, rrn: int = 0) -> Entry:
+def intent(
+    stan: int, *, signed_in_at: int = 1, charges: Charges = (), batch: int = 1, rrn: int = 0, day: int = DAY,
+    tags: tuple[bytes, ...] = (),
+) -> Entry:  # fmt: skip
     return Entry(
         Record(
-            RecordKind.INTENT, 0, stan, DAY, rrn or 632_800_000_000 + stan, 1, TERMINAL, MERCHANT, batch, stan,
+            RecordKind.INTENT, 0, stan, day, rrn or 632_800_000_000 + stan, 1, TERMINAL, MERCHANT, batch, stan,
             refers=signed_in_at, content=sm3(b"%d" % stan), evidence=signed(f"request {stan}"),
         ),
-        charges=charges,
+        charges=charges, tags=tags,
     )  # fmt: skip
 
 
@@ -50,7 +53,7 @@ def outcome(
     was = of.record
     return Entry(
         Record(
-            RecordKind.OUTCOME, 0, was.time_us, DAY, was.rrn, 1, TERMINAL, MERCHANT, was.batch, was.stan,
+            RecordKind.OUTCOME, 0, was.time_us, was.business_day, was.rrn, 1, TERMINAL, MERCHANT, was.batch, was.stan,
             code=code, content=was.content, evidence=bytes(32),
         ),
         intent=of, owes=owes, advice=advice, charges=charges, event=event, tombstone=tombstone, undoes=undoes,

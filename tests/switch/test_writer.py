@@ -1,8 +1,9 @@
 """Group commit: groups form by themselves, a bad entry or a full disk harms its own callers, headers get signed."""
 
+import resource
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,17 @@ from fengshou.switch.receipts import receipt
 from fengshou.switch.writer import UNSIGNED_COMMITS_MAX, Writer, commit_digest
 from fengshou.terminals.receipt import Receipt, verify_inclusion
 from tests.switch.entries import intent, key, open_journal, outcome, session
+
+
+@contextmanager
+def no_room(file: Path) -> Iterator[None]:
+    """No file of this process may become longer than this one is; the signal that comes with it is ignored."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file.stat().st_size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture(scope="module")
@@ -119,23 +131,33 @@ async def test_an_append_that_is_cancelled_waits_for_its_end(journal: Journal, c
         assert journal.known(key(1)) is not None
 
 
-async def test_a_full_disk_fails_its_callers_and_room_heals_it(tmp_path: Path, custody: SoftwareCustody) -> None:
-    journal = open_journal(tmp_path, map_bytes=256 * 1024)
+async def test_a_full_disk_fails_its_callers_and_room_heals_it(
+    journal: Journal, custody: SoftwareCustody, tmp_path: Path
+) -> None:
+    """The store may not grow any more, as on a full disk: whole groups are refused, and the same store goes on."""
     async with writing(journal, custody) as writer:
         stan = 0
-        with pytest.raises(JournalError, match="cannot be written"):  # noqa: PT012 which one finds no room, LMDB knows
+        with no_room(tmp_path / "journal/data.mdb"), pytest.raises(JournalError, match="cannot be written"):  # noqa: PT012 which one finds no room, LMDB knows
             while True:
                 await writer.append([intent(stan + offset) for offset in range(20)])
                 stan += 20
         journal.refresh()
         assert journal.next_record == stan + 1
         assert journal.known(key(stan)) is None
-    journal.close()
-    journal = open_journal(tmp_path)
-    async with writing(journal, custody) as writer:
         await writer.append([intent(stan)])
-    journal.refresh()
-    assert journal.record(stan + 1).stan == stan
+        journal.refresh()
+        assert journal.record(stan + 1).stan == stan
+
+
+async def test_the_map_grows_under_the_view_of_the_switch(tmp_path: Path, custody: SoftwareCustody) -> None:
+    journal = open_journal(tmp_path, map_bytes=256 * 1024)
+    async with writing(journal, custody) as writer:
+        for first in range(0, 3000, 100):
+            journal.refresh()
+            await writer.append([intent(first + offset) for offset in range(100)])
+            assert journal.known(key(first)) is None  # the view is still the one before
+        journal.refresh()
+        assert journal.known(key(2999)) is not None
     journal.close()
 
 

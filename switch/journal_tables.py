@@ -1,0 +1,153 @@
+"""What stands in the journal's tables, and what a caller hands over to be written.
+
+All integers are big-endian, so that LMDB's order is ours. ``LINES`` never change once they are written; a sealed day
+has them in a file of its own, see ``journal_segments``. The other tables follow from them and stay in one place.
+
+===========  ==========================================  ====================================================
+table        key                                         value
+===========  ==========================================  ====================================================
+records      record number (8)                           record, see ``protocol.record``
+commits      number of its first record (8)              commit header (92)
+signatures   commit number (8)                           r || s of the switch over the header (64)
+columns      number of its first record (8)              what is searched for, see ``journal_columns``
+-----------  ------------------------------------------  ----------------------------------------------------
+days         number of its first record (8)              a business day, see ``Day``
+keys         terminal (8) merchant (15) batch (4) STAN   intent (8) outcome (8), 0 where not yet
+undone       a key of ``keys``                           record that undid it, or barred it before it came (8)
+rrns         YDDD (2)                                    the highest RRN given on it (8)
+open         intent (8)                                  nothing: it has no outcome
+due          intent (8)                                  what its back end is owed: R reversal, A advice
+charges      intent (8)                                  what it used up of limits: (counter 20, amount 8) …
+counters     business day (4) name and subject (16)      sum (8)
+batches      terminal (8)                                current batch (4)
+settlements  terminal (8) merchant (15) batch (4)        state (1), intents (8 each): of its totals, its details
+events       event number (8)                            JSON for analytics, until it is delivered
+meta         name                                        format, last event, first record not yet in ``keys``
+===========  ==========================================  ====================================================
+
+``keys`` and ``open`` lag behind the records by what ``journal_keys`` holds in memory.
+"""
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fengshou.protocol.record import Commit, Record
+
+FORMAT_VERSION = b"2"
+LINES = ("records", "commits", "signatures", "columns")
+TABLES = (
+    *LINES, "days", "keys", "undone", "rrns", "open", "due", "charges", "counters", "batches", "settlements",
+    "events", "meta",
+)  # fmt: skip
+
+U16 = struct.Struct(">H")
+U32 = struct.Struct(">I")
+U64 = struct.Struct(">Q")
+PAIR = struct.Struct(">QQ")
+
+COUNTER_BYTES = 20
+BATCH_KEY_BYTES = 27
+TAG_BYTES = 8
+BATCH_MAX = 999_999  # DE 60.2; after it comes 1 again
+Charges = tuple[tuple[bytes, int], ...]  # (counter, amount)
+
+
+class JournalError(Exception):
+    """The store refused: disk full, damaged, of another format. Nothing of the group was written."""
+
+
+class DayAbsent(JournalError):
+    """What is asked for lies on a sealed day whose file is not in the journal's folder any more."""
+
+    def __init__(self, day: int) -> None:
+        super().__init__(f"day {day} of the journal is archived: bring {segment_name(day)} back to read it")
+        self.day = day
+
+
+def segment_name(day: int) -> str:
+    """The file of a sealed business day (YYYYMMDD)."""
+    return f"{day:08d}.mdb"
+
+
+def key_of(terminal: str, merchant: str, batch: int, stan: int) -> bytes:
+    """The duplicate key (merchant, terminal, batch, STAN)."""
+    return b"%-8b%-15b%b%b" % (terminal.encode(), merchant.encode(), U32.pack(batch), U32.pack(stan))
+
+
+def batch_key(terminal: str, merchant: str, batch: int) -> bytes:
+    """What the duplicate keys of a batch begin with."""
+    return b"%-8b%-15b%b" % (terminal.encode(), merchant.encode(), U32.pack(batch))
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """A record to be written and what follows from it. The writer gives the record its number."""
+
+    record: Record
+    intent: "Entry | None" = None  # an outcome in the same group as its intent
+    owes: int = 0  # intent whose back end is owed a reversal
+    advice: bool = False  # the intent that it refers to was approved without its back end, which is owed an advice
+    tombstone: bytes = b""  # key of an original that must be refused should it still come
+    undoes: bytes = b""  # key of the transaction that this one has reversed
+    charges: Charges = ()  # an intent: what it uses up of limits; an outcome: what it gives back
+    event: bytes = b""
+    settles: tuple[bytes, int] | None = None  # key of a batch and the state that this outcome gives it
+    tags: tuple[bytes, ...] = ()  # an intent: keyed hashes (8 bytes) of the cards and accounts that it names
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the journal knows under a duplicate key. ``intent`` 0 is a tombstone; ``outcome`` 0 is still open."""
+
+    intent: int
+    outcome: int
+    undone_by: int
+
+
+_DAY = struct.Struct(">IQQQ32s")
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """The commits of one business day: from ``first_record`` to the next day's.
+
+    A commit belongs to the latest business day that the journal has seen, so days follow each other without a gap and
+    an outcome after midnight belongs to the new day. ``last_record`` is 0 until the day is sealed: then its lines stand
+    in a file of its own, and ``last_hash`` is SM3 of its last header, to which the next day's first one chains.
+    """
+
+    first_record: int
+    day: int
+    first_commit: int
+    last_record: int = 0
+    last_commit: int = 0
+    last_hash: bytes = bytes(32)
+
+    @property
+    def sealed(self) -> bool:
+        return self.last_record > 0
+
+    def to_bytes(self) -> bytes:
+        return _DAY.pack(self.day, self.first_commit, self.last_record, self.last_commit, self.last_hash)
+
+
+def parse_day(key: bytes, value: bytes) -> Day:
+    """A row of ``days``. Raises struct.error when it is damaged."""
+    return Day(*U64.unpack(key), *_DAY.unpack(value))
+
+
+def spans(days: Sequence[Day]) -> list[tuple[Day, int]]:
+    """Each day with its last record; 0 for the newest, which has no end yet."""
+    ends = [after.first_record - 1 for after in days[1:]]
+    return [(day, day.last_record or end) for day, end in zip(days, [*ends, 0], strict=True)] if days else []
+
+
+@dataclass(slots=True)
+class Tail:
+    """Where the journal ends."""
+
+    last: Commit | None = None
+    next_record: int = 1
+    last_event: int = 0
+    day: int = 0

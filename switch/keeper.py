@@ -1,0 +1,87 @@
+"""Seals the business days that are over, while the switch works."""
+
+import logging
+from collections.abc import Callable
+
+import trio
+
+from fengshou.hsm.custody import SWITCH_SIGN, Custody
+from fengshou.protocol.record import Commit
+from fengshou.switch.journal import DayAbsent, Journal, JournalError
+from fengshou.switch.journal_days import DayFile, over
+from fengshou.switch.journal_tables import Day
+from fengshou.switch.writer import Writer, commit_digest
+
+logger = logging.getLogger(__name__)
+
+# How soon a day that is over is noticed, and how soon what failed (a full disk) is tried again.
+_LOOK_EVERY_S = 60.0
+# Between two steps of housekeeping; each holds up the commits that wait for it by some milliseconds.
+_STEP_EVERY_S = 0.05
+
+
+class Keeper:
+    """One task. The copying runs in a thread, what changes the store in the writer's."""
+
+    def __init__(self, journal: Journal, writer: Writer, custody: Custody) -> None:
+        self._journal = journal
+        self._writer = writer
+        self._custody = custody
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            try:
+                await self.seal()
+            except JournalError as error:
+                logger.error("past days stay in the store for now: %s", error)
+            await trio.sleep(_LOOK_EVERY_S)
+
+    async def seal(self) -> None:
+        """Every day that is over gets its own file, and the store lets go of its lines. Raises JournalError."""
+        self._journal.refresh()
+        for day, after in over(self._journal.days()):
+            file = DayFile(self._journal, day, after)
+            sign_ins = await trio.to_thread.run_sync(file.copy, self._sign)
+            copies = self._copies(sign_ins)
+            sealed: Day = await trio.to_thread.run_sync(file.finish, copies)
+            await self._in_writer(lambda journal, day=sealed: journal.seal(day))  # type: ignore[misc]
+            logger.info("day %d is sealed: records %d to %d", sealed.day, sealed.first_record, sealed.last_record)
+        self._journal.refresh()
+        while self._journal.untidy:
+            await self._in_writer(Journal.tidy)
+            self._journal.refresh()
+            await trio.sleep(_STEP_EVERY_S)
+
+    def _sign(self, header: Commit) -> bytes:
+        return self._custody.sign(SWITCH_SIGN, commit_digest(self._custody.public_key(SWITCH_SIGN).za, header))
+
+    def _copies(self, sign_ins: set[int]) -> dict[int, bytes]:
+        copies = {}
+        for number in sign_ins:
+            try:
+                record = self._journal.record_bytes(number)
+            except DayAbsent:
+                continue  # archived already: an auditor of this day needs that one beside it
+            if record is not None:
+                copies[number] = record
+        return copies
+
+    async def _in_writer(self, work: Callable[[Journal], object]) -> None:
+        """Run ``work`` between two commits and wait for it. Raises JournalError."""
+        done = trio.Event()
+        failed: list[JournalError] = []
+        token = trio.lowlevel.current_trio_token()
+
+        def run(journal: Journal) -> None:
+            try:
+                work(journal)
+            except JournalError as error:
+                failed.append(error)
+            finally:
+                token.run_sync_soon(done.set)
+
+        self._writer.later(run)
+        await done.wait()
+        if failed:
+            raise failed[0]
