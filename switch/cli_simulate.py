@@ -39,7 +39,7 @@ def _kinds(context: click.Context, parameter: click.Parameter, value: str | None
     "--faults", callback=_kinds, metavar="KIND,…", help="Only these kinds of trouble; nothing between quotes: none."
 )
 @click.option(
-    "--hours", type=click.FloatRange(0, min_open=True), default=1 / 60, show_default="one minute",
+    "--hours", type=click.FloatRange(0, min_open=True), default=1 / 120, show_default="half a minute",
     help="How long there is trade and trouble, in simulated time.",
 )  # fmt: skip
 @json_option
@@ -89,6 +89,10 @@ def _sum_up(tally: Tally, seconds: float, simulated_s: float) -> None:
     )
     for title, counts in (("trouble", tally.faults), ("steps of transactions", tally.steps)):
         click.echo(f"{title}: " + ", ".join(f"{name} {count}" for name, count in sorted(counts.items())))
+    never = [name for name, count in tally.transitions.items() if not count]
+    click.echo(f"transitions of the table: {len(tally.transitions) - len(never)} taken, {len(never)} never")
+    for name in never:
+        click.echo(f"  never: {name}")
 
 
 def _as_dict(tally: Tally, digests: dict[int, str], seconds: float) -> dict[str, Any]:
@@ -102,5 +106,6 @@ def _as_dict(tally: Tally, digests: dict[int, str], seconds: float) -> dict[str,
         ],
         "faults": dict(sorted(tally.faults.items())),
         "steps": dict(sorted(tally.steps.items())),
+        "transitions": dict(tally.transitions),
         "traces": {str(seed): digest for seed, digest in digests.items()},
     }

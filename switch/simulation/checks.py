@@ -1,7 +1,7 @@
 """What must always hold, checked at every step that can be seen and once more when everything has come to rest."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from fengshou.codecs import sm3
@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 class Witness:
     """Sees every durable commit, every request that gets to the host and every answer that gets to a terminal."""
 
-    def __init__(self, diary: Diary) -> None:
+    def __init__(self, diary: Diary, fail: Callable[[str], None]) -> None:
+        """``fail`` ends the run; a witness is called from inside the switch, where an exception might be swallowed."""
         self._diary = diary
+        self._fail = fail
         self._intents: set[int] = set()  # RRNs
         self._outcomes: dict[int, str] = {}  # code by RRN
         self.steps: Counter[str] = Counter()  # of transactions, by name
@@ -42,11 +44,11 @@ class Witness:
             self._diary.note("journal", f"{RecordKind(record.kind).name.lower()} {record.rrn} {record.code}")
             if record.kind == RecordKind.INTENT:
                 if record.rrn in self._intents:
-                    raise Broken(f"RRN {record.rrn} was given twice")
+                    self._fail(f"RRN {record.rrn} was given twice")
                 self._intents.add(record.rrn)
             elif record.kind == RecordKind.OUTCOME:
                 if record.rrn in self._outcomes:
-                    raise Broken(f"RRN {record.rrn} has two outcomes: {self._outcomes[record.rrn]} and {record.code}")
+                    self._fail(f"RRN {record.rrn} has two outcomes: {self._outcomes[record.rrn]} and {record.code}")
                 self._outcomes[record.rrn] = record.code
 
     def at_host(self, fields: Fields) -> None:
@@ -55,20 +57,20 @@ class Witness:
         self.steps[f"host hears {fields[0]!s}"] += 1
         self._diary.note("host", f"hears {fields[0]!s} {rrn}")
         if rrn not in self._intents:
-            raise Broken(f"the host hears of RRN {rrn}, which is not in the journal")
+            self._fail(f"the host hears of RRN {rrn}, which is not in the journal")
 
     def at_terminal(self, terminal: Terminal, request: Request, response: Response) -> None:
         """The outcome is durable when the terminal hears of it, and it hears the same thing every time."""
         if response.rrn is None:
             return
         if self._outcomes.get(response.rrn) != response.code:
-            raise Broken(
+            self._fail(
                 f"{terminal.name} is told {response.code} for RRN {response.rrn}; the journal says "
                 f"{self._outcomes.get(response.rrn)}"
             )
         key = (terminal.name, request.batch, request.stan)
         if self._bodies.setdefault(key, response.body) != response.body:
-            raise Broken(f"{terminal.name} is told two things for batch {request.batch} STAN {request.stan}")
+            self._fail(f"{terminal.name} is told two things for batch {request.batch} STAN {request.stan}")
 
     # -- at rest -------------------------------------------------------------------------------------------------------
 
@@ -80,7 +82,7 @@ class Witness:
             finding = verify_journal(journal, recorder, town.custody.public_key(SWITCH_SIGN))
             _require(finding.good, f"the journal cannot be proved: {'; '.join(finding.problems)}")
             _require(not journal.open_intents(), f"intents without an outcome: {journal.open_intents()}")
-            _require(not journal.due_reversals(), f"reversals still owed: {journal.due_reversals()}")
+            _require(not journal.due(), f"still owed: {journal.due()}")
             records = [parse_record(data) for _, data in journal.records()]
             self._one_life_each(records)
             standing = standing_approvals(journal, town.catalogue, recorder)
@@ -108,11 +110,12 @@ class Witness:
 
     def _told_the_truth(self, town: "Town", journal: Journal, books: dict[str, dict[str, object]]) -> None:
         for terminal in town.terminals:
-            taken_back = {
-                (told.request.values[de.ORIGINAL_BATCH], told.request.values[de.ORIGINAL_STAN])
-                for told in terminal.told
-                if told.request.template.name == "reversal"
-            }
+            taken_back: dict[tuple[Value, Value], bool] = {}  # by original: whether the reversal was approved
+            for told in terminal.told:
+                if told.request.template.name == "reversal":
+                    original = (told.request.values[de.ORIGINAL_BATCH], told.request.values[de.ORIGINAL_STAN])
+                    approved = told.outcome is not None and told.outcome.approved
+                    taken_back[original] = taken_back.get(original, False) or approved
             for told in terminal.told:
                 if told.request.stan:
                     self._true(town, journal, books, terminal, told, taken_back)
@@ -124,7 +127,7 @@ class Witness:
         books: dict[str, dict[str, object]],
         terminal: Terminal,
         told: Told,
-        taken_back: set[tuple[Value, Value]],
+        taken_back: dict[tuple[Value, Value], bool],
     ) -> None:
         request, outcome = told.request, told.outcome
         name = f"{terminal.name} {request.template.name} batch {request.batch} STAN {request.stan}"
@@ -145,10 +148,11 @@ class Witness:
             return
         row = books.get(f"{intent.rrn:012d}")
         state = row["state"] if row else "never heard of"
-        undone = (request.batch, request.stan) in taken_back
+        undone = taken_back.get((request.batch, request.stan))
+        _require(not undone or state != "posted", f"{name}: its reversal was approved, and it stands in the books")
         if record.code == codes.APPROVED:
             _require(
-                state == "posted" or (undone and state == "reversed"),
+                state == "posted" or (undone is not None and state == "reversed"),
                 f"{name}: approved, but the host's books say {state}",
             )
             _require(

@@ -8,6 +8,7 @@ power loss in the middle, which leaves the pages of the commit written in part a
 import queue
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -24,6 +25,8 @@ from fengshou.switch.writer import SIGN_AFTER_S, Writer, _Item, _Signature, _Tic
 _PAGE_BYTES = 4096
 _META_PAGES = 2
 _SYNC_S = (0.0005, 0.004)  # what a synced commit takes, from its start to its report
+_HICCUP = 0.1  # odds that one takes this much longer: a disk that others use too
+_HICCUP_S = (0.02, 0.4)
 
 
 class Disk:
@@ -41,7 +44,8 @@ class Disk:
 
     async def work(self) -> None:
         """Half of the time that a sync takes; the commit is durable between the two halves."""
-        await trio.sleep((self.chance.uniform(*_SYNC_S) + self.slow_s) / 2)
+        hiccup_s = self.chance.uniform(*_HICCUP_S) if self.chance.random() < _HICCUP else 0.0
+        await trio.sleep((self.chance.uniform(*_SYNC_S) + hiccup_s + self.slow_s) / 2)
         if self.slow_s:
             self._fault("disk slow")
 
@@ -165,25 +169,34 @@ class InLoopWriter(Writer):
         for ticket in self._tickets:
             ticket.error = Killed()  # type: ignore[assignment]
             ticket.done.set()
+        self._arrived.set()
+        self._unsigned.set()
 
     async def _rounds(self) -> None:
-        while True:
-            while not self._items:
-                self._arrived = trio.Event()
-                await self._arrived.wait()
-            await self._disk.work()
-            self._round(self._items.popleft())
-            self._unsigned.set()
-            await self._disk.work()
-            news, self._news = self._news, []
-            for tell in news:
-                tell()
+        """Outside of the life's own tasks, as threads are: who waits for the disk in a shield gets his answer."""
+        with suppress(Killed):
+            while True:
+                while not self._items and self._life.alive:
+                    self._arrived = trio.Event()
+                    await self._arrived.wait()
+                await self._disk.work()
+                if not self._life.alive:
+                    return
+                self._round(self._items.popleft())
+                self._unsigned.set()
+                await self._disk.work()
+                news, self._news = self._news, []
+                if self._life.alive:
+                    for tell in news:
+                        tell()
 
     async def _sign(self) -> None:
         while True:
             await self._unsigned.wait()
             self._unsigned = trio.Event()
             await trio.sleep(SIGN_AFTER_S)
+            if not self._life.alive:
+                return
             last = self._journal.last_commit
             if last is not None and last.number > self._signed:
                 self._put(_Signature(last.number, self._custody.sign(SWITCH_SIGN, commit_digest(self._za, last))))

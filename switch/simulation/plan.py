@@ -30,15 +30,15 @@ FAULTS: Mapping[str, int] = {
     "pause": 1,
     "disk-error": 2,
     "disk-full": 2,
-    "disk-slow": 2,
+    "disk-slow": 3,
     "power": 4,  # lost in the middle of a commit
-    "clock-jump": 1,
-    "clock-back": 1,
+    "clock-jump": 2,
+    "clock-back": 2,
     "clock-drift": 1,
-    "overload": 1,
+    "overload": 2,
     "terminal-power": 2,
     "key-renewal": 1,
-    "registry": 1,
+    "registry": 2,
 }
 DEEDS: Mapping[str, int] = {
     "farm-purchase": 8,
@@ -80,19 +80,19 @@ class Plan:
         return len(self.faults) + sum(map(len, self.deeds))
 
 
-def plan(seed: int, kinds: frozenset[str] | None = None, seconds: float = 60.0) -> Plan:
+def plan(seed: int, kinds: frozenset[str] | None = None, seconds: float = 30.0) -> Plan:
     """The plan of a seed. ``kinds`` limits the faults; ``seconds`` is how long there is trade and trouble."""
     chance = stream_of_chance(seed, "plan")
     deeds = []
     for _ in range(chance.randint(1, 4)):
-        times = sorted(chance.uniform(0.0, seconds) for _ in range(max(2, round(seconds / 60 * chance.randint(4, 14)))))
+        times = sorted(chance.uniform(0.0, seconds) for _ in range(max(2, round(seconds / 30 * chance.randint(4, 16)))))
         kinds_of_deeds = chance.choices(list(DEEDS), list(DEEDS.values()), k=len(times))
         deeds.append(
             tuple(Deed(at, kind, chance.randint(1, 20)) for at, kind in zip(times, kinds_of_deeds, strict=True))
         )
     permitted = {kind: weight for kind, weight in FAULTS.items() if kinds is None or kind in kinds}
     faults = []
-    for _ in range(max(1, round(seconds / 60 * chance.randint(2, 10))) if permitted else 0):
+    for _ in range(max(1, round(seconds / 30 * chance.randint(2, 12))) if permitted else 0):
         (kind,) = chance.choices(list(permitted), list(permitted.values()))
         faults.append(
             Fault(
@@ -101,7 +101,7 @@ def plan(seed: int, kinds: frozenset[str] | None = None, seconds: float = 60.0) 
                 chance.choice((0.3, 1.0, 4.0, 12.0)) * chance.uniform(0.5, 1.5),
                 chance.choice((0.2, 0.5, 1.0)),
                 chance.randrange(4),
-                chance.randrange(1, 400),
+                chance.randrange(1, 120),
             )
         )
     return Plan(seed, tuple(deeds), tuple(sorted(faults, key=lambda fault: fault.at_s)), seconds)

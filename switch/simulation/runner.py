@@ -10,8 +10,7 @@ from typing import TypeVar
 
 from fengshou.switch.simulation.plan import Plan
 from fengshou.switch.simulation.scheduling import run
-from fengshou.switch.simulation.terminal import Broken
-from fengshou.switch.simulation.town import Keys, Town
+from fengshou.switch.simulation.town import Keys, Town, problem_of
 
 T = TypeVar("T")
 
@@ -31,6 +30,7 @@ class Verdict:
     diary: list[str]
     faults: Counter[str]
     steps: Counter[str]
+    transitions: Counter[str]
     lives: int
 
     def story(self) -> list[str]:
@@ -53,12 +53,14 @@ class Tally:
     failed: list[Verdict] = field(default_factory=list)
     faults: Counter[str] = field(default_factory=Counter)
     steps: Counter[str] = field(default_factory=Counter)
+    transitions: Counter[str] = field(default_factory=Counter)
 
     def add(self, verdict: Verdict) -> None:
         self.runs += 1
         self.lives += verdict.lives
         self.faults += verdict.faults
         self.steps += verdict.steps
+        self.transitions.update(verdict.transitions)
         if verdict.problem:
             self.failed.append(verdict)
 
@@ -79,11 +81,18 @@ class Simulator:
             try:
                 run(str(plan.seed), town.run)
             except Exception as error:
-                problem = _problem(error)
+                problem = problem_of(error)
             finally:
                 town.close()
             return Verdict(
-                plan, problem, town.diary.digest(), town.diary.lines, town.diary.counts, town.witness.steps, town.lives
+                plan,
+                problem,
+                town.diary.digest(),
+                town.diary.lines,
+                town.diary.counts,
+                town.witness.steps,
+                town.transitions,
+                town.lives,
             )
 
     def smallest(self, verdict: Verdict) -> Verdict:
@@ -109,13 +118,6 @@ def simulator() -> Iterator[Simulator]:
     place = _MEMORY if _MEMORY.is_dir() else None
     with tempfile.TemporaryDirectory(dir=place, prefix="fengshou-simulation-") as folder:
         yield Simulator(Path(folder))
-
-
-def _problem(error: BaseException) -> str:
-    """The first thing that went wrong, in words."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return str(error) if isinstance(error, Broken) else f"{type(error).__name__}: {error}"
 
 
 def _smaller(plan: Plan) -> Iterator[Plan]:

@@ -27,6 +27,8 @@ PATIENCE = Patience(connect_s=4.0, answer_s=8.0, receipt_s=4.0, trade_s=60.0, lo
 _PERSISTENT = Patience(connect_s=4.0, answer_s=8.0, receipt_s=4.0, trade_s=3600.0, longest_delay_s=8.0)
 # Answers without a journal entry that will not change: the key is another's or barred, the service is not permitted.
 _REFUSED = frozenset(("30", "58", "94"))
+# Answers that say that the host was not asked or did not answer.
+_NOT_SERVED = frozenset(("91", "96", "98"))
 _PRICE_FEN = 9650
 _GOODS: dict[int, Value] = {de.PRODUCT: 1, de.VARIETY: 3, de.GRADE: 2}
 
@@ -138,8 +140,11 @@ class Terminal:
         self.finished = True
 
     async def settle(self) -> None:
-        """Ask for every answer again: those that are known must come as they came before."""
+        """Ask for every answer again: those that are known must come as they came before. Then trade once more."""
+        self.finished = False
         await self._on(_PERSISTENT, self._ask_again)
+        await self._on(_PERSISTENT, self._trade_as_ever)
+        self.finished = True
 
     async def _on(self, patience: Patience, use: Callable[[TerminalClient], Awaitable[None]]) -> None:
         async def dial() -> TlsStream:
@@ -237,6 +242,17 @@ class Terminal:
                 if response.rrn is not None or response.action in "AD" or response.code in _REFUSED:
                     break
                 await trio.sleep(1.0)
+
+    async def _trade_as_ever(self, client: TerminalClient) -> None:
+        """With all trouble over the host must be asked, and answer, in reasonable time."""
+        while True:
+            values = self._values("farm-purchase", 1)
+            assert values is not None
+            response = await client.trade("farm-purchase", values)
+            self._hear(response)
+            if response.code not in _NOT_SERVED:
+                return
+            await trio.sleep(5.0)
 
     def _values(self, kind: str, amount: int) -> dict[int, Value] | None:
         """The values of a request; None when there is nothing to take back."""

@@ -1,7 +1,8 @@
 """The simulated town: a switch, its disk, a host, terminals and the network between them, from one plan."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -19,7 +20,7 @@ from fengshou.protocol.service import TerminalFacts
 from fengshou.routing.iso8583_link import Iso8583Link
 from fengshou.switch.core import Core, World
 from fengshou.switch.grammar import Catalogue, load_service
-from fengshou.switch.journal import Entry, JournalError
+from fengshou.switch.journal import JournalError
 from fengshou.switch.outbound import Route
 from fengshou.switch.simulation.agenda import Agenda, Diary, WallClock, stream_of_chance
 from fengshou.switch.simulation.checks import Witness
@@ -88,7 +89,7 @@ class Town:
         self.custody = SoftwareCustody(folder / "keys")
         self.catalogue = Catalogue(load_service(f"{SERVICES}.{name}", {}) for name in _SERVED)
         self.disk = Disk(folder / "journal", chance("disk"), self.diary)
-        self.witness = Witness(self.diary)
+        self.witness = Witness(self.diary, self.fail)
         self.disk.on_durable = self.witness.durable
         self.host = Host(
             self.network, folder / "host", keys.accounts, WallClock(), chance("host"), self.witness.at_host
@@ -108,9 +109,11 @@ class Town:
         self.life: Life | None = None
         self.core: Core | None = None
         self.lives = 0
+        self.transitions: Counter[str] = Counter()  # of the transaction table, also those that were never taken
         self._dies_again_in = 0
-        self._extra: list[tuple[Terminal, Deed]] = []
         self._nursery: trio.Nursery
+        self._scope = trio.CancelScope()
+        self._problem = ""
 
     # -- what trouble does to the switch -------------------------------------------------------------------------------
 
@@ -123,7 +126,7 @@ class Town:
     def rush(self, who: int) -> None:
         """A terminal sends more at once than the switch takes on."""
         terminal = self.terminals[who % len(self.terminals)]
-        self._nursery.start_soon(terminal.live, [Deed(0.0, "rush", 1)])
+        self._nursery.start_soon(self._guarded, partial(terminal.live, [Deed(0.0, "rush", 1)]))
 
     def change_registry(self, who: int) -> None:
         """An operator changes a row; its session ends, as it does in a running switch."""
@@ -141,20 +144,38 @@ class Town:
         trouble = Trouble(self)
         for fault in self.plan.faults:
             self.agenda.at(fault.at_s, partial(trouble.begin, fault))
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            nursery.start_soon(self.agenda.run)
-            self.host.start()
-            nursery.start_soon(self.host.serve)
-            nursery.start_soon(self._supervise)
-            async with trio.open_nursery() as day:
-                for terminal, deeds in zip(self.terminals, self.plan.deeds, strict=True):
-                    day.start_soon(terminal.live, list(deeds))
-                await trio.sleep(self.plan.seconds)
-                self._fair_weather()
-            await self._rest()
-            nursery.cancel_scope.cancel()
+        with self._scope:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                self.host.start()
+                for work in (self.agenda.run, self.host.serve, self._supervise):
+                    nursery.start_soon(self._guarded, work)
+                await self._guarded(self._day)
+                nursery.cancel_scope.cancel()
+        if self._problem:
+            raise Broken(self._problem)
         self.witness.judge(self)
+
+    def fail(self, problem: str) -> None:
+        """Something that must always hold does not: the run ends here. The first problem counts."""
+        self._problem = self._problem or problem
+        if self.life is not None:
+            self.life.kill()
+        self._scope.cancel()
+
+    async def _guarded(self, work: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await work()
+        except Exception as error:
+            self.fail(problem_of(error))
+
+    async def _day(self) -> None:
+        async with trio.open_nursery() as nursery:
+            for terminal, deeds in zip(self.terminals, self.plan.deeds, strict=True):
+                nursery.start_soon(terminal.live, list(deeds))
+            await trio.sleep(self.plan.seconds)
+            self._fair_weather()
+        await self._rest()
 
     def close(self) -> None:
         """Let go of files, however the run ended."""
@@ -190,7 +211,7 @@ class Town:
             and life is not None
             and life.alive
             and not len(core.duplicates)
-            and not core.reversals.owed
+            and not core.forwarder.owed
         )
 
     def _open_work(self) -> str:
@@ -198,10 +219,10 @@ class Town:
         if core is None:
             return "the switch does not start"
         waiting = [terminal.name for terminal in self.terminals if not terminal.finished]
-        return f"{len(core.duplicates)} in flight, {core.reversals.owed} reversals owed, {waiting} waiting"
+        return f"{len(core.duplicates)} in flight, {core.forwarder.owed} owed, {waiting} waiting"
 
     async def _supervise(self) -> None:
-        """Start the switch again and again, as a service manager does."""
+        """Start the switch again and again, as a service manager does. Raises what the switch dies of by itself."""
         while True:
             self.life = life = Life()
             self.lives += 1
@@ -213,6 +234,8 @@ class Town:
             except* JournalError as refused:
                 self.diary.note(SWITCH, f"cannot start: {refused.exceptions[0]}")
                 life.kill()
+            if self.core is not None:
+                self.transitions.update(self.core.machine.counts())
             self.core = None
             self.network.ignore(SWITCH)
             self.network.drop(SWITCH)
@@ -240,7 +263,7 @@ class Town:
                     {"core-banking": Route(link, _DEADLINE_S)}, 8,
                     lambda codec, on_closed: Pump(codec, limits, on_closed, readiness),
                     lambda journal, custody, on_signed: InLoopWriter(
-                        journal, custody, on_signed, self.disk, life, behind.start_soon
+                        journal, custody, on_signed, self.disk, life, self._nursery.start_soon
                     ),
                 )
             )  # fmt: skip
@@ -253,6 +276,13 @@ class Town:
 
             core.start(behind, before)
             self.network.listen(SWITCH, accept)
+
+
+def problem_of(error: BaseException) -> str:
+    """The first thing that went wrong, in words."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return str(error) if isinstance(error, Broken) else f"{type(error).__name__}: {error}"
 
 
 def _row(name: str, certificate: Certificate) -> TerminalRow:
@@ -273,6 +303,3 @@ def _identity(facts: TerminalFacts) -> Identity:
         credit_code=facts.credit_code, settlement_account=facts.settlement_account, app=_APP, app_version=_VERSION,
         app_manifest=_MANIFEST.hex(),
     )  # fmt: skip
-
-
-_ = Sequence[Entry]
