@@ -203,7 +203,8 @@ def card_readers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[tupl
         listener.bind(str(folder / "socket"))
         listener.listen()
         script = 'LISTEN_FDS=1 LISTEN_PID=$$ exec /usr/sbin/pcscd --foreground --config "$0" 3<&0 0</dev/null'
-        command = ["sh", "-c", script, str(folder / "readers")]
+        # It ends with us, even when we are killed.
+        command = ["setpriv", "--pdeathsig", "TERM", "sh", "-c", script, str(folder / "readers")]
         daemon = subprocess.Popen(command, stdin=listener.fileno(), stdout=log, stderr=log)
     # The daemon numbers its readers as it finds their files; slots are the last number.
     names = sorted(_readers())
