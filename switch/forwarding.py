@@ -95,6 +95,8 @@ class Depot:
         deadline = trio.current_time() + self._route.deadline_s
         while self._ready and self.in_flight < WINDOW:
             debt = self._ready.popleft()
+            if debt.closing:  # a late answer to an earlier attempt has ended it while it rested
+                continue
             batch.append(Outbound(Attempt(debt, debt.duty), *self._ledger.message(debt), deadline))
             debt.state = self._machine.step(debt.state, Event.SEND)
             debt.in_flight = True
