@@ -289,6 +289,20 @@ def dayfile(home: Path, name: str, day: int, out: Path) -> None:
     click.echo(f"wrote {out}")
 
 
+def _lines(file: Path, quiet: bool) -> Iterator[bytes]:
+    """The lines of a file, while a bar on standard error shows how far it is read."""
+    size, hidden = file.stat().st_size, quiet or not sys.stderr.isatty()
+    with (
+        file.open("rb") as lines,
+        click.progressbar(
+            length=size, label="reading file", file=sys.stderr, hidden=hidden, update_min_steps=size // 100
+        ) as bar,
+    ):
+        for line in lines:
+            bar.update(len(line))
+            yield line
+
+
 @settle.command(epilog="Exit status 1 when there is any difference. docs/OPERATIONS.md describes the file.")
 @home_option
 @_day
@@ -298,8 +312,7 @@ def dayfile(home: Path, name: str, day: int, out: Path) -> None:
 @explained
 def reconcile(home: Path, day: int | None, file: Path, csv_file: Path | None, as_json: bool) -> None:
     """Compare the journal's day with a host's file, in both directions, to the fen."""
-    with file.open("rb") as lines:
-        books_of_host = read_day_file(lines)
+    books_of_host = read_day_file(_lines(file, quiet=as_json))
     wanted = books_of_host.business_day if day is None else day
     if wanted != books_of_host.business_day:
         raise click.ClickException(f"{file} is of {books_of_host.business_day}, not of {wanted}")

@@ -9,6 +9,7 @@ import trio
 from fengshou.codecs import verify_batch
 from fengshou.protocol import codes
 from fengshou.protocol import elements as de
+from fengshou.protocol.batch import BatchState
 from fengshou.protocol.errors import UntrustedBytesError
 from fengshou.protocol.history import History
 from fengshou.protocol.message import COMMAND_NONE, COMMAND_SIGN_IN, Value
@@ -156,7 +157,7 @@ class Inbound:
         if ended is not None:
             entries.append(self._end(exchange, ended))
             if ended.settles is not None:
-                self._close_batch(exchange)
+                self._settled(exchange, BatchState(ended.settles[1]))
 
     def _end(self, exchange: Exchange, ended: Ended) -> Entry:
         """The outcome that is journalled together with its intent. An approval keeps what it uses of limits."""
@@ -225,8 +226,11 @@ class Inbound:
         exchange.answer_now({de.RESPONSE_CODE: codes.APPROVED})
         peer.session.advance(SessionEvent.SIGN_OFF, {})
 
-    def _close_batch(self, exchange: Exchange) -> None:
+    def _settled(self, exchange: Exchange, state: BatchState) -> None:
         """A settled batch takes no more transactions: its session ends, and the next sign-in begins the next batch."""
+        if state is not BatchState.BALANCED:
+            terminal, batch = exchange.peer.terminal, exchange.asked.values[de.ORIGINAL_BATCH]
+            logger.warning("terminal %s: batch %s is out of balance, %s", terminal, batch, state.name.lower())
         if exchange.key.startswith(exchange.batch):
             exchange.command = COMMAND_SIGN_IN
             exchange.peer.session.advance(SessionEvent.SIGN_OFF, {})

@@ -1,8 +1,8 @@
 """What counts: the approvals that stand, by the journal alone, and the batches that they add up to.
 
 One rule for batches, days, merchants and the comparison with a host's books: a transaction counts when it was approved
-and not taken back, on its intent's business day, on the side that its template names. What is unknown or owed a
-reversal was never approved and does not count.
+and not taken back, on its intent's business day, on the side that its template names. What is unknown was never
+approved; what the switch owes its back end a reversal for is as good as taken back.
 """
 
 from collections.abc import Iterator
@@ -12,8 +12,10 @@ from fengshou.protocol import codes
 from fengshou.protocol import elements as de
 from fengshou.protocol.batch import Batch, BatchState, Line, Mismatch, Side, Totals, mismatches, unpack_details
 from fengshou.protocol.record import Record, RecordKind, parse_record
+from fengshou.protocol.transaction import Duty
 from fengshou.switch.grammar import Catalogue
 from fengshou.switch.journal import Journal, Known, batch_key, key_of
+from fengshou.switch.journal_tables import spans
 from fengshou.switch.recording import Recorder
 
 LAST_DAY = 9999_12_31  # of any journal
@@ -55,6 +57,8 @@ class Settlements:
         service = self._catalogue.service(outcome.template)
         if outcome.code != codes.APPROVED or service is None or known.undone_by:
             return None
+        if self._journal.duty(known.intent) is Duty.REVERSAL:  # it is on the way
+            return None
         side = self._catalogue.template(outcome.template).side
         asked = self._recorder.clear(self._journal.record(known.intent))
         if side is None and (service.moves_money or any(key in asked for key in _ABOUT_ANOTHER)):
@@ -66,9 +70,26 @@ class Settlements:
             service.name, side, fen,
         )  # fmt: skip
 
+    def span(self, first_day: int, last_day: int) -> range:
+        """The records among which all outcomes of these business days stand.
+
+        An outcome may come after the cut-over; one that was approved comes within its back end's deadline, so it stands
+        in the lines of its own day or in those of the next one.
+        """
+        days = spans(self._journal.days())
+        begin = next((day.first_record for day, _ in days if day.day >= first_day), self._journal.next_record)
+        after = next((last for day, last in days if day.day > last_day), 0)
+        return range(begin, after + 1 if after else self._journal.next_record)
+
     def days(self, first_day: int, last_day: int) -> Iterator[Counted | None]:
-        """One item a record, so that a reader can show how far it is: what it counts for on these business days."""
-        for _, data in self._journal.records():
+        """One item a record of ``span``, so that a reader can show how far it is: what it counts for on these days.
+
+        Raises DayAbsent when lines of these days are archived.
+        """
+        span = self.span(first_day, last_day)
+        for number, data in self._journal.records(span.start):
+            if number >= span.stop:
+                return
             record = parse_record(data)
             wanted = record.kind == RecordKind.OUTCOME and first_day <= record.business_day <= last_day
             yield self.counted(record) if wanted else None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fengshou.protocol import elements as de
 from fengshou.protocol.batch import Line, Side
-from fengshou.protocol.codes import APPROVED
+from fengshou.protocol.codes import APPROVED, UNKNOWN_OUTCOME
 from fengshou.protocol.message import Value
 from fengshou.protocol.templates import Template
 
@@ -27,14 +27,13 @@ class BatchLog:
 
     def note(self, template: Template, batch: int, values: Mapping[int, Value], code: str) -> None:
         """Take note of an answer: an approval counts, or takes back the transaction that it names."""
-        if code != APPROVED:
-            return
-        if template.side is not None:
+        takes_back = template.mti // 100 in (2, 4) and template.side is None and de.ORIGINAL_STAN in values
+        if takes_back and code in (APPROVED, UNKNOWN_OUTCOME):  # 98: the switch delivers the reversal
+            self._enter(_integer(values[de.ORIGINAL_BATCH]), _integer(values[de.ORIGINAL_STAN]), None)
+        elif template.side is not None and code == APPROVED:
             stan, fen = _integer(values[de.STAN]), _integer(values[de.AMOUNT])
             if stan not in self._batches.get(batch, {}):
                 self._enter(batch, stan, Line(stan, template.side, fen))
-        elif template.mti // 100 in (2, 4) and de.ORIGINAL_STAN in values:
-            self._enter(_integer(values[de.ORIGINAL_BATCH]), _integer(values[de.ORIGINAL_STAN]), None)
 
     def lines(self, batch: int) -> list[Line]:
         """What counts in a batch, by STAN."""

@@ -130,6 +130,25 @@ def test_a_batch_with_a_transaction_in_flight_is_not_settled_yet(town: Town) -> 
     town.settle()
 
 
+def test_what_is_owed_a_reversal_does_not_count_at_either_end(town: Town) -> None:
+    """The terminal takes a purchase back, the host is silent: 98 says that the switch delivers the reversal."""
+    log = BatchLog()
+
+    async def trade() -> None:
+        async with town.client(TERMINALS[8], Counters(), log=log) as client:
+            bought = (await client.trade("farm-purchase", purchase(1_000))).request
+            kept = (await client.trade("farm-purchase", purchase(2_000))).request
+            with town.frozen("core-banking"):
+                back = reversal(bought.batch, bought.stan, int(bought.values[de.AMOUNT]))
+                assert (await client.trade("reversal", back)).code == "98"
+                assert [line.stan for line in log.lines(kept.batch)] == [kept.stan]
+                (settled,) = await client.settle()
+                assert (settled.state, settled.totals.debits) == (BatchState.BALANCED, 1)
+
+    trio.run(trade)
+    town.settle()
+
+
 def test_settlement_and_trade_in_one_record_end_in_one_order(town: Town) -> None:
     """What stands behind the settlement in the same bytes is not traded; what stands before it makes it wait."""
     with Wire(town, TERMINALS[5]).sign_in() as line:
