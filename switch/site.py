@@ -32,7 +32,8 @@ from fengshou.switch.config import ConfigError
 
 SERVICES = "fengshou.ext.services"
 STANDARD_SERVICES = (
-    "farm_purchase", "withdrawal", "deposit", "transfer", "balance", "reversal", "gov_enquiry", "settlement",
+    "farm_purchase", "withdrawal", "deposit", "transfer", "balance", "reversal", "gov_enquiry", "settlement", "void",
+    "refund", "offline_sale", "preauthorisation", "completion", "preauthorisation_void",
 )  # fmt: skip
 LOCALHOST = "127.0.0.1"
 

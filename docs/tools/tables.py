@@ -9,12 +9,18 @@ import words
 
 from fengshou.ext.services import (
     balance,
+    completion,
     deposit,
     farm_purchase,
     gov_enquiry,
+    offline_sale,
+    preauthorisation,
+    preauthorisation_void,
+    refund,
     reversal,
     settlement,
     transfer,
+    void,
     withdrawal,
 )
 from fengshou.ext.services.reversal import MATCHING
@@ -37,7 +43,22 @@ from fengshou.terminals.pump import Closing
 
 SERVICES: tuple[Service, ...] = tuple(
     module.service
-    for module in (farm_purchase, withdrawal, deposit, transfer, balance, reversal, gov_enquiry, settlement)
+    for module in (
+        farm_purchase,
+        withdrawal,
+        deposit,
+        transfer,
+        balance,
+        reversal,
+        gov_enquiry,
+        settlement,
+        void,
+        refund,
+        offline_sale,
+        preauthorisation,
+        completion,
+        preauthorisation_void,
+    )
 )
 GRAMMAR = Grammar(templates=[template for service in SERVICES for template in service.templates])
 

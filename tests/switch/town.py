@@ -57,7 +57,10 @@ RETURNED_PAN = "9156004000008887009"  # a day has one limit a card, so each test
 FARMER = "9156001004001187857"
 SUBJECT = "990211199503110834"
 
-SERVICES = ("farm-purchase", "withdrawal", "deposit", "transfer", "balance", "reversal", "gov-enquiry", "settlement")
+SERVICES = (
+    "farm-purchase", "withdrawal", "deposit", "transfer", "balance", "reversal", "gov-enquiry", "settlement", "void",
+    "refund", "offline-sale", "preauthorisation", "completion", "preauthorisation-void",
+)  # fmt: skip
 
 
 def account_of(terminal: str) -> str:
@@ -90,6 +93,7 @@ def enquiry() -> dict[int, Any]:
 
 
 def reversal(batch: int, stan: int, amount_fen: int) -> dict[int, Any]:
+    """Of a void, refund or completion as well."""
     return {
         de.AMOUNT: amount_fen,
         de.LOCAL_TIME: 72_150,

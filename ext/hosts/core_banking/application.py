@@ -2,7 +2,9 @@
 
 Processing codes (first two digits of DE 3): 00 purchase, 50 payment, 01 cash withdrawal, 21 deposit and 40 transfer
 move money; 30 and 31 ask for a balance. DE 102 pays, or without it the card of DE 2; DE 103 is paid; a deposit without
-DE 103 goes to the card. A reversal (04xx) names its original by DE 41 and DE 90.
+DE 103 goes to the card. 0220 tells of a movement that has happened. What names an original does so by DE 41 and DE 90:
+a reversal (04xx), a void (0200 with 20), a refund (0220 with 20); and of a pre-authorisation (0100) its completion
+(0200 with 00) and its void (0100 with 20).
 """
 
 import time
@@ -10,16 +12,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fengshou.ext.hosts.core_banking.ledger import Account, Ledger, Leg, read_accounts
+from fengshou.ext.hosts.core_banking.decisions import BACK, Decisions, Refused, account_of, processing_of
+from fengshou.ext.hosts.core_banking.ledger import Ledger, read_accounts
 from fengshou.ext.hosts.core_banking.register import Decided, Identity, Register, fingerprint_of, identity_of
 from fengshou.ext.hosts.core_banking.report import day_rows, ledger_report
 from fengshou.protocol.backend import Fields
 from fengshou.protocol.codes import APPROVED
 from fengshou.protocol.day_file import DayRow
-from fengshou.protocol.iso8583 import MTI, OriginalData, answer_mti, transmission_time
+from fengshou.protocol.iso8583 import MTI, answer_mti
 
-PURCHASE, WITHDRAWAL, DEPOSIT, TRANSFER, PAYMENT = "00", "01", "21", "40", "50"
-MOVEMENTS = frozenset((PURCHASE, WITHDRAWAL, DEPOSIT, TRANSFER, PAYMENT))
 ENQUIRIES = frozenset(("30", "31"))
 
 # What an answer repeats of its request.
@@ -27,13 +28,7 @@ _ECHOED = (3, 4, 7, 11, 12, 13, 32, 33, 37, 41, 42, 49)
 
 _OPTIONS = frozenset(("database", "accounts"))
 
-
-class Refused(Exception):
-    """A rung of a ladder does not hold; ``code`` is the answer's DE 39."""
-
-    def __init__(self, code: str) -> None:
-        super().__init__(code)
-        self.code = code
+Decide = Callable[[Fields, Identity, bytes], Decided]
 
 
 def _wall_us() -> int:
@@ -55,9 +50,9 @@ class Application:
         self._database = Path(options["database"])
         if not self._database.parent.is_dir():
             raise ValueError(f"core-banking host: option 'database': no folder {self._database.parent}")
-        self._now_us = now_us
         self._ledger = Ledger(self._database)
         self._register = Register(self._ledger.connection)
+        self._decisions = Decisions(self._ledger, self._register, now_us)
         if "accounts" in options:
             self._ledger.open_accounts(read_accounts(Path(options["accounts"])))
 
@@ -85,15 +80,31 @@ class Application:
         if identity is None:
             return _response(fields, "30")
         match str(fields[MTI])[1:3]:
-            case "20" if str(fields.get(3, ""))[:2] in ENQUIRIES:
+            case "20" if processing_of(fields) in ENQUIRIES:
                 return self._enquire(fields)
-            case "20":
-                return self._once(fields, identity, self._move)
-            case "40" | "42":
-                return self._once(fields, identity, self._reverse)
+            case kind if decide := self._decision(kind, fields):
+                return self._once(fields, identity, decide)
         return _response(fields, "40")
 
-    def _once(self, fields: Fields, identity: Identity, decide: Callable[[Fields, Identity, bytes], Decided]) -> Fields:
+    def _decision(self, kind: str, fields: Fields) -> Decide | None:
+        """What decides a request; ``kind`` is the second and third digit of its MTI."""
+        decisions, back, follows = self._decisions, processing_of(fields) == BACK, 90 in fields
+        match kind:
+            case "10":
+                return decisions.take_back if back else decisions.authorise
+            case "20" if back:
+                return decisions.take_back
+            case "20" if follows:
+                return decisions.complete
+            case "22" if back:
+                return decisions.refund
+            case "20" | "22":
+                return decisions.move
+            case "40" | "42":
+                return decisions.reverse
+        return None
+
+    def _once(self, fields: Fields, identity: Identity, decide: Decide) -> Fields:
         """Decide a request, or answer as it was decided before."""
         fingerprint = fingerprint_of(fields)
         decided = self._register.find(identity)
@@ -103,109 +114,20 @@ class Application:
             return _response(fields, "94")
         return _response(fields, decided.code, decided)
 
-    def _move(self, fields: Fields, identity: Identity, fingerprint: bytes) -> Decided:
-        """Post what 0200 asks, when its ladder holds."""
-        legs: Sequence[Leg] = ()
-        try:
-            if self._register.is_buried(identity):
-                raise Refused("94")
-            legs = self._legs(fields)
-            code, state = APPROVED, "posted"
-        except Refused as refused:
-            code, state = refused.code, "declined"
-        decided = self._remember(fields, identity, fingerprint, int(fields.get(4, "0")), code, state)
-        if legs:
-            self._ledger.post(decided.id, legs)
-        return decided
-
-    def _legs(self, fields: Fields) -> Sequence[Leg]:
-        """The ladder of a movement, in order of precedence, and its legs. Raises Refused."""
-        processing_code = str(fields.get(3, ""))[:2]
-        if processing_code not in MOVEMENTS:
-            raise Refused("30" if not processing_code else "12")
-        if 4 not in fields:
-            raise Refused("30")
-        amount_fen = int(fields[4])
-        if amount_fen == 0:
-            raise Refused("13")
-        payer = self._account(fields, *((102,) if processing_code == DEPOSIT else (102, 2)))
-        payee = self._account(fields, *((103, 2) if processing_code == DEPOSIT else (103,)))
-        if "restricted" in (payer.status, payee.status):
-            raise Refused("62")
-        if payer.number == payee.number:
-            raise Refused("12")
-        if payer.balance_fen < amount_fen:
-            raise Refused("51")
-        return [(payer.number, -amount_fen), (payee.number, amount_fen)]
-
-    def _account(self, fields: Fields, *numbers: int) -> Account:
-        """The account in the first of the elements that is there. Raises Refused."""
-        for number in numbers:
-            if number in fields:
-                account = self._ledger.account(str(fields[number]))
-                if account is None or account.status == "closed":
-                    raise Refused("14" if number == 2 else "42")
-                return account
-        raise Refused("30")
-
     def _enquire(self, fields: Fields) -> Fields:
-        """DE 54: ledger and available balance, which differ only where a host holds amounts back; this one does not."""
+        """DE 54: ledger balance and, without what pre-authorisations hold, available balance."""
         try:
-            account = self._account(fields, 102, 2)
+            account = account_of(self._ledger, fields, 102, 2)
             if account.status == "restricted":
                 raise Refused("62")
         except Refused as refused:
             return _response(fields, refused.code)
-        amount = f"156{'D' if account.balance_fen < 0 else 'C'}{abs(account.balance_fen):012d}"
-        return {**_response(fields, APPROVED), 54: f"0001{amount}0002{amount}"}
-
-    def _reverse(self, fields: Fields, identity: Identity, fingerprint: bytes) -> Decided:
-        """Undo the original, once. An original that has not come is answered 00, and refused should it come."""
-        amount_fen = 0
-        try:
-            original_data = self._original_data(fields)
-            original = self._register.find_original(identity.terminal, original_data)
-            if original is None:
-                self._register.bury(identity.terminal, original_data)
-            else:
-                _require_reversible(original, fields)
-                amount_fen = original.amount_fen
-            code, state = APPROVED, "reversal"
-        except Refused as refused:
-            original, code, state = None, refused.code, "declined"
-        decided = self._remember(fields, identity, fingerprint, amount_fen, code, state)
-        if original is not None:
-            self._ledger.reverse(original.id, decided.id)
-            self._register.mark_reversed(original.id)
-        return decided
-
-    def _original_data(self, fields: Fields) -> OriginalData:
-        digits = fields.get(90)
-        if not isinstance(digits, str):
-            raise Refused("30")
-        original = OriginalData.parse(digits)
-        if original.mti[1] != "2":
-            raise Refused("12")
-        return original
-
-    def _remember(
-        self, fields: Fields, identity: Identity, fingerprint: bytes, amount_fen: int, code: str, state: str
-    ) -> Decided:
-        # The switch says in which business day it counts; a request without DE 15 counts to the host's own day.
-        settlement_date = str(fields.get(15, transmission_time(self._now_us())[:4]))
-        processing_code = str(fields.get(3, ""))[:2]
-        number = self._register.add(identity, fingerprint, processing_code, amount_fen, code, settlement_date, state)
-        return Decided(number, fingerprint, amount_fen, code, settlement_date, state)
+        balances = f"0001{_balance(account.balance_fen)}0002{_balance(account.available_fen)}"
+        return {**_response(fields, APPROVED), 54: balances}
 
 
-def _require_reversible(original: Decided, reversal: Fields) -> None:
-    """The ladder of a reversal whose original was found. Raises Refused."""
-    if original.state == "reversed":
-        raise Refused("25")
-    if original.state == "declined":
-        raise Refused("01")
-    if 4 in reversal and int(reversal[4]) != original.amount_fen:
-        raise Refused("64")
+def _balance(fen: int) -> str:
+    return f"156{'D' if fen < 0 else 'C'}{abs(fen):012d}"
 
 
 def _response(request: Fields, code: str, decided: Decided | None = None) -> dict[int, str | bytes]:

@@ -29,6 +29,12 @@ class Account:
     number: str
     status: str
     balance_fen: int
+    held_fen: int
+
+    @property
+    def available_fen(self) -> int:
+        """What may be spent: the balance without what pre-authorisations hold."""
+        return self.balance_fen - self.held_fen
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +75,7 @@ class Ledger:
 
     def account(self, number: str) -> Account | None:
         row = self.connection.execute(
-            "SELECT number, status, balance_fen FROM accounts WHERE number = ?", (number,)
+            "SELECT number, status, balance_fen, held_fen FROM accounts WHERE number = ?", (number,)
         ).fetchone()
         return Account(*row) if row else None
 
@@ -86,6 +92,10 @@ class Ledger:
         self.connection.executemany(
             "INSERT INTO legs (posting, account, fen) VALUES (?, ?, ?)", [(posting, *leg) for leg in legs]
         )
+
+    def hold(self, account: str, fen: int) -> None:
+        """Hold an amount back, or let go of it when it is negative."""
+        self.connection.execute("UPDATE accounts SET held_fen = held_fen + ? WHERE number = ?", (fen, account))
 
     def reverse(self, original: int, posting: int) -> None:
         """Post the opposite of ``original``. Balances may go below zero: what was paid out by mistake is owed back."""

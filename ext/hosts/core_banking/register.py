@@ -40,7 +40,7 @@ def fingerprint_of(fields: Fields) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """A request of the past."""
+    """A request of the past. ``kind``: as in Identity; ``original``: number of the request that it is about."""
 
     id: int
     fingerprint: bytes
@@ -48,9 +48,15 @@ class Decided:
     code: str
     settlement_date: str
     state: str
+    kind: str
+    processing_code: str
+    original: int | None = None
 
 
-_DECIDED = "SELECT id, fingerprint, amount_fen, code, settlement_date, state FROM transactions"
+_DECIDED = (
+    "SELECT id, fingerprint, amount_fen, code, settlement_date, state, class, processing_code, original"
+    " FROM transactions"
+)
 
 
 class Register:
@@ -66,8 +72,8 @@ class Register:
 
     def find_original(self, terminal: str, original: OriginalData) -> Decided | None:
         row = self._connection.execute(
-            f"{_DECIDED} WHERE terminal = ? AND stan = ? AND transmission_time = ? AND acquirer = ? AND class = '2'",
-            (terminal, original.stan, original.transmission_time, original.acquirer),
+            f"{_DECIDED} WHERE terminal = ? AND stan = ? AND transmission_time = ? AND acquirer = ? AND class = ?",
+            (terminal, original.stan, original.transmission_time, original.acquirer, original.mti[1]),
         ).fetchone()
         return Decided(*row) if row else None
 
@@ -80,21 +86,42 @@ class Register:
         code: str,
         settlement_date: str,
         state: str,
+        original: int | None = None,
     ) -> int:
         """Remember a decision; returns its number, which is also that of its posting."""
         inserted = self._connection.execute(
             "INSERT INTO transactions (acquirer, terminal, rrn, stan, class, transmission_time, fingerprint,"
-            " processing_code, amount_fen, code, settlement_date, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " processing_code, amount_fen, code, settlement_date, state, original)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 identity.acquirer, identity.terminal, identity.rrn, identity.stan, identity.kind,
                 identity.transmission_time, fingerprint, processing_code, amount_fen, code, settlement_date, state,
+                original,
             ),
         )  # fmt: skip
         assert inserted.lastrowid is not None
         return inserted.lastrowid
 
-    def mark_reversed(self, number: int) -> None:
-        self._connection.execute("UPDATE transactions SET state = 'reversed' WHERE id = ?", (number,))
+    def get(self, number: int) -> Decided:
+        return Decided(*self._connection.execute(f"{_DECIDED} WHERE id = ?", (number,)).fetchone())
+
+    def mark(self, number: int, state: str) -> None:
+        self._connection.execute("UPDATE transactions SET state = ? WHERE id = ?", (state, number))
+
+    def refunded_fen(self, number: int) -> int:
+        """What was given back of a transaction by refunds."""
+        query = (
+            "SELECT coalesce(sum(amount_fen), 0) FROM transactions"
+            " WHERE original = ? AND state = 'posted' AND processing_code = '20'"
+        )
+        return int(self._connection.execute(query, (number,)).fetchone()[0])
+
+    def remember_hold(self, number: int, account: str) -> None:
+        self._connection.execute("INSERT INTO holds (id, account) VALUES (?, ?)", (number, account))
+
+    def held_account(self, number: int) -> str:
+        """Whose money a pre-authorisation holds or held."""
+        return str(self._connection.execute("SELECT account FROM holds WHERE id = ?", (number,)).fetchone()[0])
 
     def bury(self, terminal: str, original: OriginalData) -> None:
         """Leave a tombstone for an original that has not come."""

@@ -11,9 +11,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from fengshou.ext.services.core_banking import CORE_BANKING, authorisation_of
+from fengshou.ext.services.following import (
+    AMOUNT_IS_THE_ORIGINALS,
+    ENDED,
+    NAMES_ANOTHER,
+    NOT_DECLINED,
+    NOT_REVERSED,
+    named_by,
+    original_of,
+    processing_of,
+    takes_back,
+)
 from fengshou.ext.services.rungs import AMOUNT_GIVEN, WELL_FORMED
 from fengshou.protocol import elements as de
-from fengshou.protocol.codes import APPROVED, IN_PROGRESS
+from fengshou.protocol.codes import APPROVED
 from fengshou.protocol.iso8583 import (
     REVERSED_MAC_WRONG,
     REVERSED_NO_RESPONSE,
@@ -21,7 +32,18 @@ from fengshou.protocol.iso8583 import (
     REVERSED_TERMINAL_FAULT,
 )
 from fengshou.protocol.reversal import REVERSAL_MTI, reversal_of
-from fengshou.protocol.service import Answer, Call, Conclusion, Fate, Original, Reply, Request, Rung, Service, refusal
+from fengshou.protocol.service import (
+    Answer,
+    Call,
+    Conclusion,
+    Counter,
+    Fate,
+    Reply,
+    Request,
+    Rung,
+    Service,
+    refusal,
+)
 from fengshou.protocol.templates import ANSWER, Template, layout, optional, required
 
 # DE 39 of the request is the reason; a terminal that gives none had no response.
@@ -43,32 +65,22 @@ def _reason(request: Request) -> str:
     return request.string(de.RESPONSE_CODE) or REVERSED_NO_RESPONSE
 
 
-def _names_another(request: Request) -> bool:
-    named = (request.integer(de.ORIGINAL_BATCH), request.integer(de.ORIGINAL_STAN))
-    return named != (request.integer(de.BATCH), request.integer(de.STAN))
-
-
-def _original(request: Request) -> Original:
-    assert request.original is not None
-    return request.original
+def _can_be_reversed(request: Request) -> bool:
+    """Not what undid another transaction itself, nor a refund, which is sent until it is done."""
+    return processing_of(original_of(request)) not in ("", "20")
 
 
 MATCHING = (
-    # First, because nothing else is certain of a transaction in flight.
-    Rung("the original has an outcome", IN_PROGRESS, lambda request: _original(request).fate is not Fate.OPEN),
-    Rung("the original moved money", "12", lambda request: _original(request).call is not None),
-    Rung("the original is not reversed", "25", lambda request: _original(request).fate is not Fate.REVERSED),
+    ENDED,
+    Rung("the original moved money", "12", _can_be_reversed),
+    NOT_REVERSED,
     Rung(
         "the original is of this business day",
         "25",
-        lambda request: _original(request).business_day == request.business_day,
+        lambda request: original_of(request).business_day == request.business_day,
     ),
-    Rung("the original was not declined", "01", lambda request: _original(request).fate is not Fate.DECLINED),
-    Rung(
-        "the amount is the original's",
-        "64",
-        lambda request: _original(request).values.get(de.AMOUNT) == request.integer(de.AMOUNT),
-    ),
+    NOT_DECLINED,
+    AMOUNT_IS_THE_ORIGINALS,
 )
 
 
@@ -80,11 +92,14 @@ class Reversal(Service):
         *WELL_FORMED,
         AMOUNT_GIVEN,
         Rung("reason is known", "30", lambda request: _reason(request) in REASONS),
-        Rung("the original is another message", "12", _names_another),
+        NAMES_ANOTHER,
     )
 
     def original_key(self, request: Request) -> tuple[int, int]:
-        return request.integer(de.ORIGINAL_BATCH), request.integer(de.ORIGINAL_STAN)
+        return named_by(request)
+
+    def counters(self, request: Request) -> tuple[Counter, ...]:
+        return takes_back(request)
 
     def call(self, request: Request) -> Call:
         original = request.original
@@ -95,6 +110,8 @@ class Reversal(Service):
             return Answer(failed.code)
         if original.fate is Fate.UNKNOWN:
             return Answer(APPROVED)
+        if original.fate is Fate.ACCEPTED:
+            return Answer(APPROVED, reverses=True)
         assert original.call is not None
         return reversal_of(
             original.call, original.rrn, original.received_us, request.terminal.acquirer, _reason(request)
@@ -105,7 +122,7 @@ class Reversal(Service):
 
     def event(self, request: Request, conclusion: Conclusion) -> Mapping[str, Any] | None:
         """Which transaction no longer counts; None when analytics never heard of it."""
-        if request.original is None or request.original.fate is not Fate.APPROVED:
+        if request.original is None or request.original.fate not in (Fate.APPROVED, Fate.ACCEPTED):
             return None
         return {"kind": "reversal", "original_rrn": f"{request.original.rrn:012d}"}
 

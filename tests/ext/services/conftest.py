@@ -6,12 +6,18 @@ from dataclasses import replace
 import pytest
 
 from fengshou.ext.services.balance import Balance
+from fengshou.ext.services.completion import Completion
 from fengshou.ext.services.deposit import Deposit
 from fengshou.ext.services.farm_purchase import FarmPurchase
 from fengshou.ext.services.gov_enquiry import GovEnquiry
+from fengshou.ext.services.offline_sale import OfflineSale
+from fengshou.ext.services.preauthorisation import Preauthorisation
+from fengshou.ext.services.preauthorisation_void import PreauthorisationVoid
+from fengshou.ext.services.refund import Refund
 from fengshou.ext.services.reversal import Reversal
 from fengshou.ext.services.settlement import Settlement
 from fengshou.ext.services.transfer import Transfer
+from fengshou.ext.services.void import Void
 from fengshou.ext.services.withdrawal import Withdrawal
 from fengshou.protocol.batch import Batch, Line, Side, pack_details
 from fengshou.protocol.message import Value
@@ -19,7 +25,8 @@ from fengshou.protocol.service import Original, Request, Service, TerminalFacts
 from fengshou.protocol.templates import Grammar
 
 SERVICES: tuple[type[Service], ...] = (
-    FarmPurchase, Withdrawal, Deposit, Transfer, Balance, Reversal, GovEnquiry, Settlement,
+    FarmPurchase, Withdrawal, Deposit, Transfer, Balance, Reversal, GovEnquiry, Settlement, Void, Refund, OfflineSale,
+    Preauthorisation, Completion, PreauthorisationVoid,
 )  # fmt: skip
 
 CARD = "9156004000000079191"
@@ -47,6 +54,12 @@ GOOD: dict[str, dict[str, Value]] = {
     "transfer": {**_CLOCK, "entry_mode": 52, "pan": CARD, "amount": 12_345, "to_account": FARMER},
     "balance": {**_CLOCK, "entry_mode": 52, "pan": CARD},
     "reversal": {**_CLOCK, "amount": 30_000, "original_batch": 7, "original_stan": 11},
+    "void": {**_CLOCK, "amount": 482_000, "original_batch": 7, "original_stan": 11},
+    "refund": {**_CLOCK, "amount": 100, "original_batch": 6, "original_stan": 11},
+    "offline-sale": {**_CLOCK, "entry_mode": 52, "pan": CARD, "amount": 12_345, "to_account": FARMER},
+    "preauthorisation": {**_CLOCK, "entry_mode": 52, "pan": CARD, "amount": 50_000},
+    "completion": {**_CLOCK, "amount": 50_000, "original_batch": 7, "original_stan": 11},
+    "preauthorisation-void": {**_CLOCK, "amount": 50_000, "original_batch": 7, "original_stan": 11},
     "settlement": {
         **_CLOCK,
         "original_batch": 6,

@@ -44,6 +44,12 @@ TEMPLATES = (
     ("deposit",        6,   200, "core-banking", True),
     ("transfer",       7,   200, "core-banking", True),
     ("gov-enquiry",    10,  200, "government",   False),
+    ("void",           2,   200, "core-banking", True),
+    ("refund",         9,   220, "core-banking", True),
+    ("offline-sale",   11,  220, "core-banking", True),
+    ("preauthorisation", 12, 100, "core-banking", True),
+    ("completion",     13,  200, "core-banking", True),
+    ("preauthorisation-void", 14, 100, "core-banking", True),
 )
 # fmt: on
 

@@ -61,7 +61,9 @@ def test_an_unknown_original_is_answered_and_leaves_a_tombstone(services: Mappin
 
 def test_the_key_names_batch_and_stan(services: Mapping[str, Service], ask: Ask) -> None:
     keys = {name: service.original_key(ask(name)) for name, service in services.items()}
-    assert keys.pop("reversal") == (7, 11)
+    for follower in ("reversal", "void", "completion", "preauthorisation-void"):
+        assert keys.pop(follower) == (7, 11)
+    assert keys.pop("refund") == (6, 11), "also of an earlier batch"
     assert set(keys.values()) == {None}
 
 
