@@ -13,7 +13,9 @@ from fengshou.protocol.batch import BatchState, Difference, Line, Side, Totals, 
 from fengshou.protocol.message import COMMAND_SIGN_IN
 from fengshou.switch.settlement import Settlements, differences
 from fengshou.terminals.batch_log import BatchLog
+from fengshou.terminals.fleet import FleetPlan, run_fleet
 from fengshou.terminals.identity import Counters
+from fengshou.terminals.trades import Trade
 from tests.switch.line import Line as Wire
 from tests.switch.line import code_of
 from tests.switch.town import FARMER, TERMINALS, Town, purchase, reversal
@@ -197,6 +199,16 @@ def test_the_client_settles_what_it_traded_and_goes_on(town: Town, tmp_path: Pat
         assert [one.difference for one in differences(found)] == [Difference.MISSING_THERE]
 
     trio.run(trade_and_settle)
+
+
+def test_a_fleet_settles_what_it_traded_whatever_was_in_the_batch_before(town: Town) -> None:
+    homes = tuple(str(town.home(terminal).folder) for terminal in TERMINALS[9:11])
+    plan = FleetPlan(homes=homes, in_flight=2, settle=True)
+    for _ in range(2):
+        trades = [Trade("farm-purchase", purchase(1_000 + number)) for number in range(6)]
+        result = run_fleet(plan, town.catalogue.grammar, trades, lambda _: None)
+        assert (result.codes["farm-purchase"], result.codes["settle"]) == ({"00": 6}, {"00": 2})
+        assert (result.batches_balanced, result.batches_different) == (2, 0)
 
 
 @pytest.mark.slow

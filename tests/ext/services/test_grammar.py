@@ -64,6 +64,19 @@ def test_declaration(
     assert (service.destination, service.moves_money, template.signed) == (destination, moves_money, True)
 
 
+def test_whatever_moves_money_counts_on_a_side_or_takes_another_back(services: Mapping[str, Service]) -> None:
+    """What a batch, a day and a host's books are compared by."""
+    for service in services.values():
+        for template in service.templates:
+            asked = {field.key for field in template.request}
+            if not service.moves_money:
+                assert template.side is None, template.name
+            elif template.side is None:
+                assert de.ORIGINAL_STAN in asked, template.name
+            else:
+                assert de.AMOUNT in asked, template.name
+
+
 def _frame(grammar: Grammar, request: Request, sequence: int = 1) -> bytes:
     own = {field.key for field in request.template.request}
     values = {key: value for key, value in request.values.items() if key in own}
