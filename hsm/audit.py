@@ -16,6 +16,7 @@ without its end means that the process died in the act. A line that a crash cut 
 record, ``audit.torn``, accounts for it.
 """
 
+import errno
 import fcntl
 import os
 import time
@@ -23,8 +24,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from enum import Enum
+from io import FileIO
 from pathlib import Path
-from typing import IO
 
 import msgspec
 
@@ -158,7 +159,7 @@ class AuditLog:
         return newest is not None and newest[1].event != SEALED and newest[1].at[:10] != local_time(self._now_ns())[:10]
 
     def _write(
-        self, file: IO[bytes], previous: tuple[str, Record] | None, event: str, of: str, result: Result, refers: int,
+        self, file: FileIO, previous: tuple[str, Record] | None, event: str, of: str, result: Result, refers: int,
         reason: str, details: dict[str, str], before: bytes = b"",
     ) -> int:  # fmt: skip
         digest, sequence = (previous[0], previous[1].sequence + 1) if previous else (GENESIS, 1)
@@ -169,14 +170,14 @@ class AuditLog:
         if len(line) > LINE_BYTES_MAX:
             raise AuditError(f"a record of {event} would have {len(line)} bytes")
         try:
-            file.write(before + line)
-            file.flush()
+            if file.write(before + line) != len(before + line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(file.fileno())
         except OSError as error:
             raise AuditError(f"{self.file}: {error.strerror}; nothing is done without a record") from None
         return sequence
 
-    def _newest(self, file: IO[bytes]) -> tuple[str, Record] | None:
+    def _newest(self, file: FileIO) -> tuple[str, Record] | None:
         """Digest and record of the last line, None in a new file. What a crash cut short is accounted for first."""
         end = file.seek(0, os.SEEK_END)
         file.seek(max(0, end - 2 * LINE_BYTES_MAX))
@@ -196,13 +197,14 @@ class AuditLog:
             raise AuditError(f"the last line of {self.file} {error}; see: fengshou audit verify") from None
 
     @contextmanager
-    def _alone(self) -> Iterator[IO[bytes]]:
+    def _alone(self) -> Iterator[FileIO]:
         """The file opened to append, one process at a time."""
         try:
             descriptor = os.open(self.file, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, _FILE_MODE)
         except OSError as error:
             raise AuditError(f"{self.file}: {error.strerror}; nothing is done without a record") from None
-        with os.fdopen(descriptor, "a+b") as file:
+        # No buffer: what could not be written must not be tried again when the file is closed.
+        with os.fdopen(descriptor, "a+b", buffering=0) as file:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield file
 

@@ -9,7 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from fengshou.codecs import BadSignature, PublicKey, sm3
-from fengshou.hsm.audit import GENESIS, LINE_BYTES_MAX, SEALED, TORN, AuditError, Record, Result, parse_line, seal_digest
+from fengshou.hsm import duties
+from fengshou.hsm.audit import (
+    GENESIS,
+    LINE_BYTES_MAX,
+    SEALED,
+    TORN,
+    AuditError,
+    Record,
+    Result,
+    parse_line,
+    seal_digest,
+)
 
 _PROBLEMS_MAX = 20
 
@@ -22,6 +33,7 @@ class AuditFinding:
     seals: int = 0
     unsigned_tail: int = 0  # records after the last signature: chained, but nobody has vouched for their end
     torn_lines: int = 0  # cut short by a crash and accounted for by the next record
+    proofs: int = 0  # acts that a person signed
     open_acts: list[int] = field(default_factory=list)  # sequences of acts whose end is not on record
     problems: list[str] = field(default_factory=list)
 
@@ -40,6 +52,7 @@ class AuditFinding:
             "seals": self.seals,
             "unsigned_tail": self.unsigned_tail,
             "torn_lines": self.torn_lines,
+            "proofs": self.proofs,
             "open_acts": self.open_acts,
             "problems": self.problems,
         }
@@ -67,58 +80,97 @@ def records(file: Path) -> list[Record]:
 
 
 def verify(file: Path, signers: Sequence[PublicKey]) -> AuditFinding:
-    """Go through the log once. ``signers`` are all keys that AUDIT_SIGN ever had. Raises AuditError: it is not there."""
-    finding = AuditFinding()
-    digest, sequence = GENESIS, 0
-    begun: dict[int, str] = {}
-    unread: tuple[int, str, bytes] | None = None  # a line that is no record, until the next one accounts for it
+    """Go through the log once. ``signers`` are all keys that AUDIT_SIGN ever had. Raises AuditError: no such file."""
+    proof = _Proof(signers)
     for number, line in enumerate(read_lines(file), start=1):
-        if not line.endswith(b"\n"):
-            finding.wrong(number, "was cut short")
-            break
+        proof.take(number, line)
+    return proof.end()
+
+
+class _Proof:
+    """The state of the chain between two lines."""
+
+    def __init__(self, signers: Sequence[PublicKey]) -> None:
+        self.finding = AuditFinding()
+        self._signers = signers
+        self._digest, self._sequence = GENESIS, 0
+        self._begun: dict[int, str] = {}
+        self._people: dict[str, duties.Person] = {}
+        self._unread: tuple[int, str, bytes] | None = None  # no record, until the next line accounts for it
+
+    def take(self, number: int, line: bytes) -> None:
         try:
+            if not line.endswith(b"\n"):
+                raise ValueError("was cut short")
             own, record = parse_line(line[:-1])
         except ValueError as error:
-            if unread is not None:
-                finding.wrong(unread[0], unread[1])
-            unread = (number, str(error), line[:-1])
-            continue
-        if unread is not None:
-            if record.event == TORN and record.object == sm3(unread[2]).hex():
-                finding.torn_lines += 1
-            else:
-                finding.wrong(unread[0], unread[1])
-                # Its digest is what the record after it names: from here on the chain is judged again.
-                digest, sequence = record.previous, record.sequence - 1
-            unread = None
-        if record.previous != digest:
-            finding.wrong(number, f"does not follow the line before it: something between was taken out or put in")
-        elif record.sequence != sequence + 1:
-            finding.wrong(number, f"is record {record.sequence} after record {sequence}")
-        digest, sequence = own, record.sequence
-        finding.records += 1
-        finding.unsigned_tail += 1
+            self._give_up_unread()
+            self._unread = (number, str(error), line.removesuffix(b"\n"))
+            return
+        self._account_for_unread(record)
+        if record.previous != self._digest:
+            self.finding.wrong(number, "does not follow the line before it: something was taken out or put in between")
+        elif record.sequence != self._sequence + 1:
+            self.finding.wrong(number, f"is record {record.sequence} after record {self._sequence}")
+        self._digest, self._sequence = own, record.sequence
+        self.finding.records += 1
+        self.finding.unsigned_tail += 1
         if record.event == SEALED:
-            _check_seal(finding, number, record, signers)
-        elif record.result is Result.BEGUN:
-            begun[record.sequence] = record.event
-        elif record.refers and begun.pop(record.refers, None) != record.event:
-            finding.wrong(number, f"ends record {record.refers}, which began nothing of the kind")
-    if unread is not None:
-        finding.wrong(unread[0], unread[1])
-    finding.open_acts = sorted(begun)
-    return finding
+            self._check_seal(number, record)
+        else:
+            self._check_act(number, record)
 
+    def end(self) -> AuditFinding:
+        self._give_up_unread()
+        self.finding.open_acts = sorted(self._begun)
+        return self.finding
 
-def _check_seal(finding: AuditFinding, number: int, record: Record, signers: Sequence[PublicKey]) -> None:
-    try:
-        signature = bytes.fromhex(record.details["signature"])
-        signer = next(key for key in signers if key.point.hex() == record.details.get("key"))
-        signer.verify(seal_digest(signer.za, record.previous), signature)
-    except StopIteration:
-        finding.wrong(number, "is signed by a key that is none of the switch's")
-    except (KeyError, ValueError, BadSignature):
-        finding.wrong(number, "its signature does not verify")
-    else:
-        finding.seals += 1
-        finding.unsigned_tail = 0
+    def _give_up_unread(self) -> None:
+        if self._unread is not None:
+            self.finding.wrong(self._unread[0], self._unread[1])
+            self._unread = None
+
+    def _account_for_unread(self, record: Record) -> None:
+        if self._unread is None:
+            return
+        if record.event == TORN and record.object == sm3(self._unread[2]).hex():
+            self.finding.torn_lines += 1
+            self._unread = None
+            return
+        self._give_up_unread()
+        # What the lost line said of itself stands in the record after it: from here on the chain is judged again.
+        self._digest, self._sequence = record.previous, record.sequence - 1
+
+    def _check_act(self, number: int, record: Record) -> None:
+        if record.result is Result.BEGUN:
+            self._begun[record.sequence] = record.event
+        elif record.refers and self._begun.pop(record.refers, None) != record.event:
+            self.finding.wrong(number, f"ends record {record.refers}, which began nothing of the kind")
+        if record.result in (Result.BEGUN, Result.APPROVED) and record.actor.kind != duties.OS_USER:
+            self._check_word(number, record)
+        duties.admit(self._people, record)
+
+    def _check_word(self, number: int, record: Record) -> None:
+        person = self._people.get(record.actor.name)
+        try:
+            proof = bytes.fromhex(record.details.get("proof", ""))
+            if person is None:
+                raise duties.DutyRefused("nobody of this name is on record")
+            duties.check_proof(person, record.actor.session, record.event, record.object, proof)
+        except (duties.DutyRefused, ValueError):
+            self.finding.wrong(number, f"{record.actor.name} did not put a name to it")
+        else:
+            self.finding.proofs += 1
+
+    def _check_seal(self, number: int, record: Record) -> None:
+        try:
+            signature = bytes.fromhex(record.details["signature"])
+            signer = next(key for key in self._signers if key.point.hex() == record.details.get("key"))
+            signer.verify(seal_digest(signer.za, record.previous), signature)
+        except StopIteration:
+            self.finding.wrong(number, "is signed by a key that is none of the switch's")
+        except (KeyError, ValueError, BadSignature):
+            self.finding.wrong(number, "its signature does not verify")
+        else:
+            self.finding.seals += 1
+            self.finding.unsigned_tail = 0

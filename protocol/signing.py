@@ -21,6 +21,8 @@ TAG_REQUEST = b"FP1Q"
 TAG_COMMIT = b"FP1J"  # journal commit headers, hence receipts
 TAG_MANIFEST = b"FP1A"  # application manifests
 TAG_JSON = b"FP1G"  # bodies to and from back ends over HTTPS
+TAG_AUDIT = b"FP1L"  # digests of the audit log
+TAG_DUTY = b"FP1D"  # a person's word for an act
 
 # GM/T 0009 section 10.
 SIGNER_ID = b"1234567812345678"

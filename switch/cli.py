@@ -2,8 +2,10 @@
 
 import click
 
+from fengshou.switch.cli_audit import audit
 from fengshou.switch.cli_demo import demo, fleet
 from fengshou.switch.cli_journal import journal
+from fengshou.switch.cli_people import people
 from fengshou.switch.cli_pki import pki
 from fengshou.switch.cli_pos import kiosk, pos
 from fengshou.switch.cli_prices import prices
@@ -18,11 +20,15 @@ from fengshou.switch.cli_terminal import app, terminal
     epilog="Start with: fengshou init DIR, then fengshou switch --home DIR. `fengshou demo` does all of it for you.",
 )
 @click.version_option(package_name="fengshou")
-def main() -> None:
+@click.option("--as", "name", envvar="FENGSHOU_AS", show_envvar=True, help="Who acts, see `fengshou people`.")
+@click.pass_context
+def main(context: click.Context, name: str | None) -> None:
     """Fengshou (丰收): a transaction switch for a rural bank's service network."""
+    context.obj = name
 
 
 for command in (
-    demo, init, switch, host, status, check, journal, settle, prices, terminal, app, pos, kiosk, pki, fleet, simulate,
+    demo, init, switch, host, status, check, journal, settle, prices, terminal, app, pos, kiosk, pki, people,
+    audit, fleet, simulate,
 ):  # fmt: skip
     main.add_command(command)

@@ -19,6 +19,7 @@ from fengshou.hsm.pki import AUTHORITIES, CRL_DAYS, Authority, Entry, PkiError
 from fengshou.hsm.software import load_private_key, provision, save_private_key
 from fengshou.hsm.x509 import LEAF_PROFILES, Certificate, CertificateError, CustodySigner, Signer, Subject
 from fengshou.switch.cli_common import explained, json_option, print_json
+from fengshou.switch.office import acting
 
 _folder = click.option(
     "--pki",
@@ -98,15 +99,18 @@ def init(folder: Path, organisation: str, as_json: bool) -> None:
     Example:
       fengshou pki init pki --organisation "Fengshou Rural Bank"
     """
-    try:
-        authority, made = Authority.initialise(folder, organisation, datetime.now(UTC)), True
-    except PkiError as refusal:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with acting(folder.parent, "pki.init", folder.name, organisation=organisation) as act:
         try:
-            authority, made = Authority(folder), False
-        except PkiError:
-            raise refusal from None
-        if authority.certificate.subject.organisation != organisation:
-            raise
+            authority, made = Authority.initialise(folder, organisation, datetime.now(UTC)), True
+        except PkiError as refusal:
+            try:
+                authority, made = Authority(folder), False
+            except PkiError:
+                raise refusal from None
+            if authority.certificate.subject.organisation != organisation:
+                raise
+        act.note(made=made, serial=f"{authority.certificate.serial:032x}")
     _print(
         {
             "authority": str(folder),
@@ -130,7 +134,10 @@ def keys(folder: Path, as_json: bool) -> None:
     Example:
       fengshou pki keys custody
     """
-    custody = provision(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with acting(folder.parent, "keys.make", folder.name) as act:
+        custody = provision(folder)
+        act.note(**{info.label: info.check_value.hex() for info in custody.inventory()})
     _print({label: kind.name for label, kind in sorted(custody.labels().items())}, as_json)
 
 
@@ -175,19 +182,21 @@ def issue(
     authority = Authority(folder)
     subject = Subject(common_name, serial=serial, names=names)
     subject.check(LEAF_PROFILES[profile])
+    if custody is not None and profile != x509.SWITCH.name:
+        raise click.UsageError("--custody goes with the profile switch only")
     out.mkdir(parents=True, exist_ok=True)
     key_file = out / f"{_stem(common_name)}.key"
-    signer: Signer
-    if custody is not None:
-        if profile != x509.SWITCH.name:
-            raise click.UsageError("--custody goes with the profile switch only")
-        signer = CustodySigner(provision(custody), SWITCH_TLS)
-    else:
-        signer = PrivateKey.generate()
-        save_private_key(key_file, signer)
-    certificate = authority.issue(LEAF_PROFILES[profile], subject, signer.public_key, datetime.now(UTC))
     certificate_file = out / f"{_stem(common_name)}.crt"
-    write_public(certificate_file, authority.chain(certificate))
+    with acting(folder.parent, "pki.issue", common_name, profile=profile) as act:
+        signer: Signer
+        if custody is not None:
+            signer = CustodySigner(provision(custody), SWITCH_TLS)
+        else:
+            signer = PrivateKey.generate()
+            save_private_key(key_file, signer)
+        certificate = authority.issue(LEAF_PROFILES[profile], subject, signer.public_key, datetime.now(UTC))
+        write_public(certificate_file, authority.chain(certificate))
+        act.note(serial=f"{certificate.serial:032x}")
     where = f"{SWITCH_TLS} in {custody}" if custody is not None else str(key_file)
     _print({"certificate": str(certificate_file), "key": where, **_facts(certificate)}, as_json)
 
@@ -237,8 +246,10 @@ def sign_csr(profile: str, request_file: Path, names: tuple[str, ...], out: Path
     """
     authority = Authority(folder)
     request = _single(REQUEST, request_file)
-    certificate = authority.issue_from_request(LEAF_PROFILES[profile], request, datetime.now(UTC), names)
-    write_public(out, authority.chain(certificate))
+    with acting(folder.parent, "pki.issue", request_file.name, profile=profile) as act:
+        certificate = authority.issue_from_request(LEAF_PROFILES[profile], request, datetime.now(UTC), names)
+        write_public(out, authority.chain(certificate))
+        act.note(subject=certificate.subject.common_name, serial=f"{certificate.serial:032x}")
     _print({"certificate": str(out), **_facts(certificate)}, as_json)
 
 
@@ -257,9 +268,11 @@ def revoke(certificate: str, reason: str, folder: Path, as_json: bool) -> None:
       fengshou pki revoke 8f14e45fceea167a5a36dedd4bea2543
     """
     authority = Authority(folder)
-    now = datetime.now(UTC)
-    issued = authority.revoke(_serial_of(certificate), reason, now)
-    crl = authority.make_revocation_list(now)
+    now, serial = datetime.now(UTC), _serial_of(certificate)
+    with acting(folder.parent, "pki.revoke", f"{serial:032x}", why=reason) as act:
+        issued = authority.revoke(serial, reason, now)
+        crl = authority.make_revocation_list(now)
+        act.note(subject=issued.common_name)
     _print({"revoked": issued.common_name, "serial": issued.serial, "reason": reason, "list": str(crl)}, as_json)
 
 
@@ -276,7 +289,8 @@ def crl(days: int, folder: Path, as_json: bool) -> None:
       fengshou pki crl --days 30
     """
     authority = Authority(folder)
-    path = authority.make_revocation_list(datetime.now(UTC), days)
+    with acting(folder.parent, "pki.list", folder.name, days=days):
+        path = authority.make_revocation_list(datetime.now(UTC), days)
     revoked = sum(entry.revoked is not None for entry in authority.entries())
     _print({"list": str(path), "revoked": revoked, "days": days}, as_json)
 

@@ -10,6 +10,7 @@ from fengshou.switch.config import load
 from fengshou.switch.grammar import Catalogue, load_service
 from fengshou.switch.hosting import run_host
 from fengshou.switch.logs import configure
+from fengshou.switch.office import acting
 from fengshou.switch.server import Ready, serve
 from fengshou.switch.site import Ports, make_site
 
@@ -28,7 +29,9 @@ HOSTS = ("core-banking", "government", "analytics")
 @explained
 def init(folder: Path, accounts: Path, port: int) -> None:
     """Make a site: authority, keys, certificates, configuration, and three embedded back ends."""
-    site = make_site(folder, accounts, Ports(terminals=port))
+    folder.mkdir(parents=True, exist_ok=True)
+    with acting(folder, "site.make", folder.name):
+        site = make_site(folder, accounts, Ports(terminals=port))
     click.echo(f"Made {site.folder}. Next, each in a terminal of its own:")
     for name in HOSTS:
         click.echo(f"  fengshou host {name} --home {folder}")

@@ -19,6 +19,7 @@ from fengshou.switch.cli_common import explained, home_option, json_option, prin
 from fengshou.switch.config import Loaded, load
 from fengshou.switch.enrolment import enrol as enrol_terminals
 from fengshou.switch.enrolment import publish_app
+from fengshou.switch.office import acting
 from fengshou.terminals.binding import AppRow, Channel, Status, TerminalRow
 from fengshou.terminals.registry import (
     RATE_PER_SECOND_DEFAULT,
@@ -77,7 +78,7 @@ def add(
 ) -> None:  # fmt: skip
     """Register one terminal."""
     facts = TerminalFacts(terminal_id, merchant, acquirer, serial, credit_code, account, channel, site, town)
-    with _registry(home) as (_, registry):
+    with acting(home, "registry.add", terminal_id), _registry(home) as (_, registry):
         registry.add_terminals([NewTerminal(facts, frozenset(services), frozenset(apps), rate)])
     click.echo(f"{terminal_id} is registered; next: fengshou terminal enrol {terminal_id}")
 
@@ -90,10 +91,12 @@ def add(
 @explained
 def import_(file: Path, sites: Path | None, apps: tuple[str, ...], home: Path) -> None:
     """Register all terminals of a CSV file, or none when one is wrong."""
-    with _registry(home) as (_, registry):
+    with acting(home, "registry.add", file.name) as act, _registry(home) as (_, registry):
         if sites is not None:
-            click.echo(f"{registry.add_sites(read_sites(sites))} sites")
-        click.echo(f"{registry.add_terminals(read_terminals(file, frozenset(apps)))} terminals")
+            act.note(sites=registry.add_sites(read_sites(sites)))
+        act.note(terminals=registry.add_terminals(read_terminals(file, frozenset(apps))))
+    for what, count in act.details.items():
+        click.echo(f"{count} {what}")
 
 
 @terminal.command("list")
@@ -184,7 +187,9 @@ def enrol(terminal_ids: tuple[str, ...], app: str, version: str, home: Path) -> 
             if (app, version) not in found.apps:
                 raise RegistryError(f"terminal {found.facts.terminal} may not run {app}")
         new = [NewTerminal(found.facts, found.services, frozenset((app,)), found.rate_per_second) for found in rows]
-        for folder in enrol_terminals(loaded, registry, new, row):
+        with acting(home, "registry.enrol", " ".join(terminal_ids), app=f"{app} {version}"):
+            folders = enrol_terminals(loaded, registry, new, row)
+        for folder in folders:
             click.echo(folder)
 
 
@@ -204,7 +209,7 @@ def add_app(file: Path, publisher: Path, home: Path) -> None:
         certificate = parse_certificate(from_pem(CERTIFICATE, publisher.read_bytes())[0])
     except (ValueError, IndexError):
         raise RegistryError(f"{publisher} holds no certificate in PEM") from None
-    with _registry(home) as (_, registry):
+    with acting(home, "registry.app", file.name), _registry(home) as (_, registry):
         row = registry.add_app(manifest.load(file, certificate.public_key), certificate.public_key)
     click.echo(f"{row.app} {row.version} with manifest {row.digest.hex()}")
 
@@ -217,7 +222,7 @@ def add_app(file: Path, publisher: Path, home: Path) -> None:
 @explained
 def publish(app_id: str, version: str, services: tuple[str, ...], home: Path) -> None:
     """Sign a manifest with the site's own publisher key and add the application."""
-    with _registry(home) as (loaded, registry):
+    with acting(home, "registry.app", f"{app_id} {version}"), _registry(home) as (loaded, registry):
         row = publish_app(loaded, registry, app_id, version, services)
     click.echo(f"{row.app} {row.version} with manifest {row.digest.hex()}")
 
@@ -250,7 +255,7 @@ def list_apps(home: Path, as_json: bool) -> None:
 @explained
 def revoke(app_id: str, version: str, home: Path) -> None:
     """Refuse sign-ins with a version of an application, for good."""
-    with _registry(home) as (_, registry):
+    with acting(home, "registry.app", f"{app_id} {version}", status="revoked"), _registry(home) as (_, registry):
         registry.set_app_status(app_id, version, Status.RETIRED)
     click.echo(f"{app_id} {version} is revoked")
 
@@ -263,7 +268,7 @@ def _found(registry: Registry, terminal_id: str) -> TerminalRow:
 
 
 def _set_status(home: Path, terminal_id: str, status: Status) -> None:
-    with _registry(home) as (_, registry):
+    with acting(home, "registry.status", terminal_id, status=status.value), _registry(home) as (_, registry):
         registry.set_status(terminal_id, status)
     click.echo(f"{terminal_id} is {status.value}")
 

@@ -57,8 +57,13 @@ def json_envelope(peer: JsonPeer, loaded: Loaded, custody: Custody) -> Envelope:
 
 def read_certificate(path: Path) -> Certificate:
     """The first certificate of a PEM file. Raises CertificateError."""
+    return read_certificates(path)[0]
+
+
+def read_certificates(path: Path) -> list[Certificate]:
+    """All certificates of a PEM file, at least one: of a key that signs, the newest epoch first. CertificateError."""
     try:
-        return parse_certificate(from_pem(CERTIFICATE, path.read_bytes())[0])
+        return [parse_certificate(der) for der in from_pem(CERTIFICATE, path.read_bytes())]
     except (OSError, ValueError) as error:
         raise CertificateError(f"{path}: {error}") from error
 

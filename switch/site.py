@@ -4,13 +4,15 @@
 
     switch.toml                 the switch's configuration
     keys/                       the switch's custody
-    certificates/               the switch's certificates: switch.crt for channels, switch-sign.crt for what it signs
+    certificates/               the switch's certificates: switch.crt for channels, switch-sign.crt for what it signs,
+                                audit-sign.crt for the audit log
     pki/                        the certification authority; in earnest it lives on another machine
     publisher/                  the key that signs application manifests, and the manifests
     registry.db                 terminals, sites, applications
     journal/                    the journal
     hosts/NAME/                 one embedded back end: host.toml, keys and certificates of its own, its store
     terminals/ID/               homes of enrolled terminals
+    audit.log                   what was done to keys, certificates and the registry, and by whom; `people/` their keys
 
 ``fengshou init`` makes it for a start; each part can be moved or replaced, because everything is named in a TOML file.
 """
@@ -23,7 +25,7 @@ from typing import Any
 
 import msgspec
 
-from fengshou.hsm.custody import SWITCH_SIGN, SWITCH_TLS
+from fengshou.hsm.custody import AUDIT_SIGN, SWITCH_SIGN, SWITCH_TLS
 from fengshou.hsm.files import write_public
 from fengshou.hsm.pki import AUTHORITIES, CRL, Authority
 from fengshou.hsm.software import Kind, SoftwareCustody, provision
@@ -103,9 +105,8 @@ def make_site(
     custody = provision(site.path("keys"))
     site.path("certificates").mkdir()
     _certify(authority, SWITCH, "switch", custody, SWITCH_TLS, site.path("certificates", "switch.crt"), now)
-    _certify(
-        authority, PUBLISHER, "switch-sign", custody, SWITCH_SIGN, site.path("certificates", "switch-sign.crt"), now
-    )
+    for name, label in (("switch-sign", SWITCH_SIGN), ("audit-sign", AUDIT_SIGN)):
+        _certify(authority, PUBLISHER, name, custody, label, site.path("certificates", f"{name}.crt"), now)
     publisher = SoftwareCustody.initialise(site.path("publisher", "keys"))
     publisher.create(PUBLISHER_SIGN, Kind.SM2)
     _certify(authority, PUBLISHER, "publisher", publisher, PUBLISHER_SIGN, site.path("publisher", "publisher.crt"), now)
