@@ -26,6 +26,7 @@ cdef enum:
     SIGNATURE_BYTES = 64
     TEMPLATES = 64  # a 6-bit id
     DELTA_WINDOW = 127
+    OFFLINE_ITEMS_MAX = 20
 
 # protocol/operators.py, Operator
 cdef enum Operator:

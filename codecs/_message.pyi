@@ -35,6 +35,9 @@ class MessageCodec:
     def decode_body(self, template: int, response: bool, data: bytes) -> dict[int, Value]:
         """The values of a body that ``encode_body`` made. Raises UntrustedBytesError."""
 
+    def decode_items(self, data: bytes) -> tuple[int, list[dict[int, Value]]]:
+        """Template and values of what ``protocol.offline.pack_items`` packed. Raises UntrustedBytesError."""
+
     def canonical(self, template: int, flags: int, sequence: int, values: Mapping[int, Value]) -> bytes:
         """The bytes that are signed, from the expanded values. Raises UntrustedBytesError."""
 

@@ -22,6 +22,7 @@ from fengshou.protocol import limits
 from fengshou.protocol.elements import Kind as GrammarKind
 from fengshou.protocol.elements import path_of
 from fengshou.protocol.errors import UntrustedBytesError, WireError
+from fengshou.protocol.history import History
 from fengshou.protocol.message import Message
 from fengshou.protocol.operators import Operator as GrammarOperator
 from fengshou.protocol.signing import TAG_REQUEST
@@ -49,11 +50,12 @@ cdef size_t TAG_BYTES = len(TAG_REQUEST)
 
 if (
     FRAME_BYTES_MAX, FRAME_BYTES_MIN, LENGTH_BYTES_MAX, VARINT_BYTES_MAX, VERSION, TEMPLATES - 1,
-    SIGNATURE_BYTES, BINDING_BYTES, DIGEST_BYTES, INT64_MAX, DELTA_WINDOW,
+    SIGNATURE_BYTES, BINDING_BYTES, DIGEST_BYTES, INT64_MAX, DELTA_WINDOW, OFFLINE_ITEMS_MAX,
 ) != (
     limits.FRAME_BYTES_MAX, limits.FRAME_BYTES_MIN, limits.LENGTH_BYTES_MAX, limits.VARINT_BYTES_MAX,
     limits.PROTOCOL_VERSION, limits.TEMPLATE_ID_MAX, limits.SIGNATURE_BYTES, limits.BINDING_BYTES,
     limits.DIGEST_BYTES, limits.UINT_MAX, limits.DELTA_WINDOW,
+    limits.OFFLINE_ITEMS_MAX,
 ):
     raise ImportError("compiled for other limits than those of fengshou.protocol.limits; build it again")
 
@@ -534,6 +536,30 @@ cdef class MessageCodec:
         except UnicodeDecodeError:
             error[0] = TEXT_MALFORMED
             return None
+
+    def decode_items(self, bytes data not None):
+        cdef Reader reader
+        cdef const Template *template
+        cdef const uint8_t *piece
+        cdef int template_id
+        cdef list items
+        cdef object history = History()
+        reader.at = <const uint8_t *>PyBytes_AS_STRING(data)
+        reader.end = reader.at + PyBytes_GET_SIZE(data)
+        piece = take(&reader, 1)
+        if piece == NULL:
+            refuse(TRUNCATED, "")
+        template_id = piece[0]
+        template = self.template_of(template_id)
+        if not template.has_delta:
+            refuse(FORM_UNSUPPORTED, "")
+        items = [self.read_fields(&reader, &template.request)]
+        while reader.at != reader.end:
+            if len(items) == OFFLINE_ITEMS_MAX:
+                refuse(TRAILING_BYTES, "")
+            history.keep(len(items), bytes((template_id,)) + self.encode_body(template_id, False, items[-1]))
+            items.append(self.read_delta(&reader, template_id, len(items) + 1, history))
+        return template_id, items
 
     # ---- writing
 

@@ -241,6 +241,15 @@ class DeltaWriter:
 
     def frame(self, message: Message) -> bytes | None:
         """The shortest frame, length included, that says a valid message as a difference; None when there is none."""
+        body = self.body(message)
+        if body is None:
+            return None
+        head = bytes((limits.PROTOCOL_VERSION << 6 | message.template, message.flags | Flag.DELTA))
+        frame = head + varint(message.sequence) + body + message.signature
+        return varint(len(frame)) + frame
+
+    def body(self, message: Message) -> bytes | None:
+        """The shortest difference by which a valid message can be said; None when there is none."""
         bodies = [
             body
             for distance, base in self._acknowledged.bases(
@@ -248,15 +257,7 @@ class DeltaWriter:
             )
             if (body := self._body(message, distance, base)) is not None
         ]
-        if not bodies:
-            return None
-        frame = (
-            bytes((limits.PROTOCOL_VERSION << 6 | message.template, message.flags | Flag.DELTA))
-            + varint(message.sequence)
-            + min(bodies, key=len)
-            + message.signature
-        )
-        return varint(len(frame)) + frame
+        return min(bodies, key=len) if bodies else None
 
     def _body(self, message: Message, distance: int, base: Mapping[int, Value]) -> bytes | None:
         values = message.values

@@ -164,6 +164,9 @@ BASE_ELEMENTS: tuple[Element, ...] = (
     Element(120, 6, "root_signature", "b64", Kind.B, 64, about="the switch's signature over the last of the commits"),
     Element(120, 7, "session_binding", "b32", Kind.B, 32, about="in the record of a sign-in: what its channel derived"),
     Element(120, 8, "signer", "b65", Kind.B, 65, about="in the record of a sign-in: the terminal's key, 04 || x || y"),
+    Element(
+        121, 1, "offline_items", "b..2048", Kind.BV, 2048, privacy=C2, about="purchases made without coverage, packed"
+    ),
 )
 
 # Elements that service packages may define for themselves.
@@ -237,6 +240,7 @@ COMMITS = _key("commits")
 ROOT_SIGNATURE = _key("root_signature")
 SESSION_BINDING = _key("session_binding")
 SIGNER = _key("signer")
+OFFLINE_ITEMS = _key("offline_items")
 
 # What the session knows and a message therefore does not carry; it is part of what is signed.
 SESSION_IMPLIED = (TERMINAL, MERCHANT, CURRENCY, BATCH, OPERATOR)

@@ -191,6 +191,22 @@ class ReferenceCodec:
             raise UntrustedBytesError(WireError.TRAILING_BYTES)
         return values
 
+    def decode_items(self, data: bytes) -> tuple[int, list[dict[int, Value]]]:
+        """Template and values of what ``offline.pack_items`` packed. Raises UntrustedBytesError."""
+        stream = c.io.BytesIO(data)
+        template = self._template(Exactly(1).parse_stream(stream)[0])
+        if not template.operators:
+            raise UntrustedBytesError(WireError.FORM_UNSUPPORTED)
+        history, items = History(), [self.sides[template.id, False].parse_stream(stream)]
+        earlier = partial(self._earlier, history, template.id)
+        while stream.tell() < len(data):
+            if len(items) == limits.OFFLINE_ITEMS_MAX:
+                raise UntrustedBytesError(WireError.TRAILING_BYTES)
+            stated = bytes((template.id,)) + self.encode_body(template.id, False, items[-1])
+            history.keep(len(items), stated)
+            items.append(delta.read(stream, self.grammar, template, len(items) + 1, earlier))
+        return template.id, items
+
     def canonical(self, template: int, flags: int, sequence: int, values: Mapping[int, Value]) -> bytes:
         """The bytes that are signed: version, template, flags but DELTA, sequence, every element by ascending key.
 

@@ -28,6 +28,10 @@ OPTIONAL_FIELDS_MAX = 32
 # How many sequence numbers back a delta may reach: a distance is one byte. Both ends remember so many requests.
 DELTA_WINDOW = 127
 
+# Of one offline upload. A terminal may do twice its rate at once, which is twice ten by default; and an audit path of
+# five hashes fits the evidence of a record.
+OFFLINE_ITEMS_MAX = 20
+
 # Fen. CNY 100 million in one message is far above any limit of a rural terminal and far below overflow in sums.
 AMOUNT_FEN_MAX = 10_000_000_000
 # 0.01 kg: 1,000 tonnes.

@@ -77,7 +77,7 @@ class Record:
     ``content``: SM3 of the template id (1 byte) and the request's body as it was on the wire: an intent and its outcome
     carry the same. For a refusal SM3 of the frame.
     ``evidence``: an intent or a session has e || r || s (96 bytes), the digest that the terminal signed and its
-    signature; an outcome has SM3 of the response body (32 bytes).
+    signature; an intent of an offline upload has what ``offline`` says; an outcome has SM3 of the response body.
     ``clear`` are packed C1 values, ``sealed`` packed C2 values under the journal's data key; C3 values are never kept.
     """
 

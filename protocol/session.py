@@ -19,7 +19,7 @@ from fengshou.protocol.delta import DeltaWriter
 from fengshou.protocol.history import History
 from fengshou.protocol.limits import DELTA_WINDOW
 from fengshou.protocol.message import Flag, Message, Value
-from fengshou.protocol.templates import ECHO, SIGN_IN, SIGN_OFF
+from fengshou.protocol.templates import ECHO, OFFLINE_UPLOAD, SIGN_IN, SIGN_OFF
 
 
 class State(Enum):
@@ -124,6 +124,8 @@ class Codec(Protocol):
 
     def decode_body(self, template: int, response: bool, data: bytes) -> dict[int, Value]: ...
 
+    def decode_items(self, data: bytes) -> tuple[int, list[dict[int, Value]]]: ...
+
     def canonical(self, template: int, flags: int, sequence: int, values: Mapping[int, Value]) -> bytes: ...
 
     def digest(self, za: bytes, binding: bytes, message: Message, implied: Mapping[int, Value]) -> bytes: ...
@@ -178,6 +180,13 @@ class TerminalSession:
         message = Message(template, flags | Flag.SIGNED, self._sequence, dict(values))
         implied = {} if template == SIGN_IN.id else self.implied
         return message, self._codec.digest(self._za, self._binding, message, implied)
+
+    def prepare_upload(self, items: bytes, count: int, signature: bytes, *, repeat: bool = False) -> Message:
+        """The next upload of purchases that were signed before, see ``offline``; ``count`` sequences are its own."""
+        flags = Flag.SIGNED | (Flag.REPEAT if repeat else 0)
+        message = Message(OFFLINE_UPLOAD.id, flags, self._sequence + 1, {de.OFFLINE_ITEMS: items}, signature)
+        self._sequence += count
+        return message
 
     def frame(self, message: Message, signature: bytes = b"") -> bytes:
         """The bytes to send. Raises UntrustedBytesError when a value is outside the grammar."""

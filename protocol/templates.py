@@ -91,10 +91,13 @@ RECEIPT = Template(
     signed=False,
 )
 
+# Items are answered each by itself; this answer is for an upload that is refused as a whole.
+OFFLINE_UPLOAD = Template(29, "offline-upload", 220, required(de.OFFLINE_ITEMS), ANSWER)
+
 # The answer to bytes that no template explains, and the sign that a delta lost its base. Never a request.
 ERROR = Template(63, "error", 620, (), ANSWER, signed=False)
 
-BASE_TEMPLATES: tuple[Template, ...] = (SIGN_IN, SIGN_OFF, ECHO, RECEIPT, ERROR)
+BASE_TEMPLATES: tuple[Template, ...] = (SIGN_IN, SIGN_OFF, ECHO, RECEIPT, OFFLINE_UPLOAD, ERROR)
 
 
 # The largest maximum or size of each kind. Zigzag doubles; the count of digits is a byte; the rest must fit a frame.

@@ -1,12 +1,19 @@
-"""The auditor's view: proves a journal with nothing but its bytes and the switch's public key."""
+"""The auditor's view: proves a journal with its bytes and the switch's public key.
+
+Only items of offline uploads need more: their leaves hold C2 values, which the journal's data key opens.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from fengshou.codecs import BadSignature, PublicKey, merkle_root, sm3, verify_batch
+from fengshou.codecs import BadSignature, PublicKey, merkle_root, merkle_root_from_path, sm3, verify_batch
+from fengshou.hsm.custody import CustodyError
 from fengshou.protocol import elements as de
+from fengshou.protocol import offline
 from fengshou.protocol.errors import UntrustedBytesError
+from fengshou.protocol.limits import DIGEST_BYTES, SIGNATURE_BYTES
 from fengshou.protocol.record import GENESIS, Commit, Record, RecordKind, parse_commit, parse_record
 from fengshou.switch.journal import DayAbsent, Journal, JournalError
 from fengshou.switch.journal_lines import Lines, Segment
@@ -84,7 +91,8 @@ class _Signatures:
         self._keys[record] = key
         self._add(record, key, evidence)
 
-    def request(self, record: int, session: int, evidence: bytes) -> None:
+    def request(self, record: int, session: int, evidence: bytes, leaf: Callable[[], bytes]) -> None:
+        """``leaf`` is called for an item of an offline upload, whose evidence leads from it to what was signed."""
         try:
             key = self._keys.get(session) or self._signed_in_earlier(session)
         except DayAbsent:
@@ -92,8 +100,12 @@ class _Signatures:
             return
         if key is None:
             self._finding.wrong(f"record {record}: no sign-in at record {session}")
-        else:
+        elif len(evidence) == DIGEST_BYTES + SIGNATURE_BYTES:
             self._add(record, key, evidence)
+        else:
+            signature, index, count, path = offline.parse_evidence(evidence)
+            root = merkle_root_from_path(leaf(), index, count, path)
+            self._add(record, key, sm3(key.za + offline.signed_part(root, count)) + signature)
 
     def _signed_in_earlier(self, session: int) -> PublicKey | None:
         """Raises DayAbsent."""
@@ -282,8 +294,8 @@ def _check_record(finding: Finding, signatures: _Signatures, recorder: Recorder,
         if record.kind == RecordKind.SESSION:
             signatures.sign_in(number, PublicKey(_signer(recorder, record)), record.evidence)
         elif record.kind == RecordKind.INTENT:
-            signatures.request(number, record.refers, record.evidence)
-    except (UntrustedBytesError, ValueError, KeyError) as error:
+            signatures.request(number, record.refers, record.evidence, partial(recorder.leaf, record))
+    except (UntrustedBytesError, CustodyError, ValueError, KeyError) as error:
         finding.wrong(f"record {number}: {error}")
 
 

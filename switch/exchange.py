@@ -23,6 +23,7 @@ class Exchange(msgspec.Struct, eq=False):
     message: Message | None = None
     sequence: int = 0  # of the answer: the request's, or what can be read of it when it has no meaning
     digest: bytes = b""  # e, what the terminal signed
+    evidence: bytes = b""  # what the journal keeps of the signature: e || r || s, or what proves an item of an upload
     service: Service | None = None
     content: bytes = b""  # SM3 of template and body: equal for the same request under any sequence and session
     key: bytes = b""

@@ -16,8 +16,9 @@ from fengshou.protocol.message import COMMAND_NONE, COMMAND_SIGN_IN, Value
 from fengshou.protocol.service import Conclusion
 from fengshou.protocol.session import Event as SessionEvent
 from fengshou.protocol.session import SessionRefusal
-from fengshou.protocol.templates import ECHO, ERROR, RECEIPT, SIGN_IN, SIGN_OFF
+from fengshou.protocol.templates import ECHO, ERROR, OFFLINE_UPLOAD, RECEIPT, SIGN_IN, SIGN_OFF
 from fengshou.protocol.transaction import Duty, Event, Machine, State
+from fengshou.switch import uploads
 from fengshou.switch.admission import Admission, Ended
 from fengshou.switch.clock import Clock, local_time
 from fengshou.switch.conclusions import event_of
@@ -64,6 +65,7 @@ class Inbound:
         self._machine = machine
         self._signed_in: dict[str, Peer] = {}
         self._sign_ins: dict[Exchange, tuple[TerminalRow, int, Entry]] = {}
+        self._uploads: dict[Exchange, uploads.Upload] = {}  # of the batch that is being read
         self.refused: Counter[str] = Counter()  # by reason
 
     # -- frames → messages: the grammar and the session's rules ----------------------------------------------------
@@ -94,17 +96,32 @@ class Inbound:
         exchange.message = message
         exchange.sequence = message.sequence
         unlawful = exchange.peer.session.refusal(message)
-        return _reason_of(unlawful) if unlawful is not None else None
+        if unlawful is not None:
+            return _reason_of(unlawful)
+        if message.template == OFFLINE_UPLOAD.id:
+            try:
+                self._uploads[exchange] = uploads.unpack(self._codec, exchange)
+            except UntrustedBytesError as error:
+                return codes.FORMAT_ERROR, str(error), COMMAND_NONE
+        return None
 
     # -- signatures ------------------------------------------------------------------------------------------------
 
-    def verify(self, exchanges: Iterable[Exchange]) -> None:
-        """Refuse every signed message whose signature is not its terminal's over its canonical form in this session."""
+    def verify(self, exchanges: list[Exchange]) -> None:
+        """Refuse every signed message whose signature is not its terminal's over its canonical form in this session.
+
+        In the place of each upload that passes come the requests in it.
+        """
         signed = [exchange for exchange in exchanges if exchange.is_open and exchange.asked.signature]
         for exchange in signed:
             message, peer = exchange.asked, exchange.peer
+            za, upload = peer.certificate.public_key.za, self._uploads.get(exchange)
+            if upload is not None:
+                exchange.digest = uploads.digest(za, upload)
+                continue
             implied: dict[int, Value] = {} if message.template == SIGN_IN.id else dict(peer.session.implied)
-            exchange.digest = self._codec.digest(peer.certificate.public_key.za, peer.session.binding, message, implied)
+            exchange.digest = self._codec.digest(za, peer.session.binding, message, implied)
+            exchange.evidence = exchange.digest + message.signature
         verdicts = verify_batch(
             [(exchange.peer.certificate.public_key, exchange.digest, exchange.asked.signature) for exchange in signed]
         )
@@ -112,6 +129,19 @@ class Inbound:
             if not genuine:
                 # A delta that was made from another base than the switch has expands to what nobody signed.
                 exchange.refuse(codes.RESYNC if exchange.in_delta else "63", "signature does not verify")
+        if self._uploads:
+            self._open_uploads(exchanges)
+
+    def _open_uploads(self, exchanges: list[Exchange]) -> None:
+        for exchange, upload in self._uploads.items():
+            if exchange.is_open:
+                requests = uploads.requests(exchange, upload)
+                place = exchanges.index(exchange)
+                exchanges[place : place + 1] = requests
+                for waiting, request in enumerate(requests[1:], len(exchanges)):  # the first is paid for by the upload
+                    if overload := self._admission.overload(request.peer, waiting):
+                        request.shed(overload)
+        self._uploads.clear()
 
     # -- admission, duplicates -------------------------------------------------------------------------------------
 

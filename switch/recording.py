@@ -10,6 +10,7 @@ from functools import lru_cache
 from fengshou.codecs import sm3
 from fengshou.hsm.custody import JOURNAL_DATA, PSEUDONYM, Custody
 from fengshou.protocol import elements as de
+from fengshou.protocol import offline
 from fengshou.protocol.message import Message, Value
 from fengshou.protocol.record import Record, RecordKind
 from fengshou.protocol.service import Conclusion, Request, TerminalFacts
@@ -53,7 +54,7 @@ class Recorder:
             request.integer(de.STAN),
             refers=exchange.peer.session_record,
             content=exchange.content,
-            evidence=exchange.digest + message.signature,
+            evidence=exchange.evidence,
             clear=clear,
             sealed=sealed,
         )
@@ -155,7 +156,7 @@ class Recorder:
                 stan,
                 code="00",
                 content=exchange.content,
-                evidence=exchange.digest + message.signature,
+                evidence=exchange.evidence,
                 clear=clear,
                 sealed=sealed,
             )
@@ -222,6 +223,10 @@ class Recorder:
         elif record.kind == RecordKind.OUTCOME:
             values |= {de.RESPONSE_CODE: record.code, de.RRN: record.rrn}
         return values
+
+    def leaf(self, record: Record) -> bytes:
+        """The leaf of an item of an offline upload, built again from the line of its intent."""
+        return offline.leaf(self._codec, record.template, self.values(record), {})
 
     def request(self, record: Record, facts: TerminalFacts, pseudonym: Callable[[str], str]) -> Request:
         """The request that an intent recorded, without its C3 values."""

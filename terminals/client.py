@@ -154,6 +154,12 @@ class TerminalClient:
         """Ask whether the switch is there (network management 301)."""
         return await self.send(ECHO.name, {de.NETWORK_CODE: 301})
 
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[Link]:
+        """A connection that is signed in, on which nobody else sends meanwhile. Raises Unreachable, SignInRefused."""
+        async with self._turn:
+            yield await self._ready()
+
     # The policy
 
     async def trade(self, template: str, values: Mapping[int, Value], *, receipt: bool = False) -> Response:
@@ -172,7 +178,7 @@ class TerminalClient:
                 response = await self._exchange(request, receipt=receipt, repeat=doubtful)
             except Unanswered as error:
                 doubtful = True
-                self._drop(str(error))
+                self.drop(str(error))
             except BatchClosed:
                 if doubtful:
                     break
@@ -248,7 +254,7 @@ class TerminalClient:
             if request.stan and request.batch != self._counters.batch:
                 raise BatchClosed(request)
             pending = await self._post(link, request, repeat=repeat, receipt=receipt)
-        return await self._answer(link, request, pending, receipt)
+        return await self.answer(link, request, pending, receipt)
 
     async def _ready(self) -> Link:
         """A connection that is signed in, in the batch of the counters."""
@@ -291,7 +297,7 @@ class TerminalClient:
         request = Request(SIGN_IN, self.identity.sign_in_values(self._clock(), batch, stan), batch)
         try:
             pending = await self._post(link, request)
-            response = await self._answer(link, request, pending, False)
+            response = await self.answer(link, request, pending, False)
         except Unanswered as error:
             link.lose(str(error))
             raise Unreachable(f"the sign-in was not answered: {error}") from None
@@ -309,7 +315,8 @@ class TerminalClient:
         except trio.TooSlowError:
             raise Unanswered(request, "the switch takes no bytes") from None
 
-    async def _answer(self, link: Link, request: Request, pending: Pending, receipt: bool) -> Response:
+    async def answer(self, link: Link, request: Request, pending: Pending, receipt: bool) -> Response:
+        """Wait for the answer to what was posted on a link. Raises Unanswered."""
         try:
             with trio.fail_after(self._patience.answer_s):
                 message = await pending.response()
@@ -338,7 +345,7 @@ class TerminalClient:
         except (LinkLost, trio.TooSlowError, ReceiptInvalid):
             return None  # the answer counts; the receipt can be asked for later
 
-    def _drop(self, reason: str) -> None:
+    def drop(self, reason: str) -> None:
         """Give up a connection that did not answer; it may be half open."""
         if self._link is not None:
             self._link.lose(reason)

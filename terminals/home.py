@@ -7,6 +7,7 @@
     terminal.key      its private key, mode 0600; in the field the secure medium keeps it instead
     authorities.crt   whom it trusts
     counters.json     batch and STAN, see ``identity.Counters``
+    offline.log       purchases that wait for coverage, see ``offline_store``
     batches.jsonl     what counts in batches that are not settled, see ``batch_log.BatchLog``
 """
 
@@ -18,17 +19,19 @@ from typing import Any
 import msgspec
 from OpenSSL import SSL
 
-from fengshou.codecs import BadKey, PrivateKey, PublicKey
+from fengshou.codecs import BadKey, MessageCodec, PrivateKey, PublicKey
 from fengshou.hsm import channel
 from fengshou.hsm.software import load_private_key, save_private_key
 from fengshou.terminals.batch_log import BatchLog
 from fengshou.terminals.identity import Counters, Identity
+from fengshou.terminals.offline_store import OfflineStore
 
 _CONFIGURATION = "terminal.toml"
 _CERTIFICATE = "terminal.crt"
 _KEY = "terminal.key"
 _AUTHORITIES = "authorities.crt"
 _COUNTERS = "counters.json"
+_OFFLINE = "offline.log"
 _BATCHES = "batches.jsonl"
 
 
@@ -108,6 +111,10 @@ class Home:
     def batch_log(self) -> BatchLog:
         """Only for whoever has the counters."""
         return BatchLog(self.folder / _BATCHES)
+
+    def offline(self, codec: MessageCodec) -> OfflineStore:
+        """Purchases that wait for coverage. Raises OfflineError while another process runs this terminal."""
+        return OfflineStore(self.folder / _OFFLINE, codec)
 
 
 def make_home(

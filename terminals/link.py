@@ -10,7 +10,7 @@ from fengshou.protocol.delta import DeltaWriter
 from fengshou.protocol.errors import UntrustedBytesError
 from fengshou.protocol.message import Message, Value
 from fengshou.protocol.session import Codec, TerminalSession
-from fengshou.protocol.templates import ERROR, RECEIPT
+from fengshou.protocol.templates import ERROR, OFFLINE_UPLOAD, RECEIPT
 
 # A TLS record holds at most 16 KiB; asking for more yields no more.
 _RECEIVE_BYTES = 16 * 1024
@@ -23,13 +23,20 @@ class LinkLost(Exception):
 class Pending:
     """A request on its way, as the link knows it."""
 
-    def __init__(self, request: Message) -> None:
+    def __init__(self, request: Message, *also: int) -> None:
+        """``also`` are other templates in which the answer may come."""
         self.request = request
+        self._also = also
         self._answered = trio.Event()
         self._receipted = trio.Event()
         self._response: Message | None = None
         self._receipt: Message | None = None
         self._lost = ""
+
+    @property
+    def template(self) -> int:
+        """That of the answer; 0 while there is none."""
+        return self._response.template if self._response else 0
 
     async def response(self) -> Message:
         """The answer to the request, however long it takes. Raises LinkLost."""
@@ -47,7 +54,7 @@ class Pending:
 
     def take(self, message: Message) -> bool:
         """Whether this is what the request waits for; if so it is kept."""
-        if message.template in (self.request.template, ERROR.id) and self._response is None:
+        if message.template in (self.request.template, ERROR.id, *self._also) and self._response is None:
             self._response = message
             self._answered.set()
         elif message.template == RECEIPT.id and self._receipt is None:
@@ -107,6 +114,28 @@ class Link:
         message, digest = self.session.prepare(template, values, repeat=repeat, receipt=receipt)
         frame = self.session.frame(message, self._signer.sign(digest) if digest else b"")
         pending = self._pending[message.sequence] = Pending(message)
+        await self._send(frame)
+        return pending
+
+    async def post_upload(
+        self, template: int, items: bytes, count: int, signature: bytes, *, repeat: bool = False
+    ) -> list[Pending]:
+        """Send purchases that were signed before, one caller at a time; each is answered for itself. Raises LinkLost.
+
+        An upload that is refused as a whole is answered in its own template, under its first item.
+        """
+        if self.lost:
+            raise LinkLost(self.lost)
+        upload = self.session.prepare_upload(items, count, signature, repeat=repeat)
+        waiting = [
+            Pending(Message(template, upload.flags, upload.sequence + index), OFFLINE_UPLOAD.id)
+            for index in range(count)
+        ]
+        self._pending.update({pending.request.sequence: pending for pending in waiting})
+        await self._send(self.session.frame(upload, signature))
+        return waiting
+
+    async def _send(self, frame: bytes) -> None:
         sent = False
         try:
             await self._stream.send_all(frame)
@@ -116,7 +145,6 @@ class Link:
         finally:
             if not sent:  # a part of the frame may have left; nothing can follow it
                 self.lose("a request was cut off")
-        return pending
 
     def forget(self, pending: Pending) -> None:
         """Nobody waits for this request any more; what still comes for it is dropped."""
