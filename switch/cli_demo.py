@@ -125,7 +125,7 @@ def _show(outcome: Outcome) -> None:
         click.secho(problem, fg="red")
     home = outcome.home
     click.echo("Look around, nothing is running any more but everything is there:")
-    for command in ("journal show", "journal verify", "terminal list"):
+    for command in ("journal show", "journal verify", "settle day", "terminal list"):
         click.echo(f"  fengshou {command} --home {home}")
     click.echo(f"  fengshou host analytics --home {home} &   then: fengshou prices --home {home}")
 

@@ -1,5 +1,6 @@
 """Batches settled over real connections: in balance, out of balance, interrupted, repeated; and what that closes."""
 
+import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -7,10 +8,12 @@ from typing import Any
 
 import pytest
 import trio
+from click.testing import CliRunner
 
 from fengshou.protocol import elements as de
 from fengshou.protocol.batch import BatchState, Difference, Line, Side, Totals, pack_details
 from fengshou.protocol.message import COMMAND_SIGN_IN
+from fengshou.switch.cli_pos import pos
 from fengshou.switch.settlement import Settlements, differences
 from fengshou.terminals.batch_log import BatchLog
 from fengshou.terminals.fleet import FleetPlan, run_fleet
@@ -199,6 +202,23 @@ def test_the_client_settles_what_it_traded_and_goes_on(town: Town, tmp_path: Pat
         assert [one.difference for one in differences(found)] == [Difference.MISSING_THERE]
 
     trio.run(trade_and_settle)
+
+
+def test_a_pos_settles_by_command_over_several_runs(town: Town) -> None:
+    """Each command is a process of its own in the field: the terminal's folder knows what counts."""
+
+    def run(*arguments: str) -> Any:
+        done = CliRunner().invoke(pos, [*arguments, "--home", str(town.home(TERMINALS[8]).folder), "--json"])
+        assert done.exit_code == 0, done.output
+        return json.loads(done.stdout)
+
+    goods = ("--product", "1", "--variety", "3", "--grade", "2", "--price", "96.50", "--farmer", FARMER)
+    for weight in ("10", "20.50"):
+        assert run("purchase", *goods, "--weight", weight)["code"] == "00"
+    (settled,) = run("settle")
+    assert (settled["state"], settled["debits"], settled["debits_fen"]) == ("balanced", 2, 96_500 + 197_825)
+    (empty,) = run("settle")
+    assert (empty["state"], empty["batch"], empty["debits"]) == ("balanced", settled["batch"] + 1, 0)
 
 
 def test_a_fleet_settles_what_it_traded_whatever_was_in_the_batch_before(town: Town) -> None:
