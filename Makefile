@@ -6,7 +6,7 @@ ROOMS := protocol codecs hsm terminals routing switch ext
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test simulate chaos lint types build bench clean
+.PHONY: help setup demo test simulate fuzz chaos lint types build bench clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -22,6 +22,10 @@ test: setup ## Run the tests
 
 simulate: setup ## Run 200 seeds of the simulated network, or ARGS="--seeds 1-5000"
 	@.venv/bin/fengshou simulate $(ARGS)
+
+fuzz: setup ## Fuzz what reads a peer's bytes, the compiled modules under AddressSanitizer too; ARGS="--seconds 600"
+	@$(PYTHON_BIN) -m tests.fuzz $(ARGS)
+	@$(PYTHON_BIN) -m tests.fuzz --sanitize $(ARGS)
 
 chaos: setup ## Kill the switch under load many times more than the tests do
 	@FENGSHOU_CHAOS=40 $(PYTHON_BIN) -m pytest tests/switch/test_kills.py --timeout 3600 $(ARGS)
