@@ -26,6 +26,7 @@ from fengshou.terminals.client import TerminalError
 from fengshou.terminals.csv_rows import CsvError
 from fengshou.terminals.home import HomeError
 from fengshou.terminals.identity import CountersError
+from fengshou.terminals.offline_store import OfflineError
 from fengshou.terminals.receipt import ReceiptInvalid
 from fengshou.terminals.registry import RegistryError
 
@@ -45,7 +46,8 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 
 OPERATOR_ERRORS = (
     ConfigError, CustodyError, PkiError, CertificateError, ManifestError, ServiceError, JournalError, RegistryError,
-    CsvError, HomeError, CountersError, TerminalError, ReceiptInvalid, DayFileError, RatesError, CloseError,
+    CsvError, HomeError, CountersError, TerminalError, ReceiptInvalid, OfflineError, DayFileError, RatesError,
+    CloseError,
 )  # fmt: skip
 
 

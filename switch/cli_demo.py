@@ -35,9 +35,10 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
     help="Folder of purchases.csv, mix.csv, accounts.csv, terminals.csv and sites.csv.",
 )
 @click.option("--purchases", type=click.IntRange(min=1), default=None, help="Trade only so many; all by default.")
+@click.option("--delta/--no-delta", default=True, help="Send requests as differences to earlier ones, or whole.")
 @json_option
 @explained
-def demo(home: Path, examples: Path, purchases: int | None, as_json: bool) -> None:
+def demo(home: Path, examples: Path, purchases: int | None, delta: bool, as_json: bool) -> None:
     """Start a whole site as real processes, trade one season through it, and show what became of it."""
     if home.exists() and any(home.iterdir()) and not (home / "switch.toml").exists():
         raise click.ClickException(f"{home} holds something that is no site; give another --home")
@@ -57,7 +58,12 @@ def demo(home: Path, examples: Path, purchases: int | None, as_json: bool) -> No
 
         try:
             outcome = run_demo(
-                home, examples, purchases, lambda text: console.print(f"• {text}", style="dim"), progress
+                home,
+                examples,
+                purchases,
+                lambda text: console.print(f"• {text}", style="dim"),
+                progress,
+                delta=delta,
             )
         except (ProcessFailed, RuntimeError) as error:
             raise click.ClickException(str(error)) from None

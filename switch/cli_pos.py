@@ -20,9 +20,11 @@ from fengshou.protocol.message import COMMAND_NONE, COMMANDS, Value
 from fengshou.protocol.money import amount_of
 from fengshou.protocol.templates import Grammar
 from fengshou.switch.cli_common import explained, json_option, print_json, print_table, yuan
+from fengshou.switch.cli_offline import store_purchase, upload_all
 from fengshou.switch.grammar import Catalogue, load_service
 from fengshou.terminals.client import Response, TerminalClient, connect
 from fengshou.terminals.home import Home
+from fengshou.terminals.identity import Counters
 from fengshou.terminals.receipt import Receipt, verify_inclusion, verify_receipt
 
 T = TypeVar("T")
@@ -89,13 +91,14 @@ def kiosk() -> None:
 @click.option("--buyer", help="Card that pays; without it the terminal's settlement account pays.")
 @click.option("--town", type=int, help="Town of the goods, when it is not the terminal's.")
 @click.option("--lot", help="Lot, for tracing.")
+@click.option("--offline", is_flag=True, help="Keep it for `fengshou pos upload`: there is no coverage now.")
 @_receipt
 @_home
 @json_option
 @explained
 def purchase(
     product: int, variety: int, grade: int, weight: int, price: int, farmer: str, buyer: str | None, town: int | None,
-    lot: str | None, wants_receipt: bool, home: Path, as_json: bool,
+    lot: str | None, offline: bool, wants_receipt: bool, home: Path, as_json: bool,
 ) -> None:  # fmt: skip
     """Buy farm produce; the amount is weight times price."""
     values: dict[int, Value] = {
@@ -103,7 +106,22 @@ def purchase(
         de.VARIETY: variety, de.GRADE: grade, de.WEIGHT: weight, de.UNIT_PRICE: price, de.TO_ACCOUNT: farmer,
     }  # fmt: skip
     values |= {key: value for key, value in ((de.PAN, buyer), (de.TOWN, town), (de.LOT, lot)) if value is not None}
-    _trade(home, "farm-purchase", values, wants_receipt, as_json)
+    if offline:
+        place = Home(home)
+        _print(store_purchase(place, _grammar(place), "farm-purchase", values), as_json, "kept for upload")
+    else:
+        _trade(home, "farm-purchase", values, wants_receipt, as_json)
+
+
+@pos.command()
+@_home
+@json_option
+@explained
+def upload(home: Path, as_json: bool) -> None:
+    """Upload the purchases that were kept while there was no coverage."""
+    place = Home(home)
+    if not upload_all(place, _grammar(place), _run_counted, as_json):
+        raise SystemExit(1)
 
 
 @pos.command()
@@ -271,6 +289,10 @@ def _grammar(home: Home) -> Grammar:
 
 
 def _run(home: Home, use: Callable[[TerminalClient], Awaitable[T]]) -> T:
+    return _run_counted(home, lambda client, _: use(client))
+
+
+def _run_counted(home: Home, use: Callable[[TerminalClient, Counters], Awaitable[T]]) -> T:
     with _counters(home) as counters:
 
         async def session() -> T:
@@ -284,7 +306,7 @@ def _run(home: Home, use: Callable[[TerminalClient], Awaitable[T]]) -> T:
                 _grammar(home),
                 log=home.batch_log(),
             ) as client:
-                result = await use(client)
+                result = await use(client, counters)
                 await client.sign_off()
                 return result
 
@@ -292,7 +314,7 @@ def _run(home: Home, use: Callable[[TerminalClient], Awaitable[T]]) -> T:
 
 
 @contextmanager
-def _counters(home: Home) -> Iterator[Any]:
+def _counters(home: Home) -> Iterator[Counters]:
     counters = home.counters()
     try:
         yield counters

@@ -152,8 +152,13 @@ def prepare(home: Path, examples: Path) -> Site:
     return site
 
 
-def run(home: Path, examples: Path, purchases: int | None, step: Step, progress: Progress) -> Outcome:
-    """Make everything anew in ``home`` and trade. ``purchases`` limits how many; None takes the whole season."""
+def run(
+    home: Path, examples: Path, purchases: int | None, step: Step, progress: Progress, *, delta: bool = True
+) -> Outcome:
+    """Make everything anew in ``home`` and trade. ``purchases`` limits how many; None takes the whole season.
+
+    Without ``delta`` the terminals send every request whole.
+    """
     if home.exists():
         shutil.rmtree(home)
     home.parent.mkdir(parents=True, exist_ok=True)
@@ -170,7 +175,7 @@ def run(home: Path, examples: Path, purchases: int | None, step: Step, progress:
         processes.start_all()
         step(f"trading {len(season)} purchases and {len(mix)} requests of other scenes")
         start = time.perf_counter()
-        fleets = _trade(site, shares, progress)
+        fleets = _trade(site, shares, progress, delta)
         seconds = time.perf_counter() - start
         step("waiting for analytics and for reversals that are owed")
         last = _settled(site)
@@ -196,13 +201,13 @@ class FleetFile(msgspec.Struct, frozen=True):
                     yield trade
 
 
-def _trade(site: Site, shares: Sequence[FleetFile], progress: Progress) -> FleetResult:
+def _trade(site: Site, shares: Sequence[FleetFile], progress: Progress, delta: bool) -> FleetResult:
     """Each share through a fleet of its own, one request a terminal in flight: rows of the mix build on each other."""
     children = []
     total = sum(1 for share in shares for _ in share.read_trades())
     for number, share in enumerate(shares):
         homes = tuple(str(site.path("terminals", terminal)) for terminal in sorted(share.terminals))
-        plan = FleetPlan(homes=homes, in_flight=1, repeat_every=50, receipt_every=100, settle=True)
+        plan = FleetPlan(homes=homes, in_flight=1, repeat_every=50, receipt_every=100, settle=True, delta=delta)
         file = site.path(f"fleet-{number}.json")
         file.write_bytes(msgspec.json.encode(msgspec.structs.replace(share, plan=plan)))
         children.append(_FleetProcess(file, site.path(f"fleet-{number}.log")))

@@ -20,7 +20,7 @@ from fengshou.protocol.delta import seconds_of, time_of
 from fengshou.protocol.limits import OFFLINE_ITEMS_MAX
 from fengshou.protocol.message import Value
 from fengshou.protocol.record import parse_record
-from fengshou.protocol.templates import RECEIPT
+from fengshou.protocol.templates import RECEIPT, Grammar
 from fengshou.terminals.answers import Request, Response, Unanswered, Unreachable
 from fengshou.terminals.client import TerminalClient
 from fengshou.terminals.identity import Clock, Counters, china_now, local_values
@@ -45,6 +45,26 @@ class Uploaded:
     rrn: int | None
 
 
+def keep(
+    store: OfflineStore,
+    codec: MessageCodec,
+    grammar: Grammar,
+    template: str,
+    values: Mapping[int, Value],
+    clock: Clock = china_now,
+) -> int:
+    """See ``Offline.store``, for which no client is needed."""
+    found = {known.name: known for known in grammar.templates.values()}[template]
+    filled: dict[int, Value] = {**local_values(clock()), **values}
+    if not found.operators:
+        raise ValueError(f"{template} cannot be made without coverage")
+    time = filled[de.LOCAL_TIME]
+    if not isinstance(time, int) or time_of(seconds_of(time)) != time:
+        raise ValueError("local time is no time of day")
+    codec.encode_body(found.id, False, {**filled, de.STAN: 1})
+    return store.store(found.id, filled)
+
+
 class Offline:
     """Stores purchases of a terminal and uploads them through its client."""
 
@@ -63,7 +83,6 @@ class Offline:
         self._counters = counters
         self._clock = clock
         self._codec = MessageCodec(client.grammar)
-        self._templates = {template.name: template for template in client.grammar.templates.values()}
 
     def store(self, template: str, values: Mapping[int, Value]) -> int:
         """Keep a purchase; durable when this returns its number. Local time and date are filled in.
@@ -71,15 +90,7 @@ class Offline:
         Raises KeyError for an unknown template, ValueError for one that cannot be uploaded or a local time that is
         none, and UntrustedBytesError.
         """
-        found = self._templates[template]
-        filled: dict[int, Value] = {**local_values(self._clock()), **values}
-        if not found.operators:
-            raise ValueError(f"{template} cannot be made without coverage")
-        time = filled[de.LOCAL_TIME]
-        if not isinstance(time, int) or time_of(seconds_of(time)) != time:
-            raise ValueError("local time is no time of day")
-        self._codec.encode_body(found.id, False, {**filled, de.STAN: 1})
-        return self._store.store(found.id, filled)
+        return keep(self._store, self._codec, self._client.grammar, template, values, self._clock)
 
     async def upload(self, patience_s: float = 90.0) -> list[Uploaded]:
         """Upload everything that is stored; what has its final answer within the time is returned.

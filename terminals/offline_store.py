@@ -69,7 +69,11 @@ class OfflineStore:
             raise OfflineError(f"{path} is in use by another process: a terminal runs once") from None
         self._path = path
         self._forget()
-        self._read()
+        try:
+            self._read()
+        except OfflineError:
+            self._file.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -150,6 +154,7 @@ class OfflineStore:
             self._apply(entry[0], entry[1:])
             at = end + DIGEST_BYTES
         if at < len(data):
+            self._path.with_suffix(".torn").write_bytes(data[at:])  # for whoever doubts that it was a cut
             self._file.truncate(at)
             self._sync()
 

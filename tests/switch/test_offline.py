@@ -1,11 +1,14 @@
 """Purchases made without coverage: one signature for many, each its own transaction, whatever is cut off and when."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 import trio
+from click.testing import CliRunner
 
 from fengshou.codecs import BadSignature, MessageCodec, PrivateKey, merkle_root, merkle_root_from_path, sm3
 from fengshou.protocol import elements as de
@@ -14,11 +17,12 @@ from fengshou.protocol.limits import OFFLINE_ITEMS_MAX
 from fengshou.protocol.message import Message
 from fengshou.protocol.record import RecordKind
 from fengshou.protocol.templates import OFFLINE_UPLOAD
+from fengshou.switch.cli_pos import pos
 from fengshou.terminals.identity import Counters
 from fengshou.terminals.offline import Offline, Uploaded
 from fengshou.terminals.offline_store import OfflineStore
 from tests.switch.line import Line, code_of
-from tests.switch.town import TERMINALS, Town, purchase
+from tests.switch.town import FARMER, TERMINALS, Town, purchase
 
 FARM_PURCHASE = 1
 
@@ -263,3 +267,21 @@ def test_an_upload_cut_at_any_byte_is_taken_whole_or_not_at_all(town: Town) -> N
         again = line.session.prepare_upload(message.values[de.OFFLINE_ITEMS], 3, message.signature, repeat=True)
         assert {code_of(answer) for answer in upload(line, again, 3)} == {"00"}
     assert len(town.records(first, RecordKind.INTENT)) == 3
+
+
+def test_at_the_command_line(town: Town) -> None:
+    home = str(town.folder / "terminals" / TERMINALS[10])
+    goods = ["--product", "1", "--variety", "3", "--grade", "2", "--price", "96.50", "--farmer"]
+
+    def typed(*arguments: str) -> Any:
+        result = CliRunner().invoke(pos, [*arguments, home])
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)
+
+    for number in (1, 2, 3):
+        said = typed("purchase", *goods, FARMER, "--weight", f"{number}.5", "--offline", "--json", "--home")
+        assert said == {"number": number, "waiting": number}
+    said = typed("upload", "--json", "--home")
+    assert [row["code"] for row in said["uploaded"]] == ["00"] * 3
+    assert said["waiting"] == 0
+    assert typed("upload", "--json", "--home") == {"uploaded": [], "waiting": 0}
