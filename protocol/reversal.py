@@ -31,3 +31,8 @@ def reversal_of(
 def advice_of(call: Iso8583Call, authorisation: str) -> Iso8583Call:
     """The 0220 that tells a host of ``call``, which the switch has approved under ``authorisation`` (DE 38)."""
     return Iso8583Call(FINANCIAL_ADVICE_MTI, {**call.fields, 38: authorisation})
+
+
+def authorisation_of(rrn: int) -> str:
+    """DE 38 of what the switch approves by itself: S and the last five digits of the RRN."""
+    return f"S{rrn % 100_000:05d}"

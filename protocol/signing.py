@@ -20,6 +20,7 @@ equal one. A method is letters and a status three digits: neither message can be
 TAG_REQUEST = b"FP1Q"
 TAG_COMMIT = b"FP1J"  # journal commit headers, hence receipts
 TAG_MANIFEST = b"FP1A"  # application manifests
+TAG_STAND_IN = b"FP1L"  # limits of standing in for core banking
 TAG_JSON = b"FP1G"  # bodies to and from back ends over HTTPS
 TAG_AUDIT = b"FP1L"  # digests of the audit log
 TAG_DUTY = b"FP1D"  # a person's word for an act
@@ -31,6 +32,8 @@ SIGNER_ID = b"1234567812345678"
 EXPORTER_LABEL = b"EXPORTER-fengshou-session"
 
 SIGNATURE_HEADER = "Fengshou-Signature"
+# How many milliseconds the sender of a request still waits. It is of the exchange, not of what is asked: not signed.
+DEADLINE_HEADER = "Fengshou-Deadline-Ms"
 
 
 def json_request_message(method: str, target: str, body_digest: bytes) -> bytes:

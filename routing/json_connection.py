@@ -7,7 +7,7 @@ from typing import Any
 
 import trio
 
-from fengshou.protocol.signing import SIGNATURE_HEADER
+from fengshou.protocol.signing import DEADLINE_HEADER, SIGNATURE_HEADER
 from fengshou.routing.connect import LINK_ERRORS
 from fengshou.routing.envelope import BodyMalformed, Envelope, SignatureRefused, decode_body, parse_signature
 from fengshou.routing.http import HttpClient, HttpFault
@@ -57,12 +57,17 @@ class JsonConnection:
         """Another request may be sent."""
         return self._http.reusable
 
-    async def send(self, method: str, target: str, payload: bytes = b"") -> None:
-        """``payload`` is a JSON object. Raises ExchangeFault. Cancelled half way, the connection is of no more use."""
+    async def send(self, method: str, target: str, payload: bytes = b"", deadline_ms: int | None = None) -> None:
+        """``payload`` is a JSON object; ``deadline_ms`` is how long an answer is waited for.
+
+        Raises ExchangeFault. Cancelled half way, the connection is of no more use.
+        """
         self._request_signature = self._envelope.sign_request(method, target, payload)
         headers = {SIGNATURE_HEADER: self._request_signature.hex(), "accept": JSON_TYPE}
         if payload:
             headers["content-type"] = JSON_TYPE
+        if deadline_ms is not None:
+            headers[DEADLINE_HEADER] = str(deadline_ms)
         try:
             await self._stream.send_all(self._http.request(method, target, headers, payload))
         except LINK_ERRORS as error:

@@ -256,7 +256,8 @@ class JsonLink:
         self.sent += 1
         try:
             with trio.CancelScope(deadline=call.deadline) as scope:
-                await connection.send("POST", call.path, call.payload)
+                left_ms = int((call.deadline - trio.current_time()) * 1000)
+                await connection.send("POST", call.path, call.payload, max(left_ms, 0))
                 result = _result(await connection.receive())
                 self.answered += 1
         finally:

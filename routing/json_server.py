@@ -7,9 +7,11 @@ what precedes one (bytes that are not HTTP) is answered unsigned and closed.
 
 import signal
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from typing import Any, Protocol
 
 import msgspec
@@ -17,7 +19,7 @@ import structlog
 import trio
 
 from fengshou.protocol.backend import JsonApplication, NotServed
-from fengshou.protocol.signing import SIGNATURE_HEADER
+from fengshou.protocol.signing import DEADLINE_HEADER, SIGNATURE_HEADER
 from fengshou.routing.connect import LINK_ERRORS, Accept
 from fengshou.routing.envelope import BodyMalformed, Envelope, SignatureRefused, decode_body, parse_signature
 from fengshou.routing.http import HttpFault, HttpRequest, HttpServer
@@ -208,6 +210,20 @@ class JsonServer:
         headers[SIGNATURE_HEADER] = self._envelope.sign_answer(status, signature, body).hex()
         return status, headers, body
 
+    @asynccontextmanager
+    async def _turn(self, request: HttpRequest) -> AsyncIterator[None]:
+        """One request at a time. Raises Refusal when its sender has stopped waiting before its turn came."""
+        text = request.headers.get(DEADLINE_HEADER.lower(), "")
+        wait_s = int(text) / 1000 if text.isascii() and text.isdecimal() and len(text) < 10 else inf
+        with trio.move_on_after(wait_s) as waiting:
+            await self._one_at_a_time.acquire()
+        if waiting.cancelled_caught:
+            raise Refusal(503, "96", "its sender has stopped waiting; nothing was done")
+        try:
+            yield
+        finally:
+            self._one_at_a_time.release()
+
     async def _apply(self, request: HttpRequest, signature: bytes) -> bytes:
         """The application's answer. Raises Refusal, of status 500 when the application failed."""
         try:
@@ -219,7 +235,8 @@ class JsonServer:
             raise Refusal(400, "30", str(error)) from error
         call = partial(self._handler.answer, request.method, request.target, body)
         try:
-            answer = msgspec.json.encode(await trio.to_thread.run_sync(call, limiter=self._one_at_a_time))
+            async with self._turn(request):
+                answer = msgspec.json.encode(await trio.to_thread.run_sync(call))
         except Refusal:
             raise
         except Exception as error:

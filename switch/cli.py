@@ -11,6 +11,7 @@ from fengshou.switch.cli_pos import kiosk, pos
 from fengshou.switch.cli_prices import prices
 from fengshou.switch.cli_settlement import settle
 from fengshou.switch.cli_simulate import simulate
+from fengshou.switch.cli_stand_in import stand_in_commands
 from fengshou.switch.cli_switch import check, host, init, status, switch
 from fengshou.switch.cli_terminal import app, terminal
 
@@ -30,5 +31,6 @@ def main(context: click.Context, name: str | None) -> None:
 for command in (
     demo, init, switch, host, status, check, journal, settle, prices, terminal, app, pos, kiosk, pki, people,
     audit, fleet, simulate,
+    stand_in_commands,
 ):  # fmt: skip
     main.add_command(command)

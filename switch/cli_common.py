@@ -22,6 +22,7 @@ from fengshou.switch.grammar import ServiceError
 from fengshou.switch.journal import JournalError
 from fengshou.switch.settlement_close import CloseError
 from fengshou.switch.settlement_commission import RatesError
+from fengshou.switch.stand_in import StandInError
 from fengshou.terminals.client import TerminalError
 from fengshou.terminals.csv_rows import CsvError
 from fengshou.terminals.home import HomeError
@@ -47,7 +48,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 OPERATOR_ERRORS = (
     ConfigError, CustodyError, PkiError, CertificateError, ManifestError, ServiceError, JournalError, RegistryError,
     CsvError, HomeError, CountersError, TerminalError, ReceiptInvalid, OfflineError, DayFileError, RatesError,
-    CloseError,
+    CloseError, StandInError,
 )  # fmt: skip
 
 

@@ -113,6 +113,14 @@ class ServiceEntry(_Section, frozen=True):
 
     module: str
     options: dict[str, Any] = {}
+    deadline_ms: Milliseconds | None = None
+
+
+class StandInSection(_Section, frozen=True):
+    """Standing in for core banking while it is away, within limits that ``signer`` has signed."""
+
+    limits: str
+    signer: str
 
 
 class Config(_Section, frozen=True):
@@ -125,6 +133,7 @@ class Config(_Section, frozen=True):
     limits: Limits = Limits()
     cut_over: CutOverSection = CutOverSection()
     analytics: JsonPeer | None = None
+    stand_in: StandInSection | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 
@@ -209,6 +218,9 @@ def _problems(loaded: Loaded) -> list[tuple[str, str]]:
         else:
             for address in destination.addresses:
                 needs_address(f"{key}.addresses", address)
+    if config.stand_in:
+        needs_file("stand-in.limits", config.stand_in.limits, "signed limits; `fengshou stand-in sign` makes them")
+        needs_file("stand-in.signer", config.stand_in.signer, "certificate of who may sign them")
     if config.analytics:
         needs_peer("analytics", config.analytics)
     modules = [entry.module for entry in config.service]

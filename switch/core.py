@@ -30,6 +30,7 @@ from fengshou.switch.receipt_desk import ReceiptDesk
 from fengshou.switch.recording import Recorder, pseudonyms
 from fengshou.switch.recovery import Recovery
 from fengshou.switch.rrn import RrnSource
+from fengshou.switch.stand_in import Limits, StandIn
 from fengshou.switch.writer import Writer
 from fengshou.terminals.binding import TerminalRow
 from fengshou.terminals.pump import Closing, Peer, Pump
@@ -52,6 +53,7 @@ class World:
     in_flight_max: int
     make_pump: MakePump
     make_writer: MakeWriter = Writer
+    stand_in: Limits | None = None
     deadlines_s: Mapping[str, float] = field(default_factory=dict)  # of services that are stricter than their route
 
 
@@ -75,6 +77,7 @@ class Core:
         admission = Admission(
             catalogue, journal, self.duplicates, counters, self.recorder, originals,
             RrnSource(journal, world.clock), pseudonym, world.terminals, world.in_flight_max,
+            StandIn(world.stand_in, lambda name: name not in self.routes or self.routes[name].destination.up),
         )  # fmt: skip
         ledger = Ledger(catalogue, journal, self.recorder, originals, self.facts)
         self.forwarder = Forwarder(catalogue, ledger, journal, self.writer, self.routes, self.machine, world.random)

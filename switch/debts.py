@@ -7,7 +7,7 @@ from enum import Enum
 from fengshou.protocol import codes
 from fengshou.protocol.iso8583 import REVERSED_NO_RESPONSE
 from fengshou.protocol.record import Record, RecordKind
-from fengshou.protocol.reversal import REVERSAL_ADVICE_MTI, advice_of, reversal_of
+from fengshou.protocol.reversal import REVERSAL_ADVICE_MTI, advice_of, authorisation_of, reversal_of
 from fengshou.protocol.service import Iso8583Call, Reply, Request, Service, TerminalFacts
 from fengshou.protocol.transaction import DUE, Duty, State
 from fengshou.routing.destination import Failure, Trace
@@ -147,8 +147,3 @@ class Ledger:
         if facts is None:
             raise Undeliverable("its terminal is not in the registry any more")
         return service, self._originals.request(record, facts)
-
-
-def authorisation_of(rrn: int) -> str:
-    """DE 38 of what the switch approves by itself: S and the last five digits of the RRN."""
-    return f"S{rrn % 100_000:05d}"

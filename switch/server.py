@@ -31,8 +31,10 @@ from fengshou.switch.core import Core, World
 from fengshou.switch.grammar import Catalogue, load_service
 from fengshou.switch.journal import Journal
 from fengshou.switch.keeper import Keeper
-from fengshou.switch.links import JournalEvents, destination, feed
+from fengshou.switch.links import JournalEvents, destination, feed, read_certificate
 from fengshou.switch.outbound import Route
+from fengshou.switch.stand_in import Limits
+from fengshou.switch.stand_in import load as load_limits
 from fengshou.switch.status import serve_status
 from fengshou.terminals.listener import Listener, ListenerLimits
 from fengshou.terminals.pump import Closing, Pump, PumpLimits
@@ -86,6 +88,12 @@ class Switch(Core):
                     for name, row in config.destination.items()
                 },
                 in_flight_max=limits.in_flight,
+                stand_in=_stand_in(loaded),
+                deadlines_s={
+                    service.name: entry.deadline_ms / 1000
+                    for service, entry in zip(self.catalogue.services, config.service, strict=True)
+                    if entry.deadline_ms is not None
+                },
                 make_pump=lambda codec, on_closed: Pump(codec, pump_limits, on_closed),
             )
         )
@@ -193,6 +201,15 @@ def only_one(file: Path) -> Iterator[None]:
         except BlockingIOError:
             raise ConfigError(f"another switch runs on this site: it holds {file}") from None
         yield
+
+
+def _stand_in(loaded: Loaded) -> Limits | None:
+    """The bank's limits of standing in. Raises StandInError, CertificateError."""
+    section = loaded.config.stand_in
+    if section is None:
+        return None
+    signer = read_certificate(loaded.path(section.signer)).public_key
+    return load_limits(loaded.path(section.limits), signer)
 
 
 def serve(loaded: Loaded, on_ready: Callable[[Ready], None]) -> None:

@@ -271,9 +271,10 @@ def config_keys() -> str:
         ('[destination.NAME] kind = "iso8583"', config.Iso8583Destination),
         ('[destination.NAME] kind = "json"', config.JsonDestination),
         ("[analytics]", config.JsonPeer),
+        ("[stand-in]", config.StandInSection),
         ("[[service]]", config.ServiceEntry),
     )
-    tables = {"listen", "service", "destination", "files", "limits", "cut_over", "analytics"}
+    tables = {"stand_in", "listen", "service", "destination", "files", "limits", "cut_over", "analytics"}
     parts, used = [], set()
     for title, section in sections:
         rows = []

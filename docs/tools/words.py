@@ -118,5 +118,8 @@ CONFIG: Mapping[str, str] = {
     "JsonDestination.waiting": "calls that wait for a free connection; past it a request gets 96",
     "JsonDestination.deadline_ms": "milliseconds for an answer",
     "ServiceEntry.module": "dotted name of the service's package",
+    "ServiceEntry.deadline_ms": "milliseconds for an answer, where that is less than its destination's",
+    "StandInSection.limits": "the signed limits, see `fengshou stand-in --help`; read at start",
+    "StandInSection.signer": "PEM certificate of the key that may sign them",
     "ServiceEntry.options": "table of options that the service defines",
 }
