@@ -11,7 +11,9 @@ from fengshou.protocol import elements as de
 from fengshou.protocol.message import Flag, Message
 from fengshou.protocol.record import RecordKind
 from fengshou.protocol.templates import ERROR, SIGN_IN
+from fengshou.terminals.fleet import FleetPlan, run_fleet
 from fengshou.terminals.identity import Counters
+from fengshou.terminals.trades import Trade
 from tests.switch.line import Line, code_of
 from tests.switch.town import FARMER, PAN, TERMINALS, Town, purchase
 
@@ -218,3 +220,15 @@ def test_the_client_speaks_it_and_survives_a_lost_base(town: Town) -> None:
     first = town.next_record()
     trio.run(trades)
     assert town.reasons(first) == {("R0", "base-lost"): 1}
+
+
+def test_a_fleet_sends_fewer_bytes_with_it_than_without(town: Town) -> None:
+    homes = tuple(str(town.home(terminal).folder) for terminal in TERMINALS[7:9])
+    trades = [Trade("farm-purchase", purchase(100 + number), expect="00") for number in range(60)]
+    sent = {}
+    for delta in (False, True):
+        plan = FleetPlan(homes=homes, delta=delta, in_flight=2)
+        result = run_fleet(plan, town.catalogue.grammar, trades, lambda progress: None)
+        assert (result.answered, result.surprises, result.retries) == (60, [], 0)
+        sent[delta] = result.frame_bytes_up
+    assert sent[True] < sent[False] - 60 * 12
