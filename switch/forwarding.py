@@ -81,7 +81,8 @@ class Depot:
             self._work = trio.Event()  # before anything is looked at: what arrives during a commit must not be missed
             await self._settle()
             while (debt := self._resting.pop_due(trio.current_time())) is not None:
-                self._ready.append(debt)
+                if not debt.closing:  # by a late answer, meanwhile
+                    self._ready.append(debt)
             if self._ready and not self._route.destination.up:
                 wake_at = trio.current_time() + _DOWN_S
             else:
