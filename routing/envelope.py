@@ -1,6 +1,6 @@
 """Signs what we say over HTTPS and checks what the peer says: the SM2 signatures of ``protocol.signing``."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -41,25 +41,34 @@ def decode_body(body: bytes) -> dict[str, Any]:
 class Envelope:
     """One side of a signed conversation: our key, and the keys that the other side may sign with."""
 
-    def __init__(self, custody: Custody, label: str, peers: Iterable[PublicKey]) -> None:
-        """``label`` names our signing key in ``custody``; ``peers`` are the keys of all current epochs of the peer."""
+    def __init__(
+        self, custody: Custody, label: str, peers: Iterable[PublicKey],
+        look_again: Callable[[], Iterable[PublicKey] | None] = lambda: None,
+    ) -> None:  # fmt: skip
+        """``label`` names our signing key in ``custody``; ``peers`` are the keys of all current epochs of the peer.
+
+        ``look_again`` is asked when a signature is of none of them: the peer may have a new key. None: nothing new.
+        """
         self._custody = custody
         self._label = label
         self.peers = tuple(peers)
+        self._look_again = look_again
         if not self.peers:
             raise ValueError("no peer key: nothing could ever be verified")
 
     def _sign(self, message: bytes) -> bytes:
-        za = self._custody.public_key(self._label).za
-        return self._custody.sign(self._label, sm3(za + message))
+        epoch = self._custody.key(self._label).epoch  # asked for once: digest and signature must be of the same key
+        za = self._custody.public_key(self._label, epoch).za
+        return self._custody.sign(self._label, sm3(za + message), epoch)
 
     def _verify(self, message: bytes, signature: bytes) -> None:
-        for key in self.peers:
-            try:
-                key.verify(sm3(key.za + message), signature)
-            except BadSignature:
-                continue
+        if _fits_one(self.peers, message, signature):
             return
+        again = tuple(self._look_again() or ())
+        if again:
+            self.peers = again
+            if _fits_one(again, message, signature):
+                return
         raise SignatureRefused("signature of no known peer over this content")
 
     def sign_request(self, method: str, target: str, body: bytes) -> bytes:
@@ -75,3 +84,13 @@ class Envelope:
     def verify_answer(self, status: int, request_signature: bytes, body: bytes, signature: bytes) -> None:
         """Raises SignatureRefused, also for a true answer to any other request."""
         self._verify(json_answer_message(status, request_signature, sm3(body)), signature)
+
+
+def _fits_one(keys: Iterable[PublicKey], message: bytes, signature: bytes) -> bool:
+    for key in keys:
+        try:
+            key.verify(sm3(key.za + message), signature)
+        except BadSignature:
+            continue
+        return True
+    return False

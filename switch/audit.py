@@ -3,7 +3,7 @@
 Only items of offline uploads need more: their leaves hold C2 values, which the journal's data key opens.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -37,6 +37,8 @@ class Finding:
     unchecked: int = 0  # signatures of terminals whose sign-in lies on a day that is not here
     absent: list[int] = field(default_factory=list)  # business days whose files are not here; the chain spans them
     problems: list[str] = field(default_factory=list)
+    # Which epoch of the signing key vouches for which commits: check value of the key, commits in ascending order.
+    signed_by: dict[str, list[int]] = field(default_factory=dict)
 
     @property
     def good(self) -> bool:
@@ -66,6 +68,10 @@ class Finding:
             "terminal_signatures": self.terminal_signatures,
             "unchecked_signatures": self.unchecked,
             "absent_days": self.absent,
+            "signed_by": {
+                key: {"first": commits[0], "last": commits[-1], "commits": len(commits)}
+                for key, commits in self.signed_by.items()
+            },
             "problems": self.problems,
         }
 
@@ -143,7 +149,7 @@ class _Link:
 def verify_journal(
     journal: Journal,
     recorder: Recorder,
-    switch: PublicKey,
+    switch: Sequence[PublicKey],
     progress: Callable[[int], object] = lambda records: None,
     day: int = 0,
 ) -> Finding:
@@ -188,7 +194,7 @@ def _sign_in(journal: Journal, record: int) -> bytes | None:
         raise
 
 
-def verify_day(segment: Segment, recorder: Recorder, switch: PublicKey) -> Finding:
+def verify_day(segment: Segment, recorder: Recorder, switch: Sequence[PublicKey]) -> Finding:
     """The file of a sealed day alone, with nothing of the journal beside it."""
     auditor = _Auditor(recorder, switch, lambda records: None, segment.sign_in)
     day = segment.day
@@ -203,7 +209,7 @@ class _Auditor:
     def __init__(
         self,
         recorder: Recorder,
-        switch: PublicKey,
+        switch: Sequence[PublicKey],
         progress: Callable[[int], object],
         earlier: Callable[[int], bytes | None],
     ) -> None:
@@ -273,17 +279,20 @@ class _Auditor:
         self._progress(len(leaves))
 
 
-def _check_signature(finding: Finding, switch: PublicKey, header: Commit, signature: bytes | None) -> None:
+def _check_signature(finding: Finding, switch: Sequence[PublicKey], header: Commit, signature: bytes | None) -> None:
     finding.unsigned_tail += 1
     if signature is None:
         return
-    try:
-        switch.verify(commit_digest(switch.za, header), signature)
-    except BadSignature:
-        finding.wrong(f"commit {header.number}: the switch's signature does not verify")
-    else:
+    for key in switch:
+        try:
+            key.verify(commit_digest(key.za, header), signature)
+        except BadSignature:
+            continue
+        finding.signed_by.setdefault(sm3(key.point)[:4].hex(), []).append(header.number)
         finding.signed_commits += 1
         finding.unsigned_tail = 0
+        return
+    finding.wrong(f"commit {header.number}: the switch's signature does not verify")
 
 
 def _check_record(finding: Finding, signatures: _Signatures, recorder: Recorder, number: int, leaf: bytes) -> None:

@@ -5,6 +5,7 @@ import click
 from fengshou.switch.cli_audit import audit
 from fengshou.switch.cli_demo import demo, fleet
 from fengshou.switch.cli_journal import journal
+from fengshou.switch.cli_keys import keys
 from fengshou.switch.cli_people import people
 from fengshou.switch.cli_pki import pki
 from fengshou.switch.cli_pos import kiosk, pos
@@ -29,7 +30,7 @@ def main(context: click.Context, name: str | None) -> None:
 
 
 for command in (
-    demo, init, switch, host, status, check, journal, settle, prices, terminal, app, pos, kiosk, pki, people,
+    demo, init, switch, host, status, check, journal, settle, prices, terminal, app, pos, kiosk, pki, keys, people,
     audit, fleet, simulate,
     stand_in_commands,
 ):  # fmt: skip

@@ -25,7 +25,7 @@ from fengshou.switch.journal_days import prove
 from fengshou.switch.journal_find import Place, find
 from fengshou.switch.journal_lines import Segment
 from fengshou.switch.journal_tables import JournalError, spans
-from fengshou.switch.links import read_certificate
+from fengshou.switch.links import read_certificates
 from fengshou.switch.logs import masked
 from fengshou.switch.receipts import receipt as make_receipt
 from fengshou.switch.recording import Recorder, pseudonyms
@@ -55,8 +55,10 @@ class Reader:
         limits, files = self.loaded.config.limits, self.loaded.config.files
         return Journal(self.loaded.path(files.journal), map_bytes=limits.journal_gib << 30, read_only=True)
 
-    def switch_key(self) -> PublicKey:
-        return read_certificate(self.loaded.path("certificates/switch-sign.crt")).public_key
+    def switch_keys(self) -> list[PublicKey]:
+        """Every epoch that ever signed, the newest first."""
+        file = self.loaded.path("certificates/switch-sign.crt")
+        return [certificate.public_key for certificate in read_certificates(file)]
 
     def story(self, rrn: int) -> list[Record]:
         """Everything about one transaction, see ``journal_find``; empty when there is none."""
@@ -197,11 +199,11 @@ def verify(home: Path, day: int, file: Path | None, as_json: bool) -> None:
     """Prove every record: Merkle roots, the chain of commits, the switch's signatures, the terminals' signatures."""
     reader = Reader(load(home / "switch.toml"), file)
     if reader.segment is not None:
-        finding: Finding = verify_day(reader.segment, reader.recorder, reader.switch_key())
+        finding: Finding = verify_day(reader.segment, reader.recorder, reader.switch_keys())
     else:
         records = 0 if day else reader.journal.next_record - 1
         with click.progressbar(length=records, label="verifying", hidden=as_json or bool(day)) as bar:
-            finding = verify_journal(reader.journal, reader.recorder, reader.switch_key(), bar.update, day)
+            finding = verify_journal(reader.journal, reader.recorder, reader.switch_keys(), bar.update, day)
     if as_json:
         print_json(finding.as_dict())
     else:

@@ -39,7 +39,7 @@ def init(folder: Path, accounts: Path, port: int) -> None:
 
 
 @click.command(
-    epilog="Stops on SIGTERM or Ctrl-C after everything in flight has ended. SIGHUP reads certificates again."
+    epilog="Stops on SIGTERM or Ctrl-C after everything in flight has ended. SIGHUP makes terminals handshake anew."
 )
 @home_option
 @click.option("--config", type=click.Path(path_type=Path), default=None, help="Another file than HOME/switch.toml.")

@@ -304,7 +304,7 @@ def _compare(site: Site, fleets: FleetResult, seconds: float, last: dict[str, An
     journal = Journal(loaded.path(loaded.config.files.journal), read_only=True)
     try:
         finding = verify_journal(
-            journal, recorder, read_certificate(loaded.path("certificates/switch-sign.crt")).public_key
+            journal, recorder, [read_certificate(loaded.path("certificates/switch-sign.crt")).public_key]
         )
         # The books are read by what the host's package offers for it: nothing here knows how they are kept.
         report = import_module("fengshou.ext.hosts.core_banking").ledger_report(

@@ -5,7 +5,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
-from fengshou.hsm.channel import Identity, Trust, server_context
+import trio
+
+from fengshou.hsm.channel import NATIONAL, Trust, server_context
+from fengshou.hsm.renewal import LiveContext
 from fengshou.hsm.software import SoftwareCustody
 from fengshou.protocol.day_file import day_file_lines
 from fengshou.routing.connect import tls_accept
@@ -14,7 +17,7 @@ from fengshou.routing.event_handler import EventHandler
 from fengshou.routing.iso8583_server import run_iso8583_server
 from fengshou.routing.json_server import ApplicationHandler, Handler, run_json_server
 from fengshou.switch.config import ConfigError
-from fengshou.switch.links import read_certificate
+from fengshou.switch.links import SignerFiles
 from fengshou.switch.site import HOST_SIGN, HOST_TLS, HostConfig, load_host
 
 
@@ -59,16 +62,18 @@ def _load(config: HostConfig) -> Any:
 
 def _run_json(folder: Path, config: HostConfig, handler: Handler, on_ready: Callable[[tuple[str, int]], None]) -> None:
     custody = SoftwareCustody(folder / config.keys)
-    context = server_context(
-        Identity.of_custody(folder / config.certificate, custody, HOST_TLS),
-        Trust(folder / config.authorities, folder / config.revoked if config.revoked else None),
-    )
-    peers = [read_certificate(folder / peer).public_key for peer in config.peers]
+    trust = Trust(folder / config.authorities, folder / config.revoked if config.revoked else None)
+    context = LiveContext(server_context, folder / config.certificate, custody, HOST_TLS, trust, NATIONAL)
+    peers = SignerFiles([folder / peer for peer in config.peers])
+
+    async def accept(raw: trio.abc.Stream) -> trio.abc.Stream:
+        return await tls_accept(context())(raw)
+
     run_json_server(
         handler,
         config.host,
         config.port,
-        accept=tls_accept(context),
-        envelope=Envelope(custody, HOST_SIGN, peers),
+        accept=accept,
+        envelope=Envelope(custody, HOST_SIGN, peers.keys(), peers.changed),
         on_ready=on_ready,
     )

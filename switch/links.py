@@ -1,12 +1,17 @@
 """Back ends from their configuration: destinations for calls, the feed for analytics."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
-from fengshou.hsm.channel import PROFILES, Identity, Trust, client_context
+import trio
+
+from fengshou.codecs import PublicKey
+from fengshou.hsm.channel import PROFILES, Trust, client_context
 from fengshou.hsm.custody import SWITCH_SIGN, SWITCH_TLS, Custody
 from fengshou.hsm.pem import CERTIFICATE, from_pem
+from fengshou.hsm.renewal import LiveContext, stamps
 from fengshou.hsm.x509 import Certificate, CertificateError, parse_certificate
 from fengshou.protocol.iso8583 import CHARACTER_FORMAT, HostFormat
 from fengshou.routing.connect import Connect, tcp_connect, tls_connect
@@ -18,6 +23,8 @@ from fengshou.routing.json_link import JsonLink
 from fengshou.switch.config import Iso8583Destination, JsonDestination, JsonPeer, Loaded, address_of
 from fengshou.switch.journal import Journal
 from fengshou.switch.writer import Writer
+
+logger = logging.getLogger(__name__)
 
 
 def destination(name: str, row: Iso8583Destination | JsonDestination, loaded: Loaded, custody: Custody) -> Destination:
@@ -42,17 +49,46 @@ def destination(name: str, row: Iso8583Destination | JsonDestination, loaded: Lo
 def json_connect(peer: JsonPeer, loaded: Loaded, custody: Custody) -> Connect:
     """How to reach a JSON peer over the security channel."""
     host, port = address_of(peer.address)
-    context = client_context(
-        Identity.of_custody(loaded.path(peer.certificate), custody, SWITCH_TLS),
-        Trust(loaded.path(peer.authorities), loaded.optional(peer.revoked)),
-        PROFILES[peer.profile],
+    trust = Trust(loaded.path(peer.authorities), loaded.optional(peer.revoked))
+    context = LiveContext(
+        client_context, loaded.path(peer.certificate), custody, SWITCH_TLS, trust, PROFILES[peer.profile]
     )
-    return tls_connect(host, port, context, peer.name)
+
+    async def connect() -> trio.abc.Stream:
+        return await tls_connect(host, port, context(), peer.name)()
+
+    return connect
 
 
 def json_envelope(peer: JsonPeer, loaded: Loaded, custody: Custody) -> Envelope:
     """The signatures of both sides."""
-    return Envelope(custody, SWITCH_SIGN, [read_certificate(loaded.path(peer.signer)).public_key])
+    signers = SignerFiles([loaded.path(peer.signer)])
+    return Envelope(custody, SWITCH_SIGN, signers.keys(), signers.changed)
+
+
+class SignerFiles:
+    """Whose signatures are believed: the keys of the certificates in some files."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self._files = files
+        self._seen = stamps(files)
+
+    def keys(self) -> list[PublicKey]:
+        """Raises CertificateError."""
+        return [certificate.public_key for file in self._files for certificate in read_certificates(file)]
+
+    def changed(self) -> list[PublicKey] | None:
+        """The keys again, None when no file was changed since, or one cannot be read now."""
+        now = stamps(self._files)
+        if now == self._seen:
+            return None
+        try:
+            keys = self.keys()
+        except CertificateError as error:
+            logger.error("signers are not read again: %s", error)
+            return None
+        self._seen = now
+        return keys
 
 
 def read_certificate(path: Path) -> Certificate:

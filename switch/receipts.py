@@ -7,12 +7,12 @@ Whoever has the switch's public key can check it without the switch; ``docs/PROT
 from collections.abc import Iterator
 
 from fengshou.codecs import merkle_path
-from fengshou.hsm.custody import SWITCH_SIGN, Custody
+from fengshou.hsm.custody import Custody
 from fengshou.protocol import elements as de
 from fengshou.protocol.message import Value
 from fengshou.protocol.record import parse_commit
 from fengshou.switch.journal import Journal
-from fengshou.switch.writer import UNSIGNED_COMMITS_MAX, commit_digest
+from fengshou.switch.writer import UNSIGNED_COMMITS_MAX, sign_commit
 
 
 def receipt(journal: Journal, number: int, custody: Custody | None = None) -> dict[int, Value] | None:
@@ -34,9 +34,7 @@ def receipt(journal: Journal, number: int, custody: Custody | None = None) -> di
     if signature is None:
         if custody is None or len(headers) <= UNSIGNED_COMMITS_MAX:
             return None
-        signature = custody.sign(
-            SWITCH_SIGN, commit_digest(custody.public_key(SWITCH_SIGN).za, parse_commit(headers[0]))
-        )
+        signature = sign_commit(custody, parse_commit(headers[0]))
         del headers[1:]
     commit = parse_commit(headers[0])
     index = number - commit.first_record

@@ -18,11 +18,11 @@ from random import Random
 from typing import Any
 
 import trio
-from OpenSSL import SSL
 
-from fengshou.hsm.channel import PROFILES, Identity, Trust, terminal_server_context
+from fengshou.hsm.channel import PROFILES, Trust, terminal_server_context
 from fengshou.hsm.custody import SWITCH_TLS, Custody, CustodyError
 from fengshou.hsm.memory import forbid_core_dumps
+from fengshou.hsm.renewal import LiveContext
 from fengshou.hsm.software import SoftwareCustody
 from fengshou.routing.events import EventFeed
 from fengshou.switch.clock import Clock
@@ -101,23 +101,16 @@ class Switch(Core):
         if config.analytics is not None:
             self.feed = feed(config.analytics, loaded, self.custody, JournalEvents(self.journal, self.writer))
             self.writer.on_event = self.feed.notify
-        self._context = self._server_context()
+        listen = config.listen
+        self._trust = Trust(loaded.path(listen.authorities), loaded.optional(listen.revoked))
+        self._channel = LiveContext(
+            terminal_server_context, loaded.path(listen.certificate), self.custody, SWITCH_TLS, self._trust,
+            PROFILES[listen.profile],
+        )  # fmt: skip
         self.listener = Listener(
-            config.listen.host, config.listen.port, lambda: self._context, self.pump,
+            listen.host, listen.port, lambda: self._channel.context, self.pump,
             ListenerLimits(limits.connections, limits.handshakes, limits.handshake_s),
         )  # fmt: skip
-
-    def _server_context(self) -> SSL.Context:
-        listen = self._loaded.config.listen
-        return terminal_server_context(
-            Identity.of_custody(self._loaded.path(listen.certificate), self.custody, SWITCH_TLS),
-            self._trust(),
-            PROFILES[listen.profile],
-        )
-
-    def _trust(self) -> Trust:
-        listen = self._loaded.config.listen
-        return Trust(self._loaded.path(listen.authorities), self._loaded.optional(listen.revoked))
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
@@ -129,7 +122,7 @@ class Switch(Core):
                 if self.feed is not None:
                     back_ends.start_soon(self.feed.run)
                 nursery.start_soon(self.listener.run)
-                nursery.start_soon(self._watch_registry)
+                nursery.start_soon(self._watch)
                 nursery.start_soon(Keeper(self.journal, self.writer, self.custody).run)
                 await nursery.start(also)
                 await self._links_up()
@@ -152,16 +145,12 @@ class Switch(Core):
         async for number in signals:
             if number != signal.SIGHUP:
                 return
-            self._read_certificates_again()
+            if self._channel.renew():
+                self._close_revoked()
 
-    def _read_certificates_again(self) -> None:
-        """Own certificate, authorities and revocation list; what cannot be used changes nothing."""
-        try:
-            self._context = self._server_context()
-            revoked = self._trust().revoked_serials()
-        except CustodyError as error:
-            logger.error("certificates are not read again: %s", error)
-            return
+    def _close_revoked(self) -> None:
+        """After certificates, authorities and revocation list were read again."""
+        revoked = self._trust.revoked_serials()
         for peer in self.pump:
             if peer.certificate.serial in revoked:
                 self.pump.close(peer, Closing.REVOKED)
@@ -173,16 +162,23 @@ class Switch(Core):
         with trio.move_on_after(self._loaded.config.limits.drain_s):
             await self.pipeline.drained()
 
-    async def _watch_registry(self) -> None:
-        """A change by any process counts within half a second, for new sign-ins and for live sessions."""
+    async def _watch(self) -> None:
+        """What any process changes counts within half a second, for new sign-ins and for live sessions.
+
+        That is the registry, the keys, and the files that certificates and their revocations are in.
+        """
         while True:
             await trio.sleep(0.5)
             try:
+                if self.custody.refresh():
+                    logger.info("keys read again")
+                if self._channel.refresh():
+                    self._close_revoked()
                 if self.registry.changed():
                     self._terminals = self.registry.snapshot()
                     self._revoke()
             except (RegistryError, CustodyError, sqlite3.Error) as error:
-                logger.error("the registry cannot be read, the last view of it stands: %s", error)
+                logger.error("registry or keys cannot be read, the last view of them stands: %s", error)
 
     def _revoke(self) -> None:
         """Close the sessions whose terminal or application is no longer what it was at sign-in."""

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import trio
 
+from fengshou.protocol.epoch import EpochState
+
 if TYPE_CHECKING:
     from fengshou.switch.server import Switch
 
@@ -50,6 +52,10 @@ def snapshot(switch: "Switch") -> dict[str, Any]:
             "state": switch.feed.state.value,
             "delivered": switch.feed.cursor,
             "written": switch.journal.last_event,
+        },
+        "keys": {info.label: info.epoch for info in switch.custody.inventory() if info.state is EpochState.CURRENT},
+        "keys_waiting": {
+            info.label: info.epoch for info in switch.custody.inventory() if info.state is EpochState.NEXT
         },
         "cpu_s": sum(os.times()[:2]),
     }

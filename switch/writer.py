@@ -192,7 +192,6 @@ class Notary:
     def __init__(self, custody: Custody, deliver: Callable[[_Signature], None]) -> None:
         self._custody = custody
         self._deliver = deliver
-        self._za = custody.public_key(SWITCH_SIGN).za
         self._newest: Commit | None = None
         self._signed = 0
         self._stopping = False
@@ -237,7 +236,7 @@ class Notary:
                 header = self._newest
             assert header is not None
             try:
-                signature = self._custody.sign(SWITCH_SIGN, commit_digest(self._za, header))
+                signature = sign_commit(self._custody, header)
             except Exception:
                 logger.exception("commit %d cannot be signed; receipts wait", header.number)
                 time.sleep(1)
@@ -247,6 +246,12 @@ class Notary:
             with self._condition:
                 self._signed = header.number
             self._deliver(_Signature(header.number, signature))
+
+
+def sign_commit(custody: Custody, header: Commit) -> bytes:
+    """r || s by the signing key of this moment. Raises CustodyError."""
+    epoch = custody.key(SWITCH_SIGN).epoch  # asked for once: digest and signature must be of the same key
+    return custody.sign(SWITCH_SIGN, commit_digest(custody.public_key(SWITCH_SIGN, epoch).za, header), epoch)
 
 
 def commit_digest(za: bytes, header: Commit) -> bytes:

@@ -58,7 +58,7 @@ FAULTS: Mapping[Fault, str] = {
     Fault.OTHER_AUTHORITY: "issued by another authority than those in `listen.authorities`",
     Fault.EXPIRED: "renew the certificate; if many at once, look at this machine's clock",
     Fault.REVOKED: "on the revocation list; if by mistake, issue a new certificate: revocation is for good",
-    Fault.NO_REVOCATION_LIST: "the list is missing or out of date: nobody gets in. `fengshou pki crl`, then SIGHUP",
+    Fault.NO_REVOCATION_LIST: "the list is missing or out of date: nobody gets in. `fengshou pki crl`",
     Fault.WRONG_USE: "a certificate of another profile, for example a server's where a terminal's is due",
     Fault.BAD_CERTIFICATE: "malformed, or no SM2 certificate; treat as an attack until known",
     Fault.WRONG_NAME: "a back end's certificate does not have the name in `name`",

@@ -79,7 +79,7 @@ class Witness:
         journal = Journal(town.folder / "journal", read_only=True)
         try:
             recorder = Recorder(town.catalogue, town.custody, town.clock)
-            finding = verify_journal(journal, recorder, town.custody.public_key(SWITCH_SIGN))
+            finding = verify_journal(journal, recorder, [town.custody.public_key(SWITCH_SIGN)])
             _require(finding.good, f"the journal cannot be proved: {'; '.join(finding.problems)}")
             _require(not journal.open_intents(), f"intents without an outcome: {journal.open_intents()}")
             _require(not journal.due(), f"still owed: {journal.due()}")

@@ -15,12 +15,12 @@ from typing import Any
 
 import trio
 
-from fengshou.hsm.custody import SWITCH_SIGN, Custody
+from fengshou.hsm.custody import Custody
 from fengshou.protocol.record import Commit
 from fengshou.switch.journal import Entry, Journal, JournalError
 from fengshou.switch.simulation.agenda import Diary
 from fengshou.switch.simulation.scheduling import Killed, Life
-from fengshou.switch.writer import SIGN_AFTER_S, Writer, _Item, _Signature, _Ticket, commit_digest
+from fengshou.switch.writer import SIGN_AFTER_S, Writer, _Item, _Signature, _Ticket, sign_commit
 
 _PAGE_BYTES = 4096
 _META_PAGES = 2
@@ -124,7 +124,6 @@ class InLoopWriter(Writer):
     ) -> None:
         super().__init__(journal, custody, on_signed)
         self._custody = custody
-        self._za = custody.public_key(SWITCH_SIGN).za
         self._disk = disk
         self._life = life
         self._spawn = spawn
@@ -199,5 +198,5 @@ class InLoopWriter(Writer):
                 return
             last = self._journal.last_commit
             if last is not None and last.number > self._signed:
-                self._put(_Signature(last.number, self._custody.sign(SWITCH_SIGN, commit_digest(self._za, last))))
+                self._put(_Signature(last.number, sign_commit(self._custody, last)))
                 self._signed = last.number

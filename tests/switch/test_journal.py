@@ -264,7 +264,7 @@ def written(tmp_path: Path, custody: SoftwareCustody) -> Path:
 def _audit(folder: Path, custody: SoftwareCustody) -> Finding:
     journal = Journal(folder / "journal", read_only=True)
     try:
-        return verify_journal(journal, Recorder(Catalogue([]), custody, Clock()), custody.public_key(SWITCH_SIGN))
+        return verify_journal(journal, Recorder(Catalogue([]), custody, Clock()), [custody.public_key(SWITCH_SIGN)])
     finally:
         journal.close()
 

@@ -89,7 +89,7 @@ def journal(tmp_path: Path, custody: SoftwareCustody) -> Iterator[Journal]:
 
 def audit(journal: Journal, custody: SoftwareCustody, day: int = 0) -> Finding:
     recorder = Recorder(Catalogue([]), custody, Clock())
-    return verify_journal(journal, recorder, custody.public_key(SWITCH_SIGN), day=day)
+    return verify_journal(journal, recorder, [custody.public_key(SWITCH_SIGN)], day=day)
 
 
 def _everything(journal: Journal) -> tuple[object, ...]:
@@ -148,7 +148,7 @@ def test_each_day_is_proved_by_itself_and_as_a_file_alone(
     recorder = Recorder(Catalogue([]), custody, Clock())
     file = shutil.move(tmp_path / "journal/20261125.mdb", tmp_path / "elsewhere.mdb")
     segment = Segment(file)
-    finding = verify_day(segment, recorder, custody.public_key(SWITCH_SIGN))
+    finding = verify_day(segment, recorder, [custody.public_key(SWITCH_SIGN)])
     assert finding.good, finding.problems
     assert finding.terminal_signatures == A_DAY, "under the first day's sign-in, of which the file has a copy"
     segment.close()

@@ -29,7 +29,7 @@ from fengshou.switch.config import load
 from fengshou.switch.enrolment import enrol, publish_app
 from fengshou.switch.grammar import Catalogue, load_service
 from fengshou.switch.journal import Journal
-from fengshou.switch.links import read_certificate
+from fengshou.switch.links import read_certificates
 from fengshou.switch.processes import Process, SiteProcesses
 from fengshou.switch.reconcile import reconcile, standing_approvals
 from fengshou.switch.recording import Recorder
@@ -125,8 +125,10 @@ class Town:
         return "127.0.0.1", self.loaded.config.listen.port
 
     @property
-    def switch_key(self) -> PublicKey:
-        return read_certificate(self.folder / "certificates/switch-sign.crt").public_key
+    def switch_keys(self) -> list[PublicKey]:
+        """Of all epochs, the newest first."""
+        certificates = read_certificates(self.folder / "certificates/switch-sign.crt")
+        return [certificate.public_key for certificate in certificates]
 
     def home(self, terminal: str) -> Home:
         return Home(self.folder / "terminals" / terminal)
@@ -227,7 +229,7 @@ class Town:
 
     def verify(self) -> Finding:
         with self.journal() as journal:
-            return verify_journal(journal, self.recorder, self.switch_key)
+            return verify_journal(journal, self.recorder, self.switch_keys)
 
     def books(self) -> Mapping[str, Any]:
         return ledger_report(self.folder / "hosts/core-banking/ledger.db")

@@ -1,0 +1,162 @@
+"""``fengshou keys``: what keys there are, and their rotation. Ceremonies are in ``cli_ceremony``."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fengshou.hsm.software import SoftwareCustody
+from fengshou.switch.cli_common import explained, home_option, json_option, print_json, print_table
+from fengshou.switch.config import Loaded, load
+from fengshou.switch.office import acting
+from fengshou.switch.rotation import POLICIES, Rotation, RotationError, forget_tickets, key_rows, retire_due
+
+TICKETS = "tickets"
+
+_kind = click.argument("kind", type=click.Choice([*POLICIES, TICKETS]))
+_yes = click.option("--yes", is_flag=True, help="Do not ask.")
+_label = click.argument("label")
+_epoch = click.argument("epoch", type=click.IntRange(1, 255))
+
+
+@click.group()
+def keys() -> None:
+    """Keys of the site: their state, rotation, ceremonies. Every act is on record, see `fengshou audit`.
+
+    \b
+    Examples:
+      fengshou keys status --home site
+      fengshou keys rotate switch-sign --dry-run --home site
+      fengshou keys rotate switch-sign --home site
+      fengshou keys retire --due --home site
+    """
+
+
+@keys.command()
+@home_option
+@json_option
+@explained
+def status(home: Path, as_json: bool) -> None:
+    """Every epoch of every key: state, age, check value, and when it is to be rotated or is retired."""
+    loaded, custody = _custody(home)
+    now = datetime.now(UTC)
+    rows = [row.as_dict(now) for row in key_rows(custody)]
+    if as_json:
+        print_json({"protection": custody.protection, "keys": rows})
+        return
+    cells = []
+    for row in rows:
+        late = row["due"] and row["due"] < now.date().isoformat()
+        cells.append([*list(row.values())[:-1], f"{row['due']} OVERDUE" if late else row["due"]])
+    print_table(
+        f"keys of {loaded.folder}: {custody.protection}",
+        ("key", "kind", "epoch", "state", "age, days", "check value", "due"),
+        cells,
+    )
+
+
+@keys.command(epilog="Until the old epoch is retired, `fengshou keys roll-back KIND` takes it back.")
+@_kind
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@_yes
+@home_option
+@json_option
+@explained
+def rotate(kind: str, dry_run: bool, yes: bool, home: Path, as_json: bool) -> None:
+    """Replace a key by its next epoch, under a running switch that does not stop for it.
+
+    KIND tickets makes the switch forget all TLS tickets: terminals make a full handshake when they connect next.
+    """
+    loaded = load(home / "switch.toml")
+    steps: list[str] = []
+    rotation = None if kind == TICKETS else Rotation(loaded, kind, steps.append)
+    plan = rotation.plan() if rotation else ["let the running switch make its tickets under new keys"]
+    if dry_run:
+        _tell({"kind": kind, "plan": plan}, plan, as_json)
+        return
+    if not yes:
+        click.echo("\n".join(f"  {number}. {step}" for number, step in enumerate(plan, start=1)), err=True)
+        click.confirm(f"Rotate {kind}?", abort=True, err=True)
+    with acting(home, "keys.rotate", kind) as act:
+        if rotation is None:
+            if not forget_tickets(loaded):
+                raise RotationError("no switch runs: its tickets ended with it")
+            steps.append("tickets are made under new keys")
+        else:
+            info = rotation.rotate()
+            act.note(key=info.label, epoch=info.epoch, check_value=info.check_value.hex().upper())
+    _tell({"kind": kind, "steps": steps}, steps, as_json)
+
+
+@keys.command("roll-back")
+@click.argument("kind", type=click.Choice(list(POLICIES)))
+@_yes
+@home_option
+@json_option
+@explained
+def roll_back(kind: str, yes: bool, home: Path, as_json: bool) -> None:
+    """Let the epoch before the last rotation take its place again; the newer one waits as next."""
+    if not yes:
+        click.confirm(f"Take back the last rotation of {kind}?", abort=True, err=True)
+    steps: list[str] = []
+    with acting(home, "keys.roll-back", kind) as act:
+        info = Rotation(load(home / "switch.toml"), kind, steps.append).roll_back()
+        act.note(key=info.label, epoch=info.epoch, check_value=info.check_value.hex().upper())
+    _tell({"kind": kind, "steps": steps}, steps, as_json)
+
+
+@keys.command()
+@click.argument("label", required=False)
+@click.argument("epoch", type=click.IntRange(1, 255), required=False)
+@click.option("--due", is_flag=True, help="All whose overlap has ended; for a daily timer.")
+@_yes
+@home_option
+@json_option
+@explained
+def retire(label: str | None, epoch: int | None, due: bool, yes: bool, home: Path, as_json: bool) -> None:
+    """Refuse an epoch from now on. What was made with it is not accepted any more; there is no way back."""
+    if due == (label is not None) or (label is not None and epoch is None):
+        raise click.UsageError("give a key and its epoch, or --due")
+    _, custody = _custody(home)
+    if due:
+        with acting(home, "keys.retire", "due") as act:
+            retired = [f"{info.label} {info.epoch}" for info in retire_due(custody, datetime.now(UTC))]
+            act.note(retired=", ".join(retired))
+    else:
+        assert label is not None
+        assert epoch is not None
+        if not yes:
+            click.confirm(f"Refuse epoch {epoch} of {label} from now on, for ever?", abort=True, err=True)
+        with acting(home, "keys.retire", label, epoch=epoch):
+            custody.retire(label, epoch)
+        retired = [f"{label} {epoch}"]
+    _tell({"retired": retired}, [f"{name} is retired" for name in retired] or ["nothing is due"], as_json)
+
+
+@keys.command()
+@_label
+@_epoch
+@_yes
+@home_option
+@explained
+def destroy(label: str, epoch: int, yes: bool, home: Path) -> None:
+    """Remove a retired key for ever. What only it could open is lost."""
+    if not yes:
+        click.confirm(f"Destroy epoch {epoch} of {label}?", abort=True, err=True)
+    _, custody = _custody(home)
+    with acting(home, "keys.destroy", label, epoch=epoch):
+        custody.destroy(label, epoch)
+    click.echo(f"{label} {epoch} is destroyed")
+
+
+def _custody(home: Path) -> tuple[Loaded, SoftwareCustody]:
+    loaded = load(home / "switch.toml")
+    return loaded, SoftwareCustody(loaded.path(loaded.config.files.keys))
+
+
+def _tell(facts: dict[str, Any], lines: list[str], as_json: bool) -> None:
+    if as_json:
+        print_json(facts)
+    else:
+        click.echo("\n".join(lines))
