@@ -197,6 +197,7 @@ class Offline:
             if isinstance(record, bytes):
                 found = parse_record(record)
                 self._note(Uploaded(number, found.batch, found.stan, found.code, found.rrn or None), done)
+                self._client.log.note(self._client.grammar.templates[found.template], found.batch, values, found.code)
             elif response.code == _NOT_KNOWN:
                 self._store.returned(number)
 

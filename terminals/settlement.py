@@ -18,6 +18,7 @@ SETTLE, DETAILS = "settle", "batch-details"
 
 _OUT_OF_BALANCE = "95"
 _DETAILS_MISMATCH = "79"
+_SETTLED_OTHERWISE = "94"  # for good, so there is nothing to keep for
 
 # Sends a request of the named template and gives code and values of its answer.
 Ask = Callable[[str, Mapping[int, Value]], Awaitable[tuple[str, Mapping[int, Value]]]]
@@ -101,7 +102,7 @@ async def settle_batches(log: BatchLog, counters: Counters, ask: Ask) -> list[Se
             settling.answered(*await ask(*settling.next()))
             if settling.closed and batch == counters.batch:
                 counters.begin(batch % BATCH_MAX + 1)
-        if settling.closed:
+        if settling.closed or settling.result.code == _SETTLED_OTHERWISE:
             log.forget(batch)
         settled.append(settling.result)
     return settled
