@@ -86,7 +86,8 @@ class Core:
             self.forwarder.owe, self.machine,
         )  # fmt: skip
         self.sender = Sender(
-            catalogue, journal, self.recorder, self.duplicates, self.routes, self.forwarder.owe, self.desk.later,
+            catalogue, journal, self.recorder, self.duplicates, self.routes, self.forwarder.owe,
+            self.forwarder.doubt, self.desk.later,
             self.machine, world.deadlines_s,
         )  # fmt: skip
         self.closed: dict[Closing, int] = dict.fromkeys(Closing, 0)

@@ -58,6 +58,7 @@ class Debt:
     in_lanes: bool = True
     closing: bool = False  # its end is on its way to the disk
     then: Duty | None = None  # what it owes after that
+    again: bool = False  # what is in flight will not be enough: the original was approved meanwhile
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,6 +146,11 @@ class Depot:
             if not completion.late:
                 self._put_off(debt, found, result)
             return None
+        if debt.again:
+            debt.again, debt.attempts = False, 0  # another demand, not a repeat
+            debt.state = self._machine.step(debt.state, Event.REPLY)
+            self._ready.append(debt)
+            return None
         debt.closing = True
         match debt.duty:
             case Duty.REVERSAL:
@@ -224,6 +229,15 @@ class Forwarder:
     def owe(self, intent: int, duty: Duty) -> None:
         """A durable record owes this."""
         self._take_in(intent, duty, 0)
+
+    def doubt(self, intent: int) -> bool:
+        """A late approval of what is being reversed. Returns whether the reversal is answered already, and its end on
+        its way to the disk; an answer that is still on its way here is not enough then."""
+        debt = self._debts.get(intent)
+        if debt is None or debt.duty is not Duty.REVERSAL:
+            return False
+        debt.again = debt.in_flight
+        return debt.closing
 
     def resume(self) -> int:
         """Take on what the journal says is owed at a start. Returns how much that is."""

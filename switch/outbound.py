@@ -54,11 +54,13 @@ class Sender:
         duplicates: Duplicates,
         routes: Mapping[str, Route],
         owe: Callable[[int, Duty], None],
+        doubt: Callable[[int], bool],
         receipts_later: Callable[[Sequence[tuple[Exchange, int]]], None],
         machine: Machine,
         deadlines_s: Mapping[str, float],
     ) -> None:
-        """``owe`` is told of each intent whose back end is owed something, once that is durable; ``receipts_later``
+        """``owe`` is told of each intent whose back end is owed something, once that is durable, ``doubt`` at once of
+        each that was approved late, see ``Forwarder.doubt``; ``receipts_later``
         of the exchanges that were answered and want a receipt for the record given; ``deadlines_s`` are of services,
         by name, where they are shorter than that of the route."""
         self._codec = catalogue.codec
@@ -67,6 +69,7 @@ class Sender:
         self._duplicates = duplicates
         self._routes = routes
         self._owe = owe
+        self._doubt = doubt
         self._receipts_later = receipts_later
         self._machine = machine
         self._deadlines_s = deadlines_s
@@ -120,6 +123,8 @@ class Sender:
         event = Event.LATE_APPROVAL if code == codes.APPROVED else Event.LATE_DECLINE
         known = self._journal.known(exchange.key)
         reversed_already = known is not None and known.undone_by and self._journal.duty(was.number) is None
+        if event is Event.LATE_APPROVAL and self._doubt(was.number):
+            reversed_already = True
         before = State.REVERSED if reversed_already else exchange.state
         exchange.state = self._machine.step(before, event)
         again = before is State.REVERSED and exchange.state is State.REVERSAL_DUE
