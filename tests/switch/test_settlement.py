@@ -18,6 +18,8 @@ from fengshou.switch.settlement import Settlements, differences
 from fengshou.terminals.batch_log import BatchLog
 from fengshou.terminals.fleet import FleetPlan, run_fleet
 from fengshou.terminals.identity import Counters
+from fengshou.terminals.offline import Offline
+from fengshou.terminals.offline_store import OfflineStore
 from fengshou.terminals.trades import Trade
 from tests.switch.line import Line as Wire
 from tests.switch.line import code_of
@@ -202,6 +204,22 @@ def test_the_client_settles_what_it_traded_and_goes_on(town: Town, tmp_path: Pat
         assert [one.difference for one in differences(found)] == [Difference.MISSING_THERE]
 
     trio.run(trade_and_settle)
+
+
+def test_what_was_bought_without_coverage_counts_once_it_is_uploaded(town: Town, tmp_path: Path) -> None:
+    async def run() -> None:
+        counters = Counters()
+        with OfflineStore(tmp_path / "offline.log", town.catalogue.codec) as store:
+            async with town.client(TERMINALS[7], counters) as client:
+                mobile = Offline(client, store, town.home(TERMINALS[7]).signer(), counters)
+                for number in range(5):
+                    mobile.store("farm-purchase", purchase(1_000 + number))
+                assert [one.code for one in await mobile.upload()] == ["00"] * 5
+                assert (await client.trade("farm-purchase", purchase())).approved
+                (settled,) = await client.settle()
+                assert (settled.state, settled.totals.debits) == (BatchState.BALANCED, 6)
+
+    trio.run(run)
 
 
 def test_a_pos_settles_by_command_over_several_runs(town: Town) -> None:
