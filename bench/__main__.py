@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from bench import codec, journal, machine, pipeline, signature, size, whole
+from bench import codec, journal, machine, pipeline, saf, signature, size, whole
 from bench.figures import RESULTS, Figure, Run, save, show
 from fengshou.switch.processes import ProcessFailed
 
-STAGES = ("bytes", "codec", "signature", "journal", "pipeline", "switch")
+STAGES = ("bytes", "codec", "signature", "journal", "pipeline", "switch", "saf")
 _SCRATCH = Path(__file__).resolve().parents[1] / "var" / "bench"
 
 
@@ -35,6 +35,8 @@ def main(stages: tuple[str, ...], seconds: float, out: Path | None) -> None:
                 found += codec.figures(seconds / 10)
             case "signature":
                 found += signature.figures(seconds / 10)
+            case "saf":
+                found += saf.figures(int(seconds * 1000), _SCRATCH / "saf")
             case "journal":
                 found += journal.figures(seconds / 5, _SCRATCH)
                 notes.append("SQLite keeps a record and one index; the journal also what rules and recovery look up.")
