@@ -27,8 +27,8 @@ fuzz: setup ## Fuzz what reads a peer's bytes, the compiled modules under Addres
 	@$(PYTHON_BIN) -m tests.fuzz $(ARGS)
 	@$(PYTHON_BIN) -m tests.fuzz --sanitize $(ARGS)
 
-chaos: setup ## Kill the switch under load many times more than the tests do
-	@FENGSHOU_CHAOS=40 $(PYTHON_BIN) -m pytest tests/switch/test_kills.py --timeout 3600 $(ARGS)
+chaos: setup ## Kill processes and break connections under load, many times more than the tests do
+	@FENGSHOU_CHAOS=40 $(PYTHON_BIN) -m pytest tests/switch/test_kills.py tests/switch/test_chaos.py --timeout 3600 $(ARGS)
 
 lint: setup ## Ruff: rules and format
 	@$(PYTHON_BIN) -m ruff check .
