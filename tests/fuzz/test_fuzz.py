@@ -8,7 +8,7 @@ import pytest
 from tests.fuzz.mutation import CORPUS, mutations, seeds
 from tests.fuzz.targets import TARGETS
 
-MUTATIONS = 1500
+MUTATIONS = 600
 
 
 def test_every_target_has_seeds():

@@ -16,7 +16,7 @@ from fengshou.switch.simulation.terminal import Deed
 from tests.simulation import plants
 
 # `make simulate` runs 200 and more; FENGSHOU_SEEDS sets how many run here.
-SEEDS = int(os.environ.get("FENGSHOU_SEEDS", "25"))
+SEEDS = int(os.environ.get("FENGSHOU_SEEDS", "12"))
 
 # Plans that once found something, made small: what it was is written beside them.
 REGRESSIONS = {
