@@ -147,6 +147,8 @@ class Depot:
                 self._put_off(debt, found, result)
             return None
         if debt.again:
+            if completion.late:  # not enough, and it rests: the next attempt comes anyhow
+                return None
             debt.again, debt.attempts = False, 0  # another demand, not a repeat
             debt.state = self._machine.step(debt.state, Event.REPLY)
             self._ready.append(debt)
