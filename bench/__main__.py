@@ -6,16 +6,24 @@ from pathlib import Path
 
 import click
 
-from bench import codec, journal, machine, pipeline, saf, signature, size, whole
+from bench import codec, journal, machine, pipeline, recovery, saf, signature, size, whole
 from bench.figures import RESULTS, Figure, Run, save, show
 from fengshou.switch.processes import ProcessFailed
 
 STAGES = ("bytes", "codec", "signature", "journal", "pipeline", "switch", "saf")
+# Minutes and gigabytes: only when it is asked for.
+LONG_STAGES = ("recovery",)
 _SCRATCH = Path(__file__).resolve().parents[1] / "var" / "bench"
 
 
 @click.command(epilog="Compare two runs with: python -m bench.compare A.json B.json")
-@click.option("--stage", "stages", type=click.Choice(STAGES), multiple=True, help="Only these; all by default.")
+@click.option(
+    "--stage",
+    "stages",
+    type=click.Choice(STAGES + LONG_STAGES),
+    multiple=True,
+    help="Only these; by default all but recovery.",
+)
 @click.option(
     "--seconds", type=click.FloatRange(min=0.01), default=10.0, show_default=True, help="Length of a switch run."
 )
@@ -43,6 +51,8 @@ def main(stages: tuple[str, ...], seconds: float, out: Path | None) -> None:
             case "pipeline":
                 found += pipeline.figures(_SCRATCH / "pipeline")
                 notes.append("pipeline: one thread, no sockets, no TLS, a back end that answers at once.")
+            case "recovery":
+                found += recovery.figures(_SCRATCH)
             case "switch":
                 try:
                     figures, said = whole.figures(seconds, _SCRATCH / "switch")

@@ -19,7 +19,7 @@ from fengshou.switch.counters import Counters
 from fengshou.switch.duplicates import Duplicates
 from fengshou.switch.exchange import Exchange
 from fengshou.switch.grammar import Catalogue
-from fengshou.switch.journal import BATCH_MAX, Journal, batch_key, key_of
+from fengshou.switch.journal import BATCH_MAX, DayAbsent, Journal, batch_key, key_of
 from fengshou.switch.originals import STATE_OF, Originals
 from fengshou.switch.recording import Recorder
 from fengshou.switch.rrn import RrnSource
@@ -30,6 +30,7 @@ from fengshou.terminals.pump import Peer
 
 # Of a connection on which nobody has signed in: a sign-in, perhaps a second one for the batch, an echo.
 STRANGER_RATE_PER_SECOND = 10
+_NOT_FOUND = "25"
 
 
 class Ended(msgspec.Struct, frozen=True):
@@ -152,18 +153,22 @@ class Admission:
             rrn,
             self._pseudonym,
         )
+        exchange.request = request
         named = service.original_key(request)
         key = key_of(row.facts.terminal, row.facts.merchant, *named) if named else b""
-        if named:
-            request = msgspec.structs.replace(request, original=self._originals.find(key, row.facts))
         about = service.batch_named(request)
         if about is not None:
             exchange.batch = batch_key(row.facts.terminal, row.facts.merchant, about)
             if self._duplicates.runs_in(exchange.batch):
                 return Ended(codes.IN_PROGRESS, {})
-            request = msgspec.structs.replace(
-                request, batch=self._settlements.batch(row.facts.terminal, row.facts.merchant, about)
-            )
+        try:
+            if named:
+                request = msgspec.structs.replace(request, original=self._originals.find(key, row.facts))
+            if about is not None:
+                batch = self._settlements.batch(row.facts.terminal, row.facts.merchant, about)
+                request = msgspec.structs.replace(request, batch=batch)
+        except DayAbsent:  # what it names was archived, so nothing can be decided about it any more
+            return Ended(_NOT_FOUND, {de.TEXT: "archived"})
         exchange.request = request
         failed = refusal(service.ladder, request)
         if failed is not None:

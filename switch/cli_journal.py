@@ -1,4 +1,4 @@
-"""Commands about what was written: ``journal show|find|verify|receipt|segments|archive``."""
+"""Commands about what was written: ``journal show|find|verify|receipt|segments|archive|repair``."""
 
 from datetime import datetime
 from functools import cached_property
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 from rich.padding import Padding
 from rich.text import Text
 
@@ -24,6 +25,7 @@ from fengshou.switch.journal_days import archive as archive_day
 from fengshou.switch.journal_days import prove
 from fengshou.switch.journal_find import Place, find
 from fengshou.switch.journal_lines import Segment
+from fengshou.switch.journal_repair import repair as repair_journal
 from fengshou.switch.journal_tables import JournalError, spans
 from fengshou.switch.links import read_certificates
 from fengshou.switch.logs import masked
@@ -300,3 +302,27 @@ def archive(home: Path, day: int, to: Path, remove: bool) -> None:
     target = archive_day(reader.journal, row, to, remove=remove)
     click.echo(f"{target}: records {row.first_record} to {row.last_record}, proven")
     click.echo("removed from the journal's folder" if remove else "the journal's own file may be removed with --remove")
+
+
+@journal.command(epilog="Exit status 1: something is lost. Compare with the hosts' books before you go on.")
+@home_option
+@click.argument("out", type=click.Path(path_type=Path))
+@json_option
+@explained
+def repair(home: Path, out: Path, as_json: bool) -> None:
+    """Copy what is provably good of a torn journal to OUT; the switch must not be running.
+
+    OUT gets a report beside it, OUT.txt and OUT.json. To use the copy, move the torn folder away and put OUT in its
+    place.
+    """
+    loaded = load(home / "switch.toml")
+    report = repair_journal(loaded.path(loaded.config.files.journal), out)
+    lines = list(report.lines())
+    out.with_name(out.name + ".txt").write_text("\n".join(lines) + "\n", "utf-8")
+    out.with_name(out.name + ".json").write_bytes(msgspec.json.format(msgspec.json.encode(report.as_dict()), indent=1))
+    if as_json:
+        print_json(report.as_dict())
+    else:
+        click.echo("\n".join(lines))
+    if not report.complete:
+        raise SystemExit(1)

@@ -9,7 +9,7 @@ from fengshou.protocol.record import Record
 from fengshou.protocol.service import Fate
 from fengshou.protocol.transaction import Duty
 from fengshou.switch.exchange import Exchange
-from fengshou.switch.journal import Journal, Known
+from fengshou.switch.journal import DayAbsent, Journal, Known
 
 
 class Verdict(Enum):
@@ -49,11 +49,14 @@ class Duplicates:
             return Found(Verdict.CONFLICT, barred=True) if key in self._undoing else Found(Verdict.FRESH)
         if known.intent == 0:
             return Found(Verdict.CONFLICT, barred=True)
-        if self._journal.record(known.intent).content != content:
+        try:
+            if self._journal.record(known.intent).content != content:
+                return Found(Verdict.CONFLICT)
+            if known.outcome == 0:
+                return Found(Verdict.IN_PROGRESS)
+            return Found(Verdict.REPLAY, self._journal.record(known.outcome))
+        except DayAbsent:  # archived long ago: what it was cannot be said, but it is not done again
             return Found(Verdict.CONFLICT)
-        if known.outcome == 0:
-            return Found(Verdict.IN_PROGRESS)
-        return Found(Verdict.REPLAY, self._journal.record(known.outcome))
 
     def begin(self, exchange: Exchange) -> None:
         """From now on its key is in flight."""

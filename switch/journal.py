@@ -34,6 +34,7 @@ from fengshou.switch.journal_tables import (
     batch_key,
     key_of,
 )  # fmt: skip
+from fengshou.switch.journal_tail import prove_end
 from fengshou.switch.journal_view import JournalView
 
 __all__ = ["BATCH_MAX", "Charges", "DayAbsent", "Entry", "Journal", "JournalError", "Known", "batch_key", "key_of"]
@@ -52,15 +53,21 @@ class Statistics:
 class Journal(JournalView):
     """The store at a folder. Not thread-safe for writing: only one thread may call the methods that write."""
 
-    def __init__(self, folder: Path, *, map_bytes: int = 1 << 30, read_only: bool = False) -> None:
+    def __init__(self, folder: Path, *, map_bytes: int = 1 << 30, read_only: bool = False, sync: bool = True) -> None:
         """Open or create. ``map_bytes`` is the address space to begin with; it doubles when it is full.
 
+        A journal that is to be written must have its end whole, see ``journal_tail``.
+
+        Without ``sync`` a commit is not durable: only to make a large journal for a measurement.
         Raises JournalError.
         """
         try:
+            prove_end(folder / "data.mdb", whole=not read_only)
             if not read_only:
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            env = lmdb.open(str(folder), map_size=map_bytes, max_dbs=len(TABLES), readonly=read_only, max_readers=64)
+            env = lmdb.open(
+                str(folder), map_size=map_bytes, max_dbs=len(TABLES), readonly=read_only, max_readers=64, sync=sync
+            )
         except (lmdb.Error, OSError) as error:
             raise JournalError(f"cannot open the journal in {folder}: {error}") from error
         self.statistics = Statistics()
@@ -151,6 +158,12 @@ class Journal(JournalView):
         ``tidy`` takes them out of this one. Raises JournalError.
         """
         self._transact(lambda group: group.note_day(day))
+
+    def restore(self, work: Callable[[Group], object]) -> None:
+        """Write rows as they are, for a repair; then read again where the journal ends. Raises JournalError."""
+        self._transact(work)
+        self.refresh()
+        self._look()
 
     @property
     def untidy(self) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 import lmdb
 
 from fengshou.codecs import merkle_root, sm3
-from fengshou.protocol.record import GENESIS, Commit, RecordKind
+from fengshou.protocol.record import Commit, RecordKind
 from fengshou.protocol.transaction import Duty
 from fengshou.switch.journal_columns import pack_entries
 from fengshou.switch.journal_keys import RecentKeys
@@ -63,6 +63,11 @@ class Group:
             self._keys.put(key, value)
         self._keys.turn(self.tail.next_record)
 
+    def restore(self, table: str, rows: Sequence[tuple[bytes, bytes]]) -> None:
+        """Rows as they are, for a repair."""
+        for key, value in rows:
+            self._put(table, key, value)
+
     def _put(self, table: str, key: bytes, value: bytes, *, append: bool = False) -> None:
         self._txn.put(key, value, db=self._db[table], append=append)
 
@@ -78,7 +83,7 @@ class Group:
         latest = max([entry.record.business_day for entry in entries])
         if latest > tail.day:
             tail.day = latest
-            self.note_day(Day(tail.next_record, latest, tail.last.number + 1 if tail.last else 1))
+            self.note_day(Day(tail.next_record, latest, tail.commit + 1))
 
     def note_day(self, day: Day) -> None:
         """A day begins, or is sealed."""
@@ -95,20 +100,21 @@ class Group:
         return leaves
 
     def _seal(self, entries: Sequence[Entry], leaves: list[bytes]) -> None:
-        last, first = self.tail.last, self.tail.next_record
+        tail, first = self.tail, self.tail.next_record
         self._append("records", [(U64.pack(number), leaf) for number, leaf in enumerate(leaves, first)])
         self._put("columns", U64.pack(first), pack_entries(entries), append=True)
         self.header = Commit(
-            number=last.number + 1 if last else 1,
+            number=tail.commit + 1,
             first_record=first,
             records=len(entries),
             time_us=entries[-1].record.time_us,
             root=merkle_root(leaves),
-            previous=sm3(last.to_bytes()) if last else GENESIS,
+            previous=tail.previous,
         )
-        self._put("commits", U64.pack(first), self.header.to_bytes(), append=True)
-        self.tail.last = self.header
-        self.tail.next_record += len(entries)
+        data = self.header.to_bytes()
+        self._put("commits", U64.pack(first), data, append=True)
+        tail.last, tail.commit, tail.previous = self.header, self.header.number, sm3(data)
+        tail.next_record += len(entries)
 
     # -- what follows from them --------------------------------------------------------------------------------------
 

@@ -31,8 +31,9 @@ meta         name                                        format, last event, fir
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from fengshou.protocol.record import Commit, Record
+from fengshou.protocol.record import GENESIS, Commit, Record
 
 FORMAT_VERSION = b"2"
 LINES = ("records", "commits", "signatures", "columns")
@@ -55,6 +56,16 @@ Charges = tuple[tuple[bytes, int], ...]  # (counter, amount)
 
 class JournalError(Exception):
     """The store refused: disk full, damaged, of another format. Nothing of the group was written."""
+
+
+class JournalTorn(JournalError):
+    """The store lost writes that it had been promised, or was altered. Nothing was changed."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(
+            f"{path} is torn: {why}. Nothing was changed. Take a copy of the folder; `fengshou journal repair OUT` "
+            "then copies what is provably good and reports the rest"
+        )
 
 
 class DayAbsent(JournalError):
@@ -147,7 +158,9 @@ def spans(days: Sequence[Day]) -> list[tuple[Day, int]]:
 class Tail:
     """Where the journal ends."""
 
-    last: Commit | None = None
+    last: Commit | None = None  # None also when only sealed days stand before
+    commit: int = 0  # number of the last commit
+    previous: bytes = GENESIS  # SM3 of its header
     next_record: int = 1
     last_event: int = 0
     day: int = 0

@@ -6,6 +6,7 @@ from typing import Any
 
 import lmdb
 
+from fengshou.codecs import sm3
 from fengshou.protocol.errors import UntrustedBytesError
 from fengshou.protocol.record import Commit, Record, parse_commit, parse_record
 from fengshou.protocol.transaction import Duty
@@ -73,12 +74,18 @@ class JournalView:
         with self._read.cursor(self._db["commits"]) as cursor:
             last = parse_commit(cursor.value()) if cursor.last() else None
         days = self.days()
-        self._tail = Tail(
-            last,
-            last.first_record + last.records if last else 1,
-            int.from_bytes(self._get("meta", b"last-event") or b"", "big"),
-            days[-1].day if days else 0,
-        )
+        tail = Tail(last_event=int.from_bytes(self._get("meta", b"last-event") or b"", "big"))
+        if last:
+            tail.last, tail.commit, tail.previous = last, last.number, sm3(last.to_bytes())
+            tail.next_record = last.first_record + last.records
+        elif days:  # a repair that found nothing after the sealed days
+            tail.commit, tail.previous, tail.next_record = (
+                days[-1].last_commit,
+                days[-1].last_hash,
+                days[-1].last_record + 1,
+            )
+        tail.day = days[-1].day if days else 0
+        self._tail = tail
         self._seen = self._tail.next_record
 
     def _keyed(self) -> int:

@@ -8,7 +8,7 @@ from fengshou.protocol.message import Flag, Message, Value
 from fengshou.protocol.templates import RECEIPT
 from fengshou.switch.exchange import Exchange
 from fengshou.switch.grammar import Catalogue
-from fengshou.switch.journal import Journal, key_of
+from fengshou.switch.journal import DayAbsent, Journal, key_of
 from fengshou.switch.receipts import receipt
 from fengshou.terminals.pump import Peer
 
@@ -40,7 +40,11 @@ class ReceiptDesk:
         if known is None or not known.outcome:
             exchange.answer_now({de.RESPONSE_CODE: NOT_FOUND})
             return
-        proof = receipt(self._journal, known.outcome, self._custody)
+        try:
+            proof = receipt(self._journal, known.outcome, self._custody)
+        except DayAbsent:  # `fengshou journal receipt` makes it when the day is brought back
+            exchange.answer_now({de.RESPONSE_CODE: NOT_FOUND})
+            return
         if proof is None:  # signed within a moment: the terminal asks again
             exchange.shed("09")
             return

@@ -1,0 +1,221 @@
+"""Reads the pages of an LMDB file without trusting one of them.
+
+LMDB maps its file and follows what stands there: a file that lost writes can end the process. This reader checks every
+number that it follows, reads with plain reads, and names the page that is wrong. The switch asks it before it opens its
+journal, ``journal repair`` reads by nothing else. Format: lmdb.h and mdb.c of LMDB 0.9 (data version 1), 64-bit.
+
+    page    number (8) | (2) | flags (2) | lower (2) upper (2), or the length of an overflow in pages (4) | node offsets
+    node    low (2) high (2) flags (2) key length (2) | key | value; in a branch low, high and flags are a page number
+    meta    page head | magic (4) version (4) address (8) map size (8) | free tree (48) main tree (48) | last page (8)
+            transaction (8)
+    tree    (4) flags (2) depth (2) branch (8) leaf (8) overflow (8) entries (8) | root (8)
+"""
+
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+
+_MAGIC, _VERSION = 0xBEEFC0DE, 1
+_HEAD = struct.Struct("<QHHHH")
+_META = struct.Struct("<IIQQ48s48sQQ")
+_TREE = struct.Struct("<IHHQQQQQ")
+_NODE = struct.Struct("<HHHH")
+_BRANCH, _LEAF, _OVERFLOW, _META_PAGE = 0x01, 0x02, 0x04, 0x08
+_BIG = 0x01  # a node whose value stands on overflow pages
+_NO_PAGE = (1 << 64) - 1
+_DEPTH_MAX = 32
+
+
+class PageDamaged(Exception):
+    """A page is not what its place in the file says. ``page`` is its number."""
+
+    def __init__(self, page: int, why: str) -> None:
+        super().__init__(f"page {page} (byte {page * 4096}): {why}")
+        self.page = page
+
+
+@dataclass(frozen=True, slots=True)
+class _Tree:
+    depth: int
+    entries: int
+    root: int
+
+
+class Pages:
+    """One file, as its newest whole meta page has it."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises OSError, PageDamaged: no meta page is whole, or the file ends before the last page in use."""
+        self._file = path.open("rb")
+        try:
+            self._size = 4096
+            metas = [meta for meta in (self._meta(page) for page in (0, 1)) if meta is not None]
+            if not metas:
+                raise PageDamaged(0, "neither meta page is one of LMDB's")
+            self.both_metas = len(metas) == 2  # LMDB itself needs both
+            self._last_page, _, self._main = max(metas, key=lambda meta: meta[1])
+            length = os.fstat(self._file.fileno()).st_size
+            if length < (self._last_page + 1) * self._size:
+                raise PageDamaged(self._last_page, f"the file ends at byte {length}, before the last page in use")
+        except BaseException:
+            self._file.close()
+            raise
+
+    @cached_property
+    def _tables(self) -> dict[bytes, _Tree]:
+        found = dict(self._walk(self._main))
+        if len(found) != self._main.entries or any(len(value) != _TREE.size for value in found.values()):
+            raise PageDamaged(self._main.root, "not the list of tables that the meta page promises")
+        return {name: _tree(value) for name, value in found.items()}
+
+    def __enter__(self) -> "Pages":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._file.close()
+
+    def get(self, table: str, key: bytes) -> bytes | None:
+        """The value of a key. Raises PageDamaged when the way to it is."""
+        tree = self._tables.get(table.encode())
+        if tree is None or tree.root == _NO_PAGE:
+            return None
+        page, data = tree.root, self._page(tree.root)
+        for _ in range(_DEPTH_MAX):
+            nodes = list(self._nodes(page, data))
+            if not _flags(data) & _BRANCH:
+                return next((self._value(page, data, at) for at, name in nodes if name == key), None)
+            # The first key of a branch is not used: it stands for everything below the second.
+            below = [at for index, (at, name) in enumerate(nodes) if not index or name <= key]
+            if not below:
+                raise PageDamaged(page, "a branch without a node")
+            page = self._child(data, below[-1])
+            data = self._page(page)
+        raise PageDamaged(page, "the tree is too deep")
+
+    def entries(self, table: str) -> int:
+        """How many the table says that it has."""
+        tree = self._tables.get(table.encode())
+        return tree.entries if tree else 0
+
+    def backwards(self, table: str) -> Iterator[tuple[bytes, bytes]]:
+        """Keys and values from the last one on. Raises PageDamaged."""
+        return self._walk(self._tables.get(table.encode()), backwards=True)
+
+    def walk(self, table: str, damaged: list[PageDamaged] | None = None) -> Iterator[tuple[bytes, bytes]]:
+        """Keys and values in order. Damage is raised, or, given a list, noted there and passed over."""
+        return self._walk(self._tables.get(table.encode()), damaged=damaged)
+
+    # -- trees -----------------------------------------------------------------------------------------------------
+
+    def _walk(
+        self, tree: _Tree | None, *, backwards: bool = False, damaged: list[PageDamaged] | None = None
+    ) -> Iterator[tuple[bytes, bytes]]:
+        if tree is None or tree.root == _NO_PAGE:
+            return
+        waiting = [(tree.root, 1)]
+        while waiting:
+            page, depth = waiting.pop()
+            try:
+                data = self._page(page)
+                if bool(_flags(data) & _BRANCH) == (depth == tree.depth):
+                    raise PageDamaged(page, "a page of another level")
+                nodes = list(self._nodes(page, data))
+                if _flags(data) & _BRANCH:
+                    children = [(self._child(data, at), depth + 1) for at, _ in nodes]
+                    waiting += children if backwards else reversed(children)
+                    continue
+            except PageDamaged as error:
+                if damaged is None:
+                    raise
+                damaged.append(error)
+                continue
+            for at, key in reversed(nodes) if backwards else nodes:
+                try:
+                    value = self._value(page, data, at)
+                except PageDamaged as error:
+                    if damaged is None:
+                        raise
+                    damaged.append(error)
+                else:
+                    yield key, value
+
+    # -- pages -----------------------------------------------------------------------------------------------------
+
+    def _meta(self, page: int) -> tuple[int, int, _Tree] | None:
+        """Last page, transaction and main tree of a meta page; None when it is not one."""
+        data = os.pread(self._file.fileno(), 4096, page * self._size)
+        if len(data) < _HEAD.size + _META.size or not _flags(data) & _META_PAGE:
+            return None
+        magic, version, _, _, free, main, last_page, transaction = _META.unpack_from(data, _HEAD.size)
+        size = _TREE.unpack(free)[0]  # the free tree's first field is the page size
+        if magic != _MAGIC or version != _VERSION or size != self._size:
+            return None
+        return last_page, transaction, _tree(main)
+
+    def _page(self, page: int) -> bytes:
+        if not 1 < page <= self._last_page:
+            raise PageDamaged(page, "no page of this file")
+        data = os.pread(self._file.fileno(), self._size, page * self._size)
+        if len(data) != self._size:
+            raise PageDamaged(page, "cannot be read whole")
+        number, _, flags, lower, upper = _HEAD.unpack_from(data)
+        if number != page or flags & 0x0F not in (_BRANCH, _LEAF):
+            raise PageDamaged(page, f"says that it is page {number} of kind {flags:#x}")
+        if not _HEAD.size <= lower <= upper <= self._size or lower % 2:
+            raise PageDamaged(page, "its bounds are wrong")
+        return data
+
+    def _nodes(self, page: int, data: bytes) -> Iterator[tuple[int, bytes]]:
+        """Offset and key of each node, in ascending order."""
+        lower, upper = _HEAD.unpack_from(data)[3:]
+        before: bytes | None = None
+        for index in range(_HEAD.size, lower, 2):
+            (at,) = struct.unpack_from("<H", data, index)
+            if not upper <= at <= self._size - _NODE.size:
+                raise PageDamaged(page, "a node outside of the page")
+            begin = at + _NODE.size
+            key = data[begin : begin + _NODE.unpack_from(data, at)[3]]
+            first_of_branch = index == _HEAD.size and _flags(data) & _BRANCH
+            if before is not None and not first_of_branch and key <= before:
+                raise PageDamaged(page, "its keys are not in order")
+            before = None if first_of_branch else key
+            yield at, key
+
+    @staticmethod
+    def _child(data: bytes, at: int) -> int:
+        low, high, flags, _ = _NODE.unpack_from(data, at)
+        return int(low | high << 16 | flags << 32)
+
+    def _value(self, page: int, data: bytes, at: int) -> bytes:
+        low, high, flags, key = _NODE.unpack_from(data, at)
+        size, begin = low | high << 16, at + _NODE.size + key
+        if not flags & _BIG:
+            if begin + size > self._size:
+                raise PageDamaged(page, "a value that leaves the page")
+            return data[begin : begin + size]
+        if begin + 8 > self._size:
+            raise PageDamaged(page, "a value that leaves the page")
+        return self._overflow(int.from_bytes(data[begin : begin + 8], "little"), size)
+
+    def _overflow(self, page: int, size: int) -> bytes:
+        count = (_HEAD.size + size + self._size - 1) // self._size
+        if not 1 < page <= self._last_page + 1 - count:
+            raise PageDamaged(page, "no page of this file")
+        data = os.pread(self._file.fileno(), count * self._size, page * self._size)
+        number, _, flags, low, high = _HEAD.unpack_from(data)
+        if number != page or flags & 0x0F != _OVERFLOW or (low | high << 16) != count:
+            raise PageDamaged(page, "not the overflow that it should be")
+        return data[_HEAD.size : _HEAD.size + size]
+
+
+def _flags(data: bytes) -> int:
+    return int(_HEAD.unpack_from(data)[2])
+
+
+def _tree(data: bytes) -> _Tree:
+    _, _, depth, _, _, _, entries, root = _TREE.unpack(data)
+    return _Tree(depth, entries, root)
