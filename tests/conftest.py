@@ -1,9 +1,13 @@
-"""Tests that are coroutines run under Trio."""
+"""For all tests: coroutines run under Trio, and no test depends on how fast the machine is."""
 
 import inspect
 
 import pytest
 import trio
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("fengshou", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("fengshou")
 
 
 @pytest.hookimpl(tryfirst=True)
