@@ -45,7 +45,7 @@ DUTIES: Mapping[str, Duty] = {
     "site.make":         _duty(_ADMINISTRATOR),
     "keys.make":         _duty(_ADMINISTRATOR),
     "keys.rotate":       _duty(_ADMINISTRATOR),
-    "keys.roll-back":    _duty(_ADMINISTRATOR),
+    "keys.rollback":    _duty(_ADMINISTRATOR),
     "keys.retire":       _duty(_ADMINISTRATOR),
     # What touches a master key, or is trusted by everybody, takes two.
     "keys.destroy":      _duty(_ADMINISTRATOR,                         second=(_CUSTODIAN,)),

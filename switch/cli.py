@@ -2,6 +2,7 @@
 
 import click
 
+from fengshou.switch import cli_ceremony  # noqa: F401 adds its commands to `keys`
 from fengshou.switch.cli_audit import audit
 from fengshou.switch.cli_demo import demo, fleet
 from fengshou.switch.cli_journal import journal

@@ -56,7 +56,7 @@ def status(home: Path, as_json: bool) -> None:
     )
 
 
-@keys.command(epilog="Until the old epoch is retired, `fengshou keys roll-back KIND` takes it back.")
+@keys.command(epilog="Until the old epoch is retired, `fengshou keys rollback KIND` takes it back.")
 @_kind
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @_yes
@@ -89,7 +89,7 @@ def rotate(kind: str, dry_run: bool, yes: bool, home: Path, as_json: bool) -> No
     _tell({"kind": kind, "steps": steps}, steps, as_json)
 
 
-@keys.command("roll-back")
+@keys.command("rollback")
 @click.argument("kind", type=click.Choice(list(POLICIES)))
 @_yes
 @home_option
@@ -100,7 +100,7 @@ def roll_back(kind: str, yes: bool, home: Path, as_json: bool) -> None:
     if not yes:
         click.confirm(f"Take back the last rotation of {kind}?", abort=True, err=True)
     steps: list[str] = []
-    with acting(home, "keys.roll-back", kind) as act:
+    with acting(home, "keys.rollback", kind) as act:
         info = Rotation(load(home / "switch.toml"), kind, steps.append).roll_back()
         act.note(key=info.label, epoch=info.epoch, check_value=info.check_value.hex().upper())
     _tell({"kind": kind, "steps": steps}, steps, as_json)

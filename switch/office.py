@@ -19,6 +19,7 @@ from fengshou.hsm.audit import Act, Actor, AuditLog, Record, Result
 from fengshou.hsm.custody import AUDIT_SIGN, CustodyError
 from fengshou.hsm.duties import DutyRefused, Person, new_session
 from fengshou.hsm.personal import CARD, CardSigner, SigningCard, open_key
+from fengshou.hsm.quorum import Holder
 from fengshou.hsm.software import SoftwareCustody
 from fengshou.hsm.x509 import CustodySigner
 
@@ -107,6 +108,14 @@ def person_card(name: str, reader: str) -> SigningCard:
 
     pin = click.prompt(f"PIN of {name}'s card in {reader}", hide_input=True, err=True)
     return Card(reader, Gmt0017(), pin.encode())
+
+
+def card_holder(name: str, reader: str) -> Holder:
+    """A custodian whose share is on the card in ``reader``."""
+    from fengshou.hsm.card import Card, CardHolder, Gmt0017  # not at the top: it needs the extra `card`
+
+    pin = click.prompt(f"PIN of {name}'s card in {reader}", hide_input=True, err=True)
+    return CardHolder(name, Card(reader, Gmt0017(), pin.encode()))
 
 
 def _claimed_name() -> str:

@@ -77,11 +77,11 @@ async def rotate_everything(town: Town, trade: Trade) -> None:
             await trio.to_thread.run_sync(command, town, f"keys rotate {kind} --yes")
             await trade.more()
         assert await certificate_shown(town) != shown
-        await trio.to_thread.run_sync(command, town, "keys roll-back switch-tls --yes")
+        await trio.to_thread.run_sync(command, town, "keys rollback switch-tls --yes")
         with trio.fail_after(10):
             while await certificate_shown(town) != shown:
                 await trio.sleep(0.1)
-        await trio.to_thread.run_sync(command, town, "keys roll-back switch-sign --yes")
+        await trio.to_thread.run_sync(command, town, "keys rollback switch-sign --yes")
         await trade.more()
         await trio.to_thread.run_sync(command, town, "keys rotate switch-sign --yes")
         await trio.to_thread.run_sync(command, town, "keys rotate switch-tls --yes")
@@ -154,7 +154,7 @@ def test_what_was_cut_short_is_taken_up_again(town: Town) -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("keys roll-back journal --yes", "nothing to go back to"),
+        ("keys rollback journal --yes", "nothing to go back to"),
         ("keys retire switch.sign 9 --yes", "has no epoch 9"),
         ("keys destroy switch.sign 1 --yes", "retire it first"),
         ("keys retire", "give a key and its epoch, or --due"),
