@@ -9,6 +9,7 @@ from OpenSSL import SSL, crypto
 
 from fengshou.hsm._openssl import set_groups, set_signature_algorithms
 from fengshou.hsm.custody import SWITCH_TLS, Custody, CustodyError
+from fengshou.hsm.pem import REVOCATION_LIST, from_pem
 from fengshou.hsm.software import load_private_key
 
 # A working day of a village shop: a terminal that lost its radio link comes back without a full handshake.
@@ -79,7 +80,7 @@ class Trust:
         """The serial numbers on the list, none without one. Raises CustodyError."""
         if self.revoked is None:
             return frozenset()
-        return frozenset(entry.serial_number for entry in _load_list(self.revoked))
+        return frozenset(entry.serial_number for found in _load_lists(self.revoked) for entry in found)
 
 
 def terminal_server_context(identity: Identity, trust: Trust, profile: ChannelProfile = NATIONAL) -> SSL.Context:
@@ -144,12 +145,14 @@ def _context(method: int, identity: Identity, trust: Trust, profile: ChannelProf
 def _check_revocation(context: SSL.Context, path: Path) -> None:
     store = context.get_cert_store()
     assert store is not None
-    store.add_crl(_load_list(path))
+    for found in _load_lists(path):
+        store.add_crl(found)
     store.set_flags(crypto.X509StoreFlags.CRL_CHECK)
 
 
-def _load_list(path: Path) -> x509.CertificateRevocationList:
+def _load_lists(path: Path) -> list[x509.CertificateRevocationList]:
+    """One of each issuing authority that is in use."""
     try:
-        return x509.load_pem_x509_crl(path.read_bytes())
+        return [x509.load_der_x509_crl(der) for der in from_pem(REVOCATION_LIST, path.read_bytes())]
     except (OSError, ValueError):
         raise CustodyError(f"{path} is not a revocation list in PEM") from None

@@ -31,6 +31,7 @@ from fengshou.hsm.files import write_public
 from fengshou.hsm.pem import CERTIFICATE, REVOCATION_LIST, from_pem, to_pem
 from fengshou.hsm.software import Kind, SoftwareCustody
 from fengshou.hsm.x509 import Certificate, CertificateError, CustodySigner, Profile, Subject
+from fengshou.protocol.epoch import ACCEPTING, EpochState
 
 ROOT_KEY = "ca.root"
 ISSUING_KEY = "ca.issuing"
@@ -92,7 +93,9 @@ class Authority:
         except (OSError, ValueError):
             raise PkiError(f"no authority in {self.folder}; make one with: fengshou pki init {self.folder}") from None
         self.certificate = x509.parse_certificate(der)
-        self._signer = CustodySigner(SoftwareCustody(self.folder / "keys"), ISSUING_KEY)
+        self._custody = SoftwareCustody(self.folder / "keys")
+        # By the certificate, not by what custody has as current: while the key is renewed they differ for a moment.
+        self._signer = self._signer_of(self.certificate)
 
     @classmethod
     def initialise(cls, folder: Path | str, organisation: str, now: datetime) -> "Authority":
@@ -126,6 +129,66 @@ class Authority:
             shutil.rmtree(work, ignore_errors=True)
             raise
         return cls(folder)
+
+    def _signer_of(self, authority: Certificate) -> CustodySigner:
+        """The epoch of the issuing key that a certificate is of. Raises PkiError: it is gone or retired."""
+        for info in self._custody.inventory():
+            if info.label == ISSUING_KEY and info.state in ACCEPTING:
+                signer = CustodySigner(self._custody, ISSUING_KEY, info.epoch)
+                if signer.public_key == authority.public_key:
+                    return signer
+        raise PkiError(f"no key in {self.folder / 'keys'} belongs to {authority.subject.common_name}")
+
+    def authorities(self) -> list[Certificate]:
+        """The root, then the issuing authorities that are trusted, the newest first."""
+        try:
+            blocks = from_pem(CERTIFICATE, (self.folder / AUTHORITIES).read_bytes())
+        except (OSError, ValueError) as error:
+            raise PkiError(f"{self.folder / AUTHORITIES}: {error}") from None
+        return [x509.parse_certificate(der) for der in blocks]
+
+    def renew_issuing(self, now: datetime) -> "Authority":
+        """A further issuing authority beside the one that there is, by the root, whose folder must be here for it.
+
+        Both are trusted and both have a revocation list, in the same files as before, until the key of the old one is
+        retired; new certificates are of the new one. A renewal that was cut short goes on where it was. PkiError.
+        """
+        if not (self.folder / "root").is_dir():
+            raise PkiError(f"bring {self.folder / 'root'} back for this: only the root makes an issuing authority")
+        waiting = [info for info in self._custody.inventory() if info.label == ISSUING_KEY]
+        new = next((info for info in waiting if info.state is EpochState.NEXT), None)
+        new = new or self._custody.renew(ISSUING_KEY)
+        key = self._custody.public_key(ISSUING_KEY, new.epoch)
+        root, *trusted = self.authorities()
+        made = next((certificate for certificate in trusted if certificate.public_key == key), None)
+        if made is None:
+            organisation = root.subject.organisation
+            # Another name, because a revocation list is found by the name of who made it.
+            name = Subject(f"{organisation} Issuing CA {new.epoch}", organisation)
+            signer = CustodySigner(SoftwareCustody(self.folder / "root"), ROOT_KEY)
+            made = x509.issue(x509.ISSUING, name, key, issuer=root.subject, signer=signer, now=now)
+            chain = (root, made, *trusted)
+            write_public(self.folder / AUTHORITIES, b"".join(to_pem(CERTIFICATE, one.der) for one in chain))
+        # Trust and lists before the first certificate: whoever reads them again knows what he meets then.
+        self.make_revocation_list(now)
+        self._custody.activate(ISSUING_KEY, new.epoch)
+        write_public(self.folder / ISSUING, to_pem(CERTIFICATE, made.der))
+        return Authority(self.folder)
+
+    def retire_issuing(self, now: datetime) -> list[str]:
+        """Trust only the newest issuing authority from now on; the names of those that ended. PkiError: it is alone.
+
+        Certificates of the old ones are refused as soon as ``authorities.crt`` is read again.
+        """
+        root, newest, *old = self.authorities()
+        if not old:
+            raise PkiError("there is one issuing authority only")
+        write_public(self.folder / AUTHORITIES, to_pem(CERTIFICATE, root.der) + to_pem(CERTIFICATE, newest.der))
+        for info in self._custody.inventory():
+            if info.label == ISSUING_KEY and info.state is EpochState.RETIRING:
+                self._custody.retire(ISSUING_KEY, info.epoch)
+        self.make_revocation_list(now)
+        return [certificate.subject.common_name for certificate in old]
 
     def issue(self, profile: Profile, subject: Subject, key: PublicKey, now: datetime) -> Certificate:
         """Issue one certificate. Raises CertificateError when the subject breaks the profile's rules."""
@@ -198,19 +261,30 @@ class Authority:
         return entry.issued
 
     def make_revocation_list(self, now: datetime, days: int = CRL_DAYS) -> Path:
-        """Sign the list of all that is revoked and put it into place."""
+        """Sign the list of all that is revoked, one for each issuing authority, and put them into place."""
         with self._locked():
             acts = list(self._acts())
             number = 1 + max((act.number for act in acts if isinstance(act, Listed)), default=0)
-            revocations = [
-                x509.Revocation(int(act.serial, 16), act.at, act.reason) for act in acts if isinstance(act, Revoked)
-            ]
-            der = x509.revocation_list(
-                revocations, number=number, issuer=self.certificate.subject, signer=self._signer, now=now, days=days
-            )
+            issuers = {
+                act.serial: x509.parse_certificate(act.certificate).issuer for act in acts if isinstance(act, Issued)
+            }
+            lists = []
+            for authority in self.authorities()[1:]:
+                name = authority.subject.common_name
+                revocations = [
+                    x509.Revocation(int(act.serial, 16), act.at, act.reason)
+                    for act in acts
+                    if isinstance(act, Revoked) and issuers[act.serial] == name
+                ]
+                lists.append(
+                    x509.revocation_list(
+                        revocations, number=number, issuer=authority.subject, signer=self._signer_of(authority),
+                        now=now, days=days,
+                    )
+                )  # fmt: skip
             self._append([Listed(now, number)])
             path = self.folder / CRL
-            write_public(path, to_pem(REVOCATION_LIST, der))
+            write_public(path, b"".join(to_pem(REVOCATION_LIST, der) for der in lists))
         return path
 
     def entries(self) -> list[Entry]:

@@ -72,17 +72,18 @@ BACKDATE = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class CustodySigner:
-    """The key at a label of custody."""
+    """The key at a label of custody: of one epoch, or of whichever is current."""
 
     custody: Custody
     label: str
+    epoch: int | None = None
 
     @property
     def public_key(self) -> PublicKey:
-        return self.custody.public_key(self.label)
+        return self.custody.public_key(self.label, self.epoch)
 
     def sign(self, digest: bytes) -> bytes:
-        return self.custody.sign(self.label, digest)
+        return self.custody.sign(self.label, digest, self.epoch)
 
 
 @dataclass(frozen=True, slots=True)

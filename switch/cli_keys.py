@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from fengshou.hsm.pki import Authority
 from fengshou.hsm.software import SoftwareCustody
 from fengshou.switch.cli_common import explained, home_option, json_option, print_json, print_table
 from fengshou.switch.config import Loaded, load
@@ -13,8 +14,15 @@ from fengshou.switch.office import acting
 from fengshou.switch.rotation import POLICIES, Rotation, RotationError, forget_tickets, key_rows, retire_due
 
 TICKETS = "tickets"
+AUTHORITY = "ca"
 
-_kind = click.argument("kind", type=click.Choice([*POLICIES, TICKETS]))
+# What rotates the keys that have no epoch in the site's custody.
+_OTHERS = {
+    TICKETS: "let the running switch make its tickets under new keys",
+    AUTHORITY: "make a further issuing authority by the root, trust both and list the revocations of both, issue by it",
+}
+
+_kind = click.argument("kind", type=click.Choice([*POLICIES, TICKETS, AUTHORITY]))
 _yes = click.option("--yes", is_flag=True, help="Do not ask.")
 _label = click.argument("label")
 _epoch = click.argument("epoch", type=click.IntRange(1, 255))
@@ -66,20 +74,25 @@ def status(home: Path, as_json: bool) -> None:
 def rotate(kind: str, dry_run: bool, yes: bool, home: Path, as_json: bool) -> None:
     """Replace a key by its next epoch, under a running switch that does not stop for it.
 
+    KIND ca makes a further issuing authority, trusted beside the one before until `fengshou pki retire`.
     KIND tickets makes the switch forget all TLS tickets: terminals make a full handshake when they connect next.
     """
     loaded = load(home / "switch.toml")
     steps: list[str] = []
-    rotation = None if kind == TICKETS else Rotation(loaded, kind, steps.append)
-    plan = rotation.plan() if rotation else ["let the running switch make its tickets under new keys"]
+    rotation = Rotation(loaded, kind, steps.append) if kind in POLICIES else None
+    plan = rotation.plan() if rotation else [_OTHERS[kind]]
     if dry_run:
         _tell({"kind": kind, "plan": plan}, plan, as_json)
         return
     if not yes:
         click.echo("\n".join(f"  {number}. {step}" for number, step in enumerate(plan, start=1)), err=True)
         click.confirm(f"Rotate {kind}?", abort=True, err=True)
-    with acting(home, "keys.rotate", kind) as act:
-        if rotation is None:
+    with acting(home, "keys.rotate-ca" if kind == AUTHORITY else "keys.rotate", kind) as act:
+        if kind == AUTHORITY:
+            issuing = Authority(loaded.path("pki")).renew_issuing(datetime.now(UTC)).certificate
+            act.note(serial=f"{issuing.serial:032x}")
+            steps.append(f"certificates are issued by {issuing.subject.common_name}")
+        elif rotation is None:
             if not forget_tickets(loaded):
                 raise RotationError("no switch runs: its tickets ended with it")
             steps.append("tickets are made under new keys")

@@ -295,6 +295,25 @@ def crl(days: int, folder: Path, as_json: bool) -> None:
     _print({"list": str(path), "revoked": revoked, "days": days}, as_json)
 
 
+@pki.command("retire")
+@click.confirmation_option(prompt="Everything that older issuing authorities have issued is refused then. Go on?")
+@_folder
+@json_option
+@explained
+def retire_issuing(folder: Path, as_json: bool) -> None:
+    """End the overlap after `fengshou keys rotate ca`: trust only the newest issuing authority.
+
+    \b
+    Example:
+      fengshou pki retire
+    """
+    authority = Authority(folder)
+    with acting(folder.parent, "keys.rotate-ca", folder.name) as act:
+        retired = authority.retire_issuing(datetime.now(UTC))
+        act.note(retired=", ".join(retired))
+    _print({"retired": retired, "issuing": authority.certificate.subject.common_name}, as_json)
+
+
 @pki.command("list")
 @click.option("--profile", type=_profile, help="Only certificates of this profile.")
 @_folder

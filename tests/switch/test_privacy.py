@@ -1,7 +1,9 @@
 """No card, account or person in clear in anything that the switch leaves behind: searched for in the raw bytes."""
 
+import base64
 import json
 import logging
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import structlog
 
+from fengshou.hsm.software import load_private_key
 from fengshou.protocol import elements as de
 from fengshou.switch.logs import configure, masked
 from tests.switch.line import Line, code_of
@@ -92,6 +95,34 @@ def _command(town: Town, *arguments: str) -> bytes:
         capture_output=True, check=True, timeout=60,
     )  # fmt: skip
     return done.stdout + done.stderr
+
+
+def test_no_key_is_left_anywhere_but_in_its_folder(fresh_town: FreshTown) -> None:
+    with fresh_town() as town:
+        with Line(town, TERMINALS[0]).sign_in() as line:
+            assert code_of(line.ask("withdrawal", withdrawal(), receipt=True)) == "00"
+        shown = _command(town, "keys", "rotate", "journal", "--yes") + _command(town, "keys", "status", "--json")
+        with Line(town, TERMINALS[0]).sign_in() as line:
+            assert code_of(line.ask("withdrawal", withdrawal(), receipt=True)) == "00"
+        limits = Path(f"/proc/{town.process('switch').pid}/limits").read_text()
+        assert re.search(r"Max core file size +0 +0 ", limits)  # a crash leaves no image of the memory
+        town.settle()
+        keys = {file.name: _secret(file) for file in town.folder.glob("keys/*.*.*") if file.suffix != ".json"}
+        assert len(keys) >= 6
+        patterns = (*_LEFT_BEHIND, "audit.log", "pki/*", "terminals/*/terminal.toml")
+        files = [file for pattern in patterns for file in town.folder.glob(pattern) if file.is_file()]
+        sources = {str(file.relative_to(town.folder)): file.read_bytes() for file in files} | {"screen": shown}
+        assert {"audit.log", "switch.log", "screen"} <= sources.keys()
+        for source, data in sources.items():
+            for name, key in keys.items():
+                for form in (key, key.hex().encode(), key.hex().upper().encode(), base64.b64encode(key)[:40]):
+                    assert form not in data, f"{name} stands in {source}"
+
+
+def _secret(file: Path) -> bytes:
+    if file.suffix == ".pem":
+        return bytes(load_private_key(file).to_scalar())
+    return bytes.fromhex(file.read_text())
 
 
 def test_a_failure_is_logged_by_kind_and_place_never_by_its_text() -> None:

@@ -73,7 +73,7 @@ async def rotate_everything(town: Town, trade: Trade) -> None:
             nursery.start_soon(trade.run, terminal)
         await trade.more()
         shown = await certificate_shown(town)
-        for kind in ("switch-sign", "switch-tls", "journal", "audit-sign", "tickets"):
+        for kind in ("ca", "switch-sign", "switch-tls", "journal", "audit-sign", "tickets"):
             await trio.to_thread.run_sync(command, town, f"keys rotate {kind} --yes")
             await trade.more()
         assert await certificate_shown(town) != shown
