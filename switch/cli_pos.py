@@ -244,7 +244,7 @@ def receipt(batch: int, stan: int, home: Path, as_json: bool) -> None:
         return await client.receipt(batch, stan)
 
     found = _run(place, fetch)
-    record = verify_inclusion(found, place.switch_key())
+    record = verify_inclusion(found, place.switch_keys())
     facts = {
         "record": record.number, "batch": record.batch, "stan": record.stan, "code": record.code,
         "rrn": f"{record.rrn:012d}", "verified": True,
@@ -332,7 +332,7 @@ def _trade(folder: Path, template: str, values: Mapping[int, Value], wants_recei
             return response, ""
         if response.receipt is None:
             return response, "not yet; ask later: fengshou pos receipt"
-        record = verify_receipt(response.receipt, home.switch_key(), client.exchange_of(response))
+        record = verify_receipt(response.receipt, home.switch_keys(), client.exchange_of(response))
         return response, f"verified, record {record.number}"
 
     try:

@@ -29,6 +29,7 @@ from fengshou.protocol.epoch import ACCEPTING, EpochState
 from fengshou.switch import status
 from fengshou.switch.config import Loaded
 from fengshou.switch.links import read_certificate, read_certificates
+from fengshou.terminals.home import add_switch_key
 
 # The running switch looks twice a second; a machine that is busy may take its time.
 _SEEN_WITHIN_S = 15.0
@@ -114,6 +115,8 @@ class Rotation:
         steps = [f"take up epoch {waiting.epoch} of {label}" if waiting else f"make a further epoch of {label}"]
         if self._policy.certificate:
             steps.append(f"certify it in certificates/{self._policy.certificate}, before the old one")
+        if label == SWITCH_SIGN:
+            steps.append("add it to what the terminals of this site believe receipts by")
         steps += ["wait until the running switch knows it", "make it current, the old one retiring"]
         overlap = self._policy.overlap
         steps.append(f"accept the old one for {overlap.days} days more" if overlap else "keep the old one for reading")
@@ -132,6 +135,11 @@ class Rotation:
         if chain and label != SWITCH_TLS:
             write_public(self._file, chain + self._certificates_so_far())
             self._step(f"certificate in {self._file}")
+        if label == SWITCH_SIGN:
+            homes = sorted(self._loaded.path("terminals").glob("*/terminal.toml"))
+            for home in homes:
+                add_switch_key(home.parent, self._custody.public_key(label, new.epoch))
+            self._step(f"{len(homes)} terminals of this site know it")
         if new.state is EpochState.NEXT:
             self._until_seen(lambda answer: answer["keys_waiting"].get(label) == new.epoch)
             self._custody.activate(label, new.epoch)

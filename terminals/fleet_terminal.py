@@ -78,7 +78,7 @@ class SimulatedTerminal:
         self._home = home
         self._context = home.context()
         self._signer: Signer = home.signer()
-        self._switch_key = home.switch_key()
+        self._switch_keys = home.switch_keys()
         self._counters: Counters = home.counters()
         self._codec = codec
         self._templates = {template.name: template for template in grammar.templates.values()}
@@ -220,7 +220,7 @@ class SimulatedTerminal:
                 self._codec.encode_body(template.id, False, request),
                 self._codec.encode_body(template.id, True, got.values),
             )  # fmt: skip
-            verify_receipt(Receipt.from_values(follows.values), self._switch_key, exchange)
+            verify_receipt(Receipt.from_values(follows.values), self._switch_keys, exchange)
             self._tally.receipts_verified += 1
         except (LinkLost, TimeoutError):
             self._tally.receipts_missing += 1

@@ -21,6 +21,7 @@ from OpenSSL import SSL
 
 from fengshou.codecs import BadKey, MessageCodec, PrivateKey, PublicKey
 from fengshou.hsm import channel
+from fengshou.hsm.files import write_public
 from fengshou.hsm.software import load_private_key, save_private_key
 from fengshou.terminals.batch_log import BatchLog
 from fengshou.terminals.identity import Counters, Identity
@@ -45,7 +46,7 @@ class SwitchAddress(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     host: str
     port: int
     name: str  # DNS name or IP address in the switch's certificate
-    signing_key: str  # its public key for receipts: 04 || x || y, hexadecimal
+    signing_key: str  # its public keys for receipts, parted by spaces: 04 || x || y each, hexadecimal
     profile: str = "national"  # of the channel; "narrow" saves bytes on a field link
 
 
@@ -85,10 +86,10 @@ class Home:
     def switch_name(self) -> str:
         return self.configuration.switch.name
 
-    def switch_key(self) -> PublicKey:
-        """The key that signs receipts. Raises HomeError."""
+    def switch_keys(self) -> tuple[PublicKey, ...]:
+        """The keys that sign receipts: one, or two while the switch changes from one to the other. Raises HomeError."""
         try:
-            return PublicKey(bytes.fromhex(self.configuration.switch.signing_key))
+            return tuple(PublicKey(bytes.fromhex(key)) for key in self.configuration.switch.signing_key.split())
         except (BadKey, ValueError):
             raise HomeError(f"{self.folder / _CONFIGURATION}: signing_key is no SM2 public key") from None
 
@@ -145,3 +146,14 @@ def _toml(configuration: Configuration) -> str:
             *(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in table.items()),
         ]
     return "\n".join(lines) + "\n"
+
+
+def add_switch_key(folder: Path, key: PublicKey) -> None:
+    """Let a terminal believe a further key for receipts; the newest stands first, older ones stay. Raises HomeError."""
+    home = Home(folder)
+    known = home.configuration.switch.signing_key.split()
+    if key.point.hex() in known:
+        return
+    switch = msgspec.structs.replace(home.configuration.switch, signing_key=" ".join((key.point.hex(), *known)))
+    configuration = msgspec.structs.replace(home.configuration, switch=switch)
+    write_public(folder / _CONFIGURATION, _toml(configuration).encode())

@@ -5,7 +5,7 @@ see ``protocol.record``. It proves by itself that the record stands in the signe
 sent and received that the record is about that exchange.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Self
@@ -82,10 +82,10 @@ class Receipt:
         }
 
 
-def verify_receipt(receipt: Receipt, switch: PublicKey, exchange: Exchange) -> Record:
+def verify_receipt(receipt: Receipt, switch: PublicKey | Sequence[PublicKey], exchange: Exchange) -> Record:
     """The outcome record, when the receipt proves that the journal holds it for ``exchange``. Raises ReceiptInvalid.
 
-    ``switch`` is the public half of the switch's signing key.
+    ``switch`` is the public half of the switch's signing key, of all its epochs that are accepted.
     """
     record = verify_inclusion(receipt, switch)
     if record.kind != RecordKind.OUTCOME:
@@ -101,7 +101,7 @@ def verify_receipt(receipt: Receipt, switch: PublicKey, exchange: Exchange) -> R
     return record
 
 
-def verify_inclusion(receipt: Receipt, switch: PublicKey) -> Record:
+def verify_inclusion(receipt: Receipt, switch: PublicKey | Sequence[PublicKey]) -> Record:
     """The record, when the receipt proves that the signed journal holds it. Raises ReceiptInvalid."""
     try:
         record = parse_record(receipt.record)
@@ -120,11 +120,13 @@ def verify_inclusion(receipt: Receipt, switch: PublicKey) -> Record:
     for earlier, later in pairwise(commits):
         if later.number != earlier.number + 1 or later.previous != sm3(earlier.to_bytes()):
             raise ReceiptInvalid("the commits are no chain")
-    try:
-        switch.verify(sm3(switch.za + TAG_COMMIT + commits[-1].to_bytes()), receipt.signature)
-    except BadSignature:
-        raise ReceiptInvalid("the switch did not sign the last commit") from None
-    return record
+    for key in (switch,) if isinstance(switch, PublicKey) else switch:
+        try:
+            key.verify(sm3(key.za + TAG_COMMIT + commits[-1].to_bytes()), receipt.signature)
+        except BadSignature:
+            continue
+        return record
+    raise ReceiptInvalid("the switch did not sign the last commit")
 
 
 def _commits(untrusted: bytes) -> list[Commit]:

@@ -191,7 +191,7 @@ def test_it_believes_no_answer_to_another_request(terminal: Path, tmp_path: Path
 def test_a_real_switch_serves_it_and_its_receipt_holds(terminal: Path, site: RunningSite, tmp_path: Path) -> None:
     identity = site.terminal.identity
     file = configuration(
-        tmp_path, site.terminal.folder / "terminal.key", site.terminal.switch_key(), identity.app_manifest
+        tmp_path, site.terminal.folder / "terminal.key", site.terminal.switch_keys()[0], identity.app_manifest
     )
     command = [sys.executable, EXAMPLE / "tls_pipe.py", site.terminal.folder, "--", terminal, "trade", file, *PURCHASE]
     for _ in range(2):  # the second run goes on in the next batch

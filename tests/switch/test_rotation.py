@@ -112,6 +112,9 @@ def test_every_key_of_the_site_is_rotated_under_load_and_nothing_is_declined(fre
         assert by["old"] > 20
         assert not by["nobody"]
 
+        for answer in trade.answers[::7]:  # terminals believe both
+            assert answer.receipt is None or verify_inclusion(answer.receipt, town.home(TERMINALS[0]).switch_keys())
+
         custody = SoftwareCustody(town.folder / "keys")
         states = {(info.label, info.epoch): info.state for info in custody.inventory()}
         assert states[SWITCH_SIGN, 1] is states[SWITCH_TLS, 1] is EpochState.RETIRED
