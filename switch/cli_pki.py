@@ -14,10 +14,11 @@ from fengshou.codecs import PrivateKey
 from fengshou.hsm import x509
 from fengshou.hsm.custody import SWITCH_TLS
 from fengshou.hsm.files import write_public
-from fengshou.hsm.pem import CERTIFICATE, REQUEST, from_pem, to_pem
+from fengshou.hsm.pem import CERTIFICATE, REQUEST, to_pem
 from fengshou.hsm.pki import AUTHORITIES, CRL_DAYS, Authority, Entry, PkiError
 from fengshou.hsm.software import load_private_key, provision, save_private_key
-from fengshou.hsm.x509 import LEAF_PROFILES, Certificate, CertificateError, CustodySigner, Signer, Subject
+from fengshou.hsm.x509 import LEAF_PROFILES, CustodySigner, Signer, Subject
+from fengshou.switch.certificate_files import blocks, facts_of, serial_of, single, stem
 from fengshou.switch.cli_common import explained, json_option, print_json
 from fengshou.switch.office import acting
 
@@ -51,23 +52,6 @@ def _print(facts: Mapping[str, Any], as_json: bool) -> None:
         lines = [str(item) for item in value] if isinstance(value, list) else [str(value)]
         table.add_row(name.replace("_", " "), Text("\n".join(lines), overflow="fold"))
     Console().print(table)
-
-
-def _facts(certificate: Certificate) -> dict[str, Any]:
-    facts: dict[str, Any] = {
-        "subject": certificate.subject.common_name,
-        "organisation": certificate.subject.organisation,
-        "device_serial": certificate.subject.serial,
-        "names": list(certificate.subject.names),
-        "issuer": certificate.issuer,
-        "serial": f"{certificate.serial:032x}",
-        "not_before": certificate.not_before.isoformat(),
-        "not_after": certificate.not_after.isoformat(),
-        "use": list(certificate.extended_usage),
-        "public_key": certificate.public_key.point.hex(),
-        "fingerprint_sm3": certificate.fingerprint.hex(),
-    }
-    return {name: value for name, value in facts.items() if value}
 
 
 @click.group()
@@ -185,8 +169,8 @@ def issue(
     if custody is not None and profile != x509.SWITCH.name:
         raise click.UsageError("--custody goes with the profile switch only")
     out.mkdir(parents=True, exist_ok=True)
-    key_file = out / f"{_stem(common_name)}.key"
-    certificate_file = out / f"{_stem(common_name)}.crt"
+    key_file = out / f"{stem(common_name)}.key"
+    certificate_file = out / f"{stem(common_name)}.crt"
     with acting(folder.parent, "pki.issue", common_name, profile=profile) as act:
         signer: Signer
         if custody is not None:
@@ -198,7 +182,7 @@ def issue(
         write_public(certificate_file, authority.chain(certificate))
         act.note(serial=f"{certificate.serial:032x}")
     where = f"{SWITCH_TLS} in {custody}" if custody is not None else str(key_file)
-    _print({"certificate": str(certificate_file), "key": where, **_facts(certificate)}, as_json)
+    _print({"certificate": str(certificate_file), "key": where, **facts_of(certificate)}, as_json)
 
 
 @pki.command()
@@ -245,12 +229,12 @@ def sign_csr(profile: str, request_file: Path, names: tuple[str, ...], out: Path
       fengshou pki sign-csr terminal P0000001.csr --out P0000001.crt
     """
     authority = Authority(folder)
-    request = _single(REQUEST, request_file)
+    request = single(REQUEST, request_file)
     with acting(folder.parent, "pki.issue", request_file.name, profile=profile) as act:
         certificate = authority.issue_from_request(LEAF_PROFILES[profile], request, datetime.now(UTC), names)
         write_public(out, authority.chain(certificate))
         act.note(subject=certificate.subject.common_name, serial=f"{certificate.serial:032x}")
-    _print({"certificate": str(out), **_facts(certificate)}, as_json)
+    _print({"certificate": str(out), **facts_of(certificate)}, as_json)
 
 
 @pki.command()
@@ -268,7 +252,7 @@ def revoke(certificate: str, reason: str, folder: Path, as_json: bool) -> None:
       fengshou pki revoke 8f14e45fceea167a5a36dedd4bea2543
     """
     authority = Authority(folder)
-    now, serial = datetime.now(UTC), _serial_of(certificate)
+    now, serial = datetime.now(UTC), serial_of(certificate)
     with acting(folder.parent, "pki.revoke", f"{serial:032x}", why=reason) as act:
         issued = authority.revoke(serial, reason, now)
         crl = authority.make_revocation_list(now)
@@ -365,7 +349,7 @@ def show(file: Path, as_json: bool) -> None:
     data = file.read_bytes()
     shown: Sequence[dict[str, Any]]
     if f"-----BEGIN {REQUEST}-----".encode() in data:
-        subject, key = x509.verify_request(_single(REQUEST, file))
+        subject, key = x509.verify_request(single(REQUEST, file))
         facts = {
             "request_of": subject.common_name,
             "device_serial": subject.serial,
@@ -374,40 +358,9 @@ def show(file: Path, as_json: bool) -> None:
         }
         shown = [{name: value for name, value in facts.items() if value}]
     else:
-        shown = [_facts(x509.parse_certificate(der)) for der in _blocks(CERTIFICATE, file)]
+        shown = [facts_of(x509.parse_certificate(der)) for der in blocks(CERTIFICATE, file)]
     if as_json:
         print_json(shown)
         return
     for row in shown:
         _print(row, as_json=False)
-
-
-def _stem(common_name: str) -> str:
-    """The common name as a file name."""
-    return (
-        "".join(char if char.isalnum() or char in "._-" else "-" for char in common_name).lstrip(".") or "certificate"
-    )
-
-
-def _serial_of(certificate: str) -> int:
-    path = Path(certificate)
-    if path.is_file():
-        return x509.parse_certificate(_blocks(CERTIFICATE, path)[0]).serial
-    try:
-        return int(certificate.replace(":", ""), 16)
-    except ValueError:
-        raise CertificateError(f"{certificate} is neither a file nor a serial number") from None
-
-
-def _blocks(kind: str, path: Path) -> list[bytes]:
-    try:
-        return from_pem(kind, path.read_bytes())
-    except ValueError as error:
-        raise CertificateError(f"{path}: {error}") from None
-
-
-def _single(kind: str, path: Path) -> bytes:
-    blocks = _blocks(kind, path)
-    if len(blocks) != 1:
-        raise CertificateError(f"{path} holds {len(blocks)} blocks of {kind.lower()}, not one")
-    return blocks[0]
