@@ -35,7 +35,7 @@ def custody(tmp_path_factory: pytest.TempPathFactory) -> SoftwareCustody:
 
 
 def audit(journal: Journal, custody: SoftwareCustody) -> Finding:
-    return verify_journal(journal, Recorder(Catalogue([]), custody, Clock()), custody.public_key(SWITCH_SIGN))
+    return verify_journal(journal, Recorder(Catalogue([]), custody, Clock()), [custody.public_key(SWITCH_SIGN)])
 
 
 def trade(journal: Journal, groups: int, first: int = 1) -> list[Commit]:
