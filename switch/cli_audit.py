@@ -31,7 +31,7 @@ def audit() -> None:
 @explained
 def verify(home: Path, as_json: bool) -> None:
     """Prove every line: its digest, the chain, the daily signatures, the words of people."""
-    finding = audit_proof.verify(home / AUDIT_FILE, _signers(home))
+    finding = audit_proof.verify(_log(home), _signers(home))
     if as_json:
         print_json(finding.as_dict())
     else:
@@ -59,7 +59,7 @@ def verify(home: Path, as_json: bool) -> None:
 @explained
 def show(home: Path, last: int, event: str, as_json: bool) -> None:
     """What was done, by whom, from where, and how it ended."""
-    found = [record for record in audit_proof.records(home / AUDIT_FILE) if record.event.startswith(event)][-last:]
+    found = [record for record in audit_proof.records(_log(home)) if record.event.startswith(event)][-last:]
     if as_json:
         print_json(found)
         return
@@ -85,6 +85,13 @@ def sign(home: Path) -> None:
     with acting(home, "audit.sign", AUDIT_FILE):
         pass
     click.echo(f"signed in record {seal(home)}")
+
+
+def _log(home: Path) -> Path:
+    """The log's file. A site that was made by a program and never touched by a command has none yet."""
+    if not (home / AUDIT_FILE).exists():
+        raise click.ClickException(f"{home / AUDIT_FILE} does not exist: no command has changed anything here yet")
+    return home / AUDIT_FILE
 
 
 def _signers(home: Path) -> list[PublicKey]:
