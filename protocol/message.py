@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import IntFlag
+from enum import IntEnum
 
 Value = int | str | bytes
 
 
-class Flag(IntFlag):
+class Flag(IntEnum):
     """The flags byte. The low nibble is the command in a response; in a request only REPEAT may be set in it."""
 
     RESPONSE = 0x80
