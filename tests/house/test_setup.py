@@ -153,7 +153,6 @@ def test_a_failing_step_shows_the_end_of_its_log_and_stops(machine):
     assert "E: no space left" in outcome.stderr
 
 
-@pytest.mark.skipif(shutil.which("make") is None, reason="no make")
 def test_make_lists_its_targets():
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     listing = subprocess.run(["make", "-C", ROOT], check=True, capture_output=True, text=True, env=environment).stdout

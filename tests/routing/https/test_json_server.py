@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -274,7 +273,6 @@ def test_every_bit_of_a_signature_counts(sides: Any) -> None:
             sides.host.verify_request("POST", PATH, body, bytes(changed))
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl command")
 def test_an_auditor_verifies_both_signatures_with_openssl(sides: Any, tmp_path: Path) -> None:
     """Only the documentation of ``protocol.signing``, the two public keys and a tool of somebody else."""
     body, answer = b'{"item":1}', b'{"code":"00"}'
