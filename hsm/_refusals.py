@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from OpenSSL import SSL
 
 from fengshou.codecs import PublicKey
-from fengshou.hsm.custody import CipherMode, KeyInfo, Kind, PinZone, Unsupported, WrapForm
+from fengshou.hsm.custody import CipherMode, KeyInfo, KeyName, Kind, PinZone, Unsupported, WrapForm
 
 
 class Refusals:
@@ -19,7 +19,7 @@ class Refusals:
     def inventory(self) -> Sequence[KeyInfo]:
         raise self._refuse()
 
-    def key(self, label: str, epoch: int | None = None) -> KeyInfo:
+    def key(self, label: KeyName, epoch: int | None = None) -> KeyInfo:
         raise self._refuse()
 
     def refresh(self) -> bool:
@@ -40,11 +40,11 @@ class Refusals:
         raise self._refuse()
 
     def export_key(
-        self, label: str, under: str, form: WrapForm = WrapForm.KEY_BLOCK, *, epoch: int | None = None
+        self, label: KeyName, under: KeyName, form: WrapForm = WrapForm.KEY_BLOCK, *, epoch: int | None = None
     ) -> bytes:
         raise self._refuse()
 
-    def export_envelope(self, label: str, recipient: PublicKey, *, epoch: int | None = None) -> bytes:
+    def export_envelope(self, label: KeyName, recipient: PublicKey, *, epoch: int | None = None) -> bytes:
         raise self._refuse()
 
     def activate(self, label: str, epoch: int) -> None:
@@ -65,10 +65,10 @@ class Refusals:
     def verify(self, label: str, digest: bytes, signature: bytes, epoch: int | None = None) -> None:
         raise self._refuse()
 
-    def mac(self, label: str, data: bytes, epoch: int | None = None) -> bytes:
+    def mac(self, label: KeyName, data: bytes, epoch: int | None = None) -> bytes:
         raise self._refuse()
 
-    def verify_mac(self, label: str, data: bytes, mac: bytes, epoch: int | None = None) -> None:
+    def verify_mac(self, label: KeyName, data: bytes, mac: bytes, epoch: int | None = None) -> None:
         raise self._refuse()
 
     def seal(self, label: str, data: bytes, context: bytes) -> bytes:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from OpenSSL import SSL
 
 from fengshou.codecs import PublicKey
-from fengshou.hsm.custody import CipherMode, Custody, CustodyError, KeyInfo, Kind, PinZone, WrapForm
+from fengshou.hsm.custody import CipherMode, Custody, CustodyError, Derived, KeyInfo, KeyName, Kind, PinZone, WrapForm
 
 
 class Composite:
@@ -16,9 +16,10 @@ class Composite:
         self._others = dict(others)
         self._default = default
 
-    def _of(self, label: str, *partners: str) -> Custody:
+    def _of(self, name: KeyName, *partners: KeyName) -> Custody:
+        label = _label_of(name)
         custody = self._others.get(label, self._default)
-        for partner in partners:
+        for partner in map(_label_of, partners):
             if self._others.get(partner, self._default) is not custody:
                 raise CustodyError(f"{label} and {partner} are kept by different providers and cannot work together")
         return custody
@@ -30,7 +31,7 @@ class Composite:
             infos += [info for info in custody.inventory() if self._others.get(info.label) is custody]
         return sorted(infos, key=lambda info: (info.label, info.epoch))
 
-    def key(self, label: str, epoch: int | None = None) -> KeyInfo:
+    def key(self, label: KeyName, epoch: int | None = None) -> KeyInfo:
         return self._of(label).key(label, epoch)
 
     def refresh(self) -> bool:
@@ -54,11 +55,11 @@ class Composite:
         return self._of(label, under).import_key(label, kind, wrapped, under, form)
 
     def export_key(
-        self, label: str, under: str, form: WrapForm = WrapForm.KEY_BLOCK, *, epoch: int | None = None
+        self, label: KeyName, under: KeyName, form: WrapForm = WrapForm.KEY_BLOCK, *, epoch: int | None = None
     ) -> bytes:
         return self._of(label, under).export_key(label, under, form, epoch=epoch)
 
-    def export_envelope(self, label: str, recipient: PublicKey, *, epoch: int | None = None) -> bytes:
+    def export_envelope(self, label: KeyName, recipient: PublicKey, *, epoch: int | None = None) -> bytes:
         return self._of(label).export_envelope(label, recipient, epoch=epoch)
 
     def activate(self, label: str, epoch: int) -> None:
@@ -79,10 +80,10 @@ class Composite:
     def verify(self, label: str, digest: bytes, signature: bytes, epoch: int | None = None) -> None:
         self._of(label).verify(label, digest, signature, epoch)
 
-    def mac(self, label: str, data: bytes, epoch: int | None = None) -> bytes:
+    def mac(self, label: KeyName, data: bytes, epoch: int | None = None) -> bytes:
         return self._of(label).mac(label, data, epoch)
 
-    def verify_mac(self, label: str, data: bytes, mac: bytes, epoch: int | None = None) -> None:
+    def verify_mac(self, label: KeyName, data: bytes, mac: bytes, epoch: int | None = None) -> None:
         self._of(label).verify_mac(label, data, mac, epoch)
 
     def seal(self, label: str, data: bytes, context: bytes) -> bytes:
@@ -108,3 +109,8 @@ class Composite:
 
     def verify_pin(self, block: bytes, account: str, source: PinZone, verify_with: str, offset: str) -> None:
         self._of(source.label, verify_with).verify_pin(block, account, source, verify_with, offset)
+
+
+def _label_of(name: KeyName) -> str:
+    """Who keeps a derived key is who keeps its parent."""
+    return name.parent if isinstance(name, Derived) else name

@@ -35,6 +35,8 @@ JOURNAL_DATA = "journal.data"  # SM4: C2 data at rest
 PSEUDONYM = "pseudonym"  # HMAC-SM3: stable keyed hashes of identifiers
 AUDIT_SIGN = "audit.sign"  # SM2: the audit log, daily
 
+TERMINAL_MASTER = "terminal.master"  # DERIVE: makes the master key of every terminal
+TERMINAL_WORKING = "terminal.working"  # DERIVE: makes the working keys of every terminal
 EPOCH_MAX = 255  # the epoch is one byte of a sealed value
 
 
@@ -124,10 +126,26 @@ class KeyInfo:
 
 
 @dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """A key that is kept nowhere: made from a DERIVE key whenever it is used, equal to what ``Custody.derive`` makes.
+
+    So every terminal has keys of its own and no table of them exists. ``epoch`` and state are those of ``parent``.
+    """
+
+    kind: Kind
+    parent: str
+    context: bytes
+    epoch: int | None = None
+
+
+KeyName = str | Derived
+
+
 class PinZone:
     """One side of a translation: the PIN key, the epoch that made or will open the block, and its layout."""
 
-    label: str
+    label: KeyName
     format: PinFormat = PinFormat.ISO_4
     epoch: int | None = None
 
@@ -137,6 +155,7 @@ class Custody(Protocol):
 
     CustodyError says that the label or epoch has no key, one of another kind, or one in a state that forbids the use.
     """
+    Where a KeyName is taken, the epoch of a Derived stands in it and not beside it.
 
     # --- what there is
 
@@ -144,7 +163,7 @@ class Custody(Protocol):
         """Every epoch of every label that is not destroyed, by label and epoch."""
         ...
 
-    def key(self, label: str, epoch: int | None = None) -> KeyInfo: ...
+    def key(self, label: KeyName, epoch: int | None = None) -> KeyInfo: ...
 
     def refresh(self) -> bool:
         """Take note of what other processes changed; whether anything was. Cheap when nothing was."""
@@ -178,12 +197,12 @@ class Custody(Protocol):
         ...
 
     def export_key(
-        self, label: str, under: str, form: WrapForm = WrapForm.KEY_BLOCK, *, epoch: int | None = None
+        self, label: KeyName, under: KeyName, form: WrapForm = WrapForm.KEY_BLOCK, *, epoch: int | None = None
     ) -> bytes:
         """A symmetric key wrapped under a TRANSPORT key."""
         ...
 
-    def export_envelope(self, label: str, recipient: PublicKey, *, epoch: int | None = None) -> bytes:
+    def export_envelope(self, label: KeyName, recipient: PublicKey, *, epoch: int | None = None) -> bytes:
         """A symmetric key encrypted to ``recipient``: SM2 ciphertext C1 C3 C2, DER of GM/T 0009."""
         ...
 
@@ -213,11 +232,11 @@ class Custody(Protocol):
         """Check a signature of this label. Raises codecs.BadSignature."""
         ...
 
-    def mac(self, label: str, data: bytes, epoch: int | None = None) -> bytes:
+    def mac(self, label: KeyName, data: bytes, epoch: int | None = None) -> bytes:
         """HMAC-SM3, 32 bytes (GM/T 0042), of an HMAC key; SM4-CMAC, 16 bytes (GB/T 15852.1), of a MAC key."""
         ...
 
-    def verify_mac(self, label: str, data: bytes, mac: bytes, epoch: int | None = None) -> None:
+    def verify_mac(self, label: KeyName, data: bytes, mac: bytes, epoch: int | None = None) -> None:
         """Compare in constant time; ``mac`` may be cut to not less than 8 bytes. Raises MacMismatch."""
         ...
 

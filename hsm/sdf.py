@@ -24,7 +24,9 @@ from fengshou.hsm._sdf_device import Device, Session
 from fengshou.hsm.custody import (
     CipherMode,
     CustodyError,
+    Derived,
     KeyInfo,
+    KeyName,
     Kind,
     MacMismatch,
     SealBroken,
@@ -118,8 +120,8 @@ class SdfCustody(Refusals):
     def inventory(self) -> list[KeyInfo]:
         return self._table.keys()
 
-    def key(self, label: str, epoch: int | None = None) -> KeyInfo:
-        return self._table.info(label, epoch)
+    def key(self, label: KeyName, epoch: int | None = None) -> KeyInfo:
+        return self._table.info(_kept(label), epoch)
 
     def refresh(self) -> bool:
         return self._table.refresh()
@@ -177,8 +179,8 @@ class SdfCustody(Refusals):
             raise WrappedKeyError(f"not an SM2 envelope for {under}: {error}") from None
         return self._table.add(label, kind, check_value, body)
 
-    def export_envelope(self, label: str, recipient: PublicKey, *, epoch: int | None = None) -> bytes:
-        body = self._table.find(label, epoch, *SYMMETRIC_KINDS).material
+    def export_envelope(self, label: KeyName, recipient: PublicKey, *, epoch: int | None = None) -> bytes:
+        body = self._table.find(_kept(label), epoch, *SYMMETRIC_KINDS).material
         assert body.envelope is not None
 
         def work(session: Session) -> Envelope:
@@ -244,12 +246,12 @@ class SdfCustody(Refusals):
         self._table.find(label, epoch, Kind.SM2)
         self.public_key(label, epoch).verify(digest, signature)
 
-    def mac(self, label: str, data: bytes, epoch: int | None = None) -> bytes:
-        held = self._table.find(label, epoch, Kind.HMAC, Kind.MAC)
+    def mac(self, label: KeyName, data: bytes, epoch: int | None = None) -> bytes:
+        held = self._table.find(_kept(label), epoch, Kind.HMAC, Kind.MAC)
         compute = self._hmac if held.info.kind is Kind.HMAC else self._cmac
         return self._device.run(lambda session: compute(session, held.material, data))
 
-    def verify_mac(self, label: str, data: bytes, mac: bytes, epoch: int | None = None) -> None:
+    def verify_mac(self, label: KeyName, data: bytes, mac: bytes, epoch: int | None = None) -> None:
         if len(mac) < _MAC_BYTES_MIN or not sm4.equal(self.mac(label, data, epoch)[: len(mac)], mac):
             raise MacMismatch(f"{label}: the authentication code does not fit")
 
@@ -331,6 +333,12 @@ class SdfCustody(Refusals):
         return ccm.unseal(*_ccm_modes(session, body), nonce, sealed, context)
 
     def encrypt(self, label: str, mode: CipherMode, iv: bytes, data: bytes, epoch: int | None = None) -> bytes:
+def _kept(name: KeyName) -> str:
+    if isinstance(name, Derived):
+        raise Unsupported("a GM/T 0018 device derives no keys; keep their parent in software")
+    return name
+
+
         return self._cipher("SDF_Encrypt", label, mode, iv, data, epoch)
 
     def decrypt(self, label: str, mode: CipherMode, iv: bytes, data: bytes, epoch: int | None = None) -> bytes:

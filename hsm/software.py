@@ -6,6 +6,7 @@ memory only a card or a GM/T 0018 device keeps keys.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,10 +21,14 @@ from fengshou.hsm.custody import (
     PSEUDONYM,
     SWITCH_SIGN,
     SWITCH_TLS,
+    TERMINAL_MASTER,
+    TERMINAL_WORKING,
     CipherMode,
     CustodyError,
     KeyInfo,
+    Derived,
     Kind,
+    KeyName,
     MacMismatch,
     PinZone,
     SealBroken,
@@ -49,6 +54,8 @@ SWITCH_KEYS: Mapping[str, Kind] = {
     PSEUDONYM: Kind.HMAC,
     AUDIT_SIGN: Kind.SM2,
 }
+    TERMINAL_MASTER: Kind.DERIVE,
+    TERMINAL_WORKING: Kind.DERIVE,
 
 
 def provision(folder: Path | str) -> "SoftwareCustody":
@@ -88,8 +95,8 @@ class SoftwareCustody:
     def inventory(self) -> list[KeyInfo]:
         return self._table.keys()
 
-    def key(self, label: str, epoch: int | None = None) -> KeyInfo:
-        return self._table.info(label, epoch)
+    def key(self, label: KeyName, epoch: int | None = None) -> KeyInfo:
+        return self._derived(label).info if isinstance(label, Derived) else self._table.info(label, epoch)
 
     def refresh(self) -> bool:
         return self._table.refresh()
@@ -109,9 +116,7 @@ class SoftwareCustody:
     def derive(self, label: str, kind: Kind, parent: str, context: bytes) -> KeyInfo:
         if kind not in SYMMETRIC_KINDS:
             raise CustodyError(f"{label}: a key of kind {kind.name} cannot be derived")
-        master = self._secret(parent, None, Kind.DERIVE)
-        derived = sm4.derive(master.view, kind.value.encode(), context, material.key_bytes(kind))
-        return self._add(label, kind, material.from_bytes(kind, derived))
+        return self._add(label, kind, self._derived(Derived(kind, parent, context)).material)
 
     def import_key(
         self, label: str, kind: Kind, wrapped: bytes, under: str, form: WrapForm = WrapForm.KEY_BLOCK
@@ -120,9 +125,9 @@ class SoftwareCustody:
         return self._add(label, kind, _unwrap(held, kind, wrapped, form))
 
     def export_key(
-        self, label: str, under: str, form: WrapForm = WrapForm.KEY_BLOCK, *, epoch: int | None = None
+        self, label: KeyName, under: KeyName, form: WrapForm = WrapForm.KEY_BLOCK, *, epoch: int | None = None
     ) -> bytes:
-        held = self._table.find(label, epoch, *SYMMETRIC_KINDS)
+        held = self._find(label, epoch, *SYMMETRIC_KINDS)
         key = _as(Secret, held)
         wrapping = self._secret(under, None, Kind.TRANSPORT)
         if form is WrapForm.KEY_BLOCK:
@@ -131,8 +136,8 @@ class SoftwareCustody:
             raise CustodyError(f"{label}: only keys of {sm4.KEY_BYTES} bytes travel in UnionPay's form")
         return bytes(sm4.ecb_encrypt(wrapping.view, key.view)) + held.info.check_value
 
-    def export_envelope(self, label: str, recipient: PublicKey, *, epoch: int | None = None) -> bytes:
-        return sm2_encrypt(recipient, _as(Secret, self._table.find(label, epoch, *SYMMETRIC_KINDS)).view)
+    def export_envelope(self, label: KeyName, recipient: PublicKey, *, epoch: int | None = None) -> bytes:
+        return sm2_encrypt(recipient, self._secret(label, epoch, *SYMMETRIC_KINDS).view)
 
     def activate(self, label: str, epoch: int) -> None:
         self._table.activate(label, epoch)
@@ -157,12 +162,12 @@ class SoftwareCustody:
     def verify(self, label: str, digest: bytes, signature: bytes, epoch: int | None = None) -> None:
         _as(PrivateKey, self._table.find(label, epoch, Kind.SM2)).public_key.verify(digest, signature)
 
-    def mac(self, label: str, data: bytes, epoch: int | None = None) -> bytes:
-        held = self._table.find(label, epoch, Kind.HMAC, Kind.MAC)
+    def mac(self, label: KeyName, data: bytes, epoch: int | None = None) -> bytes:
+        held = self._find(label, epoch, Kind.HMAC, Kind.MAC)
         key = _as(Secret, held).view
         return hmac_sm3(bytes(key), data) if held.info.kind is Kind.HMAC else sm4.cmac(key, data)
 
-    def verify_mac(self, label: str, data: bytes, mac: bytes, epoch: int | None = None) -> None:
+    def verify_mac(self, label: KeyName, data: bytes, mac: bytes, epoch: int | None = None) -> None:
         if len(mac) < _MAC_BYTES_MIN or not sm4.equal(self.mac(label, data, epoch)[: len(mac)], mac):
             raise MacMismatch(f"{label}: the authentication code does not fit")
 
@@ -236,8 +241,24 @@ class SoftwareCustody:
     def _pin(self, block: bytes, account: str, source: PinZone) -> bytearray:
         return pin.decipher(self._secret(source.label, source.epoch, Kind.PIN).view, source.format, block, account)
 
-    def _secret(self, label: str, epoch: int | None, *kinds: Kind) -> Secret:
-        return _as(Secret, self._table.find(label, epoch, *kinds))
+    def _secret(self, label: KeyName, epoch: int | None, *kinds: Kind) -> Secret:
+        return _as(Secret, self._find(label, epoch, *kinds))
+
+    def _find(self, name: KeyName, epoch: int | None, *kinds: Kind) -> Held[Material]:
+        if not isinstance(name, Derived):
+            return self._table.find(name, epoch, *kinds)
+        if name.kind not in kinds:
+            raise CustodyError(f"a key of kind {name.kind.name} is not {' or '.join(kind.name for kind in kinds)}")
+        return self._derived(name)
+
+    def _derived(self, name: Derived) -> Held[Material]:
+        parent = self._table.find(name.parent, name.epoch, Kind.DERIVE)
+        key = sm4.derive(
+            _as(Secret, parent).view, name.kind.value.encode(), name.context, material.key_bytes(name.kind)
+        )
+        made = material.from_bytes(name.kind, key)
+        check_value = material.check_value(name.kind, made)
+        return Held(replace(parent.info, kind=name.kind, check_value=check_value), made)
 
 
 def _as(form: type[_Key], held: Held[Material]) -> _Key:

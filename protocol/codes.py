@@ -11,6 +11,10 @@ IN_PROGRESS = "09"
 UNKNOWN_OUTCOME = "98"
 FORMAT_ERROR = "30"
 RESYNC = "R0"
+UNSUPPORTED = "40"
+PIN_FORMAT_ERROR = "99"
+MAC_ERROR = "A0"
+KEYS_OUT_OF_USE = "A7"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,9 @@ _ROWS = (
     ResponseCode("97", "D", "unknown terminal", "终端未登记"),
     ResponseCode("98", "E", "no reply of the back end; it will be reversed", "未收到应答，将自动冲正"),
     ResponseCode("99", "C", "PIN block format error", "密码格式错误"),
+    ResponseCode(
+        "A7", "C", "security processing failed: the keys of the PIN are out of use", "密钥已更新，请重新输入密码"
+    ),
     # Our own: the set of China UnionPay knows no delta form.
     ResponseCode("R0", "B", "delta without its base; send the whole message", "请重发完整报文"),
     ResponseCode("A0", "D", "message authentication failed", "报文校验失败"),

@@ -121,7 +121,10 @@ BASE_ELEMENTS: tuple[Element, ...] = (
     Element(48, 7, "lot", "ans..24", Kind.ANS, 24, about="lot of the producer, for tracing"),
     Element(48, 8, "details", "b..2048", Kind.BV, 2048, about="transactions of a batch: STAN, side and fen of each"),
     n(49, 0, "currency", "n3", 999, "ISO 4217 number; 156 is CNY"),
-    Element(52, 0, "pin_block", "b16", Kind.B, 16, privacy=C3, about="ISO 9564 format 4 under SM4"),
+    Element(52, 0, "pin_block", "b16", Kind.B, 16, privacy=C3, about="PIN under the PIN key, SM4"),
+    n(53, 1, "key_epoch", "n..3", 255, "epoch of the terminal's working keys; 0: it has none"),
+    n(53, 2, "pin_format", "n1", 9, "layout of the PIN block: 0 ISO 9564-1 format 4, also when absent; 1 UnionPay"),
+    n(53, 3, "master_epoch", "n..3", 255, "epoch of the terminal's master key; 0: it has none"),
     Element(54, 1, "ledger_balance", "x+n12", Kind.Z, maximum=999_999_999_999, about="fen; overdrawn is negative"),
     Element(54, 2, "available_balance", "x+n12", Kind.Z, maximum=999_999_999_999, about="fen; overdrawn is negative"),
     Element(55, 0, "icc_data", "b..255", Kind.BV, 255, privacy=C3, about="BER-TLV of the chip"),
@@ -144,6 +147,7 @@ BASE_ELEMENTS: tuple[Element, ...] = (
     Element(62, 4, "reply", "ans..1024", Kind.ANS, 1024, privacy=C2, about="answer of the office, UTF-8"),
     n(62, 5, "period", "n..6", 999_999, "year or YYYYMM asked about"),
     Element(63, 1, "operator", "an3", Kind.AN, 3, about="operator at the terminal"),
+    Element(64, 0, "mac", "b16", Kind.B, 16, about="SM4-CMAC under the authentication key"),
     n(66, 0, "settlement_code", "n1", 9, "1 in balance, 2 out of balance"),
     n(70, 0, "network_code", "n3", 999, "network management code; 301 echo"),
     n(71, 0, "message_number", "n4", 9_999, "of the messages that tell one batch, from 1"),
@@ -152,6 +156,26 @@ BASE_ELEMENTS: tuple[Element, ...] = (
     n(76, 0, "debits", "n10", 9_999_999_999, "how many debits a batch has"),
     n(86, 0, "credits_amount", "n16", 9_999_999_999_999_999, "their sum in fen"),
     n(88, 0, "debits_amount", "n16", 9_999_999_999_999_999, "their sum in fen"),
+    Element(
+        96,
+        1,
+        "working_keys",
+        "b60",
+        Kind.B,
+        60,
+        privacy=C3,
+        about="PIN, authentication, data key under the master key",
+    ),
+    Element(
+        96,
+        2,
+        "master_key",
+        "b..160",
+        Kind.BV,
+        160,
+        privacy=C3,
+        about="check value and SM2 envelope to the terminal's key",
+    ),
     Element(102, 0, "from_account", "n..28", Kind.D, 28, privacy=C2, mask=_ACCOUNT),
     Element(103, 0, "to_account", "n..28", Kind.D, 28, privacy=C2, mask=_ACCOUNT),
     n(120, 1, "record_number", "n..18", limits.UINT_MAX, "record of the journal"),
@@ -201,6 +225,9 @@ LOT = _key("lot")
 DETAILS = _key("details")
 CURRENCY = _key("currency")
 PIN_BLOCK = _key("pin_block")
+KEY_EPOCH = _key("key_epoch")
+PIN_FORMAT = _key("pin_format")
+MASTER_EPOCH = _key("master_epoch")
 LEDGER_BALANCE = _key("ledger_balance")
 AVAILABLE_BALANCE = _key("available_balance")
 SERIAL = _key("serial")
@@ -222,6 +249,7 @@ SUBJECT = _key("subject")
 REPLY = _key("reply")
 PERIOD = _key("period")
 OPERATOR = _key("operator")
+MAC = _key("mac")
 SETTLEMENT_CODE = _key("settlement_code")
 NETWORK_CODE = _key("network_code")
 MESSAGE_NUMBER = _key("message_number")
@@ -230,6 +258,8 @@ CREDITS = _key("credits")
 DEBITS = _key("debits")
 CREDITS_AMOUNT = _key("credits_amount")
 DEBITS_AMOUNT = _key("debits_amount")
+WORKING_KEYS = _key("working_keys")
+MASTER_KEY = _key("master_key")
 FROM_ACCOUNT = _key("from_account")
 TO_ACCOUNT = _key("to_account")
 RECORD_NUMBER = _key("record_number")

@@ -61,6 +61,9 @@ ANSWER = layout(
     optional(de.SETTLEMENT_DATE, de.RRN, de.AUTHORISATION, de.TEXT),
 )
 
+# What a terminal is told when the switch has newer keys for it than it says that it holds.
+_KEYS_TOLD = optional(de.KEY_EPOCH, de.MASTER_EPOCH, de.WORKING_KEYS, de.MASTER_KEY)
+
 SIGN_IN = Template(
     15,
     "sign-in",
@@ -70,12 +73,21 @@ SIGN_IN = Template(
             de.STAN, de.LOCAL_TIME, de.LOCAL_DATE, de.ACQUIRER, de.TERMINAL, de.MERCHANT, de.CURRENCY, de.SERIAL,
             de.CREDIT_CODE, de.APP, de.APP_VERSION, de.APP_MANIFEST, de.BATCH, de.OPERATOR, de.FROM_ACCOUNT,
         ),
-        optional(de.DICTIONARY, de.ASSIST, de.LATITUDE, de.LONGITUDE),
+        optional(de.KEY_EPOCH, de.MASTER_EPOCH, de.DICTIONARY, de.ASSIST, de.LATITUDE, de.LONGITUDE),
     ),
-    layout(ANSWER, optional(de.LOCAL_TIME, de.LOCAL_DATE, de.BATCH, de.DICTIONARY)),
+    layout(ANSWER, optional(de.LOCAL_TIME, de.LOCAL_DATE, de.BATCH, de.DICTIONARY), _KEYS_TOLD),
 )  # fmt: skip
 
 SIGN_OFF = Template(16, "sign-off", 820, required(de.STAN), ANSWER)
+
+# The terminal says which keys it holds, and proves it by their authentication key; it is told newer ones.
+KEYS = Template(
+    17,
+    "keys",
+    800,
+    layout(required(de.STAN, de.KEY_EPOCH, de.MASTER_EPOCH), optional(de.MAC)),
+    layout(ANSWER, _KEYS_TOLD),
+)
 
 ECHO = Template(18, "echo", 820, optional(de.NETWORK_CODE), ANSWER, signed=False)
 
@@ -97,7 +109,7 @@ OFFLINE_UPLOAD = Template(29, "offline-upload", 220, required(de.OFFLINE_ITEMS),
 # The answer to bytes that no template explains, and the sign that a delta lost its base. Never a request.
 ERROR = Template(63, "error", 620, (), ANSWER, signed=False)
 
-BASE_TEMPLATES: tuple[Template, ...] = (SIGN_IN, SIGN_OFF, ECHO, RECEIPT, OFFLINE_UPLOAD, ERROR)
+BASE_TEMPLATES: tuple[Template, ...] = (SIGN_IN, SIGN_OFF, KEYS, ECHO, RECEIPT, OFFLINE_UPLOAD, ERROR)
 
 
 # The largest maximum or size of each kind. Zigzag doubles; the count of digits is a byte; the rest must fit a frame.

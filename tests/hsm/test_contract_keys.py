@@ -1,15 +1,18 @@
 """The contract of custody, its second half: keys on their way and PINs. See ``test_contract``."""
 
 import os
+from dataclasses import replace
 
 import pytest
 
 from fengshou.codecs import PrivateKey, sm2_decrypt, sm2_encrypt
-from fengshou.hsm import pin
+from fengshou.hsm import pin, sm4
 from fengshou.hsm.custody import (
     Custody,
     CustodyError,
+    Derived,
     Kind,
+    MacMismatch,
     PinBlockError,
     PinFormat,
     PinMismatch,
@@ -101,6 +104,52 @@ def test_derived_keys_are_equal_for_equal_names_only(able: Custody) -> None:
         able.derive("f", Kind.MAC, "a", b"")
 
 
+@needs("create", "derived keys", "export_key", "import under transport", "renew")
+def test_a_key_that_is_kept_nowhere_is_what_deriving_makes(able: Custody) -> None:
+    able.create("root", Kind.DERIVE)
+    name = Derived(Kind.PIN, "root", b"FS000001")
+    assert able.key(name).check_value == able.derive("kept", Kind.PIN, "root", b"FS000001").check_value
+    assert (able.key(name).epoch, able.key(name).kind) == (1, Kind.PIN)
+    others = (replace(name, context=b"FS000002"), replace(name, kind=Kind.MAC))
+    assert len({able.key(other).check_value for other in (name, *others)}) == 3
+    able.create("zone", Kind.TRANSPORT)
+    wrapped = able.export_key(name, "zone", WrapForm.UNIONPAY)
+    assert able.import_key("back", Kind.PIN, wrapped, "zone", WrapForm.UNIONPAY).check_value == wrapped[16:]
+    able.renew("root")
+    assert able.key(replace(name, epoch=2)).check_value != able.key(name).check_value
+    for wrong in (replace(name, epoch=3), replace(name, parent="kept"), replace(name, parent="nobody")):
+        with pytest.raises(CustodyError):
+            able.key(wrong)
+    able.activate("root", 2)
+    able.retire("root", 1)
+    with pytest.raises(CustodyError, match="retired"):
+        able.key(replace(name, epoch=1))
+
+
+@needs("derived keys", "create", "export_key", "export_envelope")
+def test_a_terminal_gets_its_keys_in_an_envelope_and_under_its_master_key(able: Custody) -> None:
+    """The hierarchy of terminal keys, whose custody keeps two roots; the terminal's side with libcrypto alone."""
+    for root in ("master", "working"):
+        able.create(root, Kind.DERIVE)
+    terminal = PrivateKey.generate()
+    master = Derived(Kind.TRANSPORT, "master", b"FS000001")
+    tmk = sm2_decrypt(terminal, able.export_envelope(master, terminal.public_key))
+    assert sm4.check_value(tmk) == able.key(master).check_value
+    keys = {}
+    for kind in (Kind.PIN, Kind.MAC, Kind.SM4):
+        name = Derived(kind, "working", b"FS000001")
+        wrapped = able.export_key(name, master, WrapForm.UNIONPAY)
+        keys[kind] = sm4.ecb_decrypt(tmk, wrapped[:16])
+        assert sm4.check_value(keys[kind]) == wrapped[16:] == able.key(name).check_value
+    assert len({bytes(key) for key in keys.values()}) == 3
+    authentication = Derived(Kind.MAC, "working", b"FS000001")
+    able.verify_mac(authentication, b"proof", sm4.cmac(keys[Kind.MAC], b"proof"))
+    with pytest.raises(MacMismatch):
+        able.verify_mac(replace(authentication, context=b"FS000002"), b"proof", sm4.cmac(keys[Kind.MAC], b"proof"))
+    with pytest.raises(CustodyError, match="PIN"):
+        able.mac(Derived(Kind.PIN, "working", b"FS000001"), b"")
+
+
 # --- PINs
 
 ACCOUNT = "6231722254919298906"
@@ -123,6 +172,22 @@ def test_a_pin_is_translated(able: Custody, digits: bytes, source: PinFormat, ta
     block = pin.encipher(terminal, source, digits, ACCOUNT)
     translated = able.translate_pin(block, ACCOUNT, PinZone("terminal", source), PinZone("zone", target))
     assert pin.decipher(zone, target, translated, ACCOUNT) == digits
+
+
+@needs("translate_pin", "import_key", "derived keys", "create")
+@pytest.mark.parametrize("source", PinFormat)
+def test_a_pin_under_a_derived_key_is_translated(able: Custody, source: PinFormat) -> None:
+    _, zone = _pin_keys(able)
+    able.create("working", Kind.DERIVE)
+    able.create("transport", Kind.TRANSPORT)
+    recipient = PrivateKey.generate()
+    name = Derived(Kind.PIN, "working", b"FS000001", 1)
+    terminal = sm2_decrypt(recipient, able.export_envelope(name, recipient.public_key))
+    block = pin.encipher(terminal, source, b"123456", ACCOUNT)
+    translated = able.translate_pin(block, ACCOUNT, PinZone(name, source), PinZone("zone"))
+    assert pin.decipher(zone, PinFormat.ISO_4, translated, ACCOUNT) == b"123456"
+    with pytest.raises(PinBlockError):  # another terminal's
+        able.translate_pin(block, ACCOUNT, PinZone(replace(name, context=b"FS000002"), source), PinZone("zone"))
 
 
 @needs("translate_pin", "import_key", "renew")
