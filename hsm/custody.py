@@ -34,9 +34,9 @@ SWITCH_TLS = "switch.tls"  # SM2: the channel, both as server to terminals and a
 JOURNAL_DATA = "journal.data"  # SM4: C2 data at rest
 PSEUDONYM = "pseudonym"  # HMAC-SM3: stable keyed hashes of identifiers
 AUDIT_SIGN = "audit.sign"  # SM2: the audit log, daily
-
 TERMINAL_MASTER = "terminal.master"  # DERIVE: makes the master key of every terminal
 TERMINAL_WORKING = "terminal.working"  # DERIVE: makes the working keys of every terminal
+
 EPOCH_MAX = 255  # the epoch is one byte of a sealed value
 
 
@@ -126,7 +126,6 @@ class KeyInfo:
 
 
 @dataclass(frozen=True, slots=True)
-@dataclass(frozen=True, slots=True)
 class Derived:
     """A key that is kept nowhere: made from a DERIVE key whenever it is used, equal to what ``Custody.derive`` makes.
 
@@ -142,6 +141,7 @@ class Derived:
 KeyName = str | Derived
 
 
+@dataclass(frozen=True, slots=True)
 class PinZone:
     """One side of a translation: the PIN key, the epoch that made or will open the block, and its layout."""
 
@@ -154,8 +154,8 @@ class Custody(Protocol):
     """Any thread may call these.
 
     CustodyError says that the label or epoch has no key, one of another kind, or one in a state that forbids the use.
-    """
     Where a KeyName is taken, the epoch of a Derived stands in it and not beside it.
+    """
 
     # --- what there is
 

@@ -333,12 +333,6 @@ class SdfCustody(Refusals):
         return ccm.unseal(*_ccm_modes(session, body), nonce, sealed, context)
 
     def encrypt(self, label: str, mode: CipherMode, iv: bytes, data: bytes, epoch: int | None = None) -> bytes:
-def _kept(name: KeyName) -> str:
-    if isinstance(name, Derived):
-        raise Unsupported("a GM/T 0018 device derives no keys; keep their parent in software")
-    return name
-
-
         return self._cipher("SDF_Encrypt", label, mode, iv, data, epoch)
 
     def decrypt(self, label: str, mode: CipherMode, iv: bytes, data: bytes, epoch: int | None = None) -> bytes:
@@ -355,6 +349,12 @@ def _kept(name: KeyName) -> str:
     def arm(self, label: str, context: SSL.Context) -> None:
         self._table.find(label, None, Kind.SM2)
         raise Unsupported(f"{label}: the TLS library needs the key itself; keep {label} in software")
+
+
+def _kept(name: KeyName) -> str:
+    if isinstance(name, Derived):
+        raise Unsupported("a GM/T 0018 device derives no keys; keep their parent in software")
+    return name
 
 
 def _key(session: Session, body: _Body) -> c_void_p:

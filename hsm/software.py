@@ -25,10 +25,10 @@ from fengshou.hsm.custody import (
     TERMINAL_WORKING,
     CipherMode,
     CustodyError,
-    KeyInfo,
     Derived,
-    Kind,
+    KeyInfo,
     KeyName,
+    Kind,
     MacMismatch,
     PinZone,
     SealBroken,
@@ -53,9 +53,9 @@ SWITCH_KEYS: Mapping[str, Kind] = {
     JOURNAL_DATA: Kind.SM4,
     PSEUDONYM: Kind.HMAC,
     AUDIT_SIGN: Kind.SM2,
-}
     TERMINAL_MASTER: Kind.DERIVE,
     TERMINAL_WORKING: Kind.DERIVE,
+}
 
 
 def provision(folder: Path | str) -> "SoftwareCustody":
