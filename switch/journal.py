@@ -1,8 +1,11 @@
 """The journal's store: an append-only, chained log in LMDB with the indexes that the switch asks.
 
-One thread writes (``writer.Writer``), anyone reads. ``commit`` makes a group of entries durable in one synced
+One thread of a process writes (``writer.Writer``), anyone reads. ``commit`` makes a group of entries durable in one synced
 transaction: their records, the Merkle root over them, the header that chains to the commit before, and every index that
 follows from them. Either all of it is there after a crash, or none.
+
+Several workers may write to one journal, each from a process of its own: LMDB lets them in one after the other, and
+each begins where the one before has ended, so there is one chain, one index and one audit of all of them.
 
 The tables stand in ``journal_tables``, what can be asked in ``journal_view``. Past business days are sealed: their
 lines are moved to a file each (``journal_days``), and are read from there as if they still stood here.
@@ -19,6 +22,7 @@ import lmdb
 
 from fengshou.protocol.errors import UntrustedBytesError
 from fengshou.protocol.record import Commit
+from fengshou.switch.affinity import WHOLE, Share
 from fengshou.switch.journal_group import Group
 from fengshou.switch.journal_lines import Lines
 from fengshou.switch.journal_tables import (
@@ -35,7 +39,7 @@ from fengshou.switch.journal_tables import (
     key_of,
 )  # fmt: skip
 from fengshou.switch.journal_tail import prove_end
-from fengshou.switch.journal_view import JournalView
+from fengshou.switch.journal_view import JournalView, tail_of
 
 __all__ = ["BATCH_MAX", "Charges", "DayAbsent", "Entry", "Journal", "JournalError", "Known", "batch_key", "key_of"]
 
@@ -53,16 +57,26 @@ class Statistics:
 class Journal(JournalView):
     """The store at a folder. Not thread-safe for writing: only one thread may call the methods that write."""
 
-    def __init__(self, folder: Path, *, map_bytes: int = 1 << 30, read_only: bool = False, sync: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        map_bytes: int = 1 << 30,
+        read_only: bool = False,
+        sync: bool = True,
+        share: Share = WHOLE,
+    ) -> None:
         """Open or create. ``map_bytes`` is the address space to begin with; it doubles when it is full.
 
-        A journal that is to be written must have its end whole, see ``journal_tail``.
+        A journal that is to be written must have its end whole, see ``journal_tail``. To open it for the ``share`` of
+        a worker, it must have been opened as a whole and shared out first.
 
         Without ``sync`` a commit is not durable: only to make a large journal for a measurement.
         Raises JournalError.
         """
         try:
-            prove_end(folder / "data.mdb", whole=not read_only)
+            if share.workers == 1:  # else somebody may write at this moment, and it was proven before
+                prove_end(folder / "data.mdb", whole=not read_only)
             if not read_only:
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             env = lmdb.open(
@@ -75,10 +89,14 @@ class Journal(JournalView):
         self.in_reader: Callable[[Callable[[], None]], None] = lambda work: work()
         self._pin = threading.Lock()  # held while another thread has a view of its own
         self._delivered = 0
+        self._transaction = 0  # number of our last one
         try:
+            env.reader_check()  # a worker that was killed pins pages until somebody looks
             _check_format(env, folder, read_only)
             tables = {name: env.open_db(name.encode(), create=not read_only) for name in TABLES}
-            super().__init__(env, tables, folder, follows=read_only)
+            super().__init__(env, tables, folder, share, follows=read_only)
+            if not read_only and share.workers == 1:
+                self.share_out(1)
         except (lmdb.Error, UntrustedBytesError, struct.error) as error:
             env.close()
             raise JournalError(f"the journal in {folder} is damaged: {error}") from error
@@ -105,25 +123,36 @@ class Journal(JournalView):
         while True:
             try:
                 with self._env.begin(write=True) as txn:
-                    group = Group(txn, self._db, self._keys, self._tail, self._delivered)
+                    number = txn.id()
+                    tail = self._tail if number == self._transaction + 1 else tail_of(txn, self._db)
+                    group = Group(txn, self._db, self._keys, tail, self._delivered)
                     work(group)
             except lmdb.MapFullError:
-                self._grow()
+                self._remap(double=True)
+            except lmdb.MapResizedError:  # another worker has made it larger
+                self._remap(double=False)
             except (lmdb.Error, OSError) as error:
                 raise JournalError(f"the journal cannot be written: {error}") from error
             else:
                 group.durable()
-                self._tail = group.tail
+                self._tail, self._transaction = group.tail, number
                 return group
 
-    def _grow(self) -> None:
-        """Double the map. No view may be open meanwhile, so the thread that reads has to do it."""
+    def share_out(self, workers: int) -> None:
+        """So many workers write from now on; none does yet. Raises JournalError."""
+        if max(len(self._keyed_rows()), 1) != workers:
+            self._transact(lambda group: group.share_out_keys(workers))
+            self.refresh()
+
+    def _remap(self, *, double: bool) -> None:
+        """Another size of the map: twice as large, or what the file says. No view may be open meanwhile, so the thread
+        that reads has to do it."""
 
         def remap() -> None:
             with self._pin:
                 self._read.abort()
                 try:
-                    self._env.set_mapsize(self._env.info()["map_size"] * 2)
+                    self._env.set_mapsize(self._env.info()["map_size"] * 2 if double else 0)
                 finally:
                     self._read = self._lines.txn = self._env.begin()
 
@@ -147,6 +176,7 @@ class Journal(JournalView):
 
         def work(group: Group) -> None:
             group.move_keys(_STEP)
+            group.note_keyed()
             group.forget_events(_STEP)
             group.drop_sealed(_STEP)
 

@@ -13,6 +13,7 @@ from fengshou.switch.journal_columns import pack_entries
 from fengshou.switch.journal_keys import RecentKeys
 from fengshou.switch.journal_tables import (
     BATCH_MAX,
+    KEYED,
     PAIR,
     U16,
     U32,
@@ -23,6 +24,8 @@ from fengshou.switch.journal_tables import (
     Tail,
     batch_key,
     key_of,
+    keyed_row,
+    keyed_rows,
     parse_day,
 )  # fmt: skip
 
@@ -218,7 +221,26 @@ class Group:
                     self._put("open", U64.pack(intent), b"")
             self._moved = len(rows)
             if self._keys.last_slice(len(rows)):
-                self._put("meta", b"keyed", U64.pack(self._keys.keyed))
+                self._put("meta", self._keys.row, U64.pack(self._keys.keyed))
+
+    def note_keyed(self) -> None:
+        """The keys of all records are in the table, when none is left in memory."""
+        if self._keys.empty:
+            self._put("meta", self._keys.row, U64.pack(self.tail.next_record))
+
+    def share_out_keys(self, workers: int) -> None:
+        """From now on so many workers keep keys: each begins where any of those before had not got further."""
+        keyed = self._keyed()
+        with self._txn.cursor(self._db["meta"]) as cursor:
+            while cursor.set_range(KEYED) and cursor.key().startswith(KEYED):
+                cursor.delete()
+        for worker in range(workers):
+            self._put("meta", keyed_row(worker), U64.pack(keyed))
+
+    def _keyed(self) -> int:
+        """The first record whose key may not be in the table."""
+        with self._txn.cursor(self._db["meta"]) as cursor:
+            return min(keyed_rows(cursor).values(), default=1)
 
     def forget_events(self, entries: int) -> None:
         """The delivered ones, twice as many as may come."""
@@ -232,7 +254,7 @@ class Group:
 
     def drop_sealed(self, rows: int) -> None:
         """Lines of sealed days whose keys are in the table, up to so many of each."""
-        keyed = U64.unpack(self._txn.get(b"keyed", U64.pack(1), db=self._db["meta"]))[0]
+        keyed = self._keyed()
         with self._txn.cursor(self._db["days"]) as cursor:
             sealed = [
                 day

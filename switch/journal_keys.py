@@ -4,7 +4,7 @@ A terminal's keys stand side by side, thousands of terminals' far apart: to writ
 dirty a page of the disk a key, twice, which cost more than everything else that a commit does. So the newest keys are
 kept here, and those of a whole generation go to the table in the order of the table, a slice with a commit, when most
 of them have their outcomes. Nothing is at risk: a key follows from its record, and a start reads the records again from
-the first one whose key is not in the table (``meta``: ``keyed``).
+the first one whose key is not in the table (``meta``: ``keyed``, a row for each worker).
 
 The writer's thread calls everything but ``find``, ``find_batch``, ``open`` and ``release``, which are the reader's. A
 value that the reader's view of the table does not hold yet is masked by record number; a generation is let go when the
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from itertools import chain
 
 from fengshou.protocol.record import Record, RecordKind
-from fengshou.switch.journal_tables import BATCH_KEY_BYTES, PAIR, U64
+from fengshou.switch.journal_tables import BATCH_KEY_BYTES, PAIR, U64, keyed_row
 
 # Keys a generation: the larger, the more of them fall on each page. Two of them take 20 MB and 0.3 s at a start.
 GENERATION = 1 << 15
@@ -28,7 +28,9 @@ _Keys = dict[bytes, dict[bytes, bytes]]  # batch key → STAN → PAIR of intent
 class RecentKeys:
     """Two generations: the young one takes keys, the other one goes to the table."""
 
-    def __init__(self) -> None:
+    def __init__(self, worker: int = 0) -> None:
+        """``worker``: of several, each of which keeps the keys of its own terminals."""
+        self.row = keyed_row(worker)
         self._young: _Keys = {}
         self._older: _Keys = {}
         self._young_first = 1
@@ -70,6 +72,11 @@ class RecentKeys:
             self._older, self._young = self._young, {}
             self._young_first, self._size, self._due = next_record, 0, 0
             self._batches = sorted(self._older, reverse=True)
+
+    @property
+    def empty(self) -> bool:
+        """Whether all keys are in the table."""
+        return not self._older and not self._size
 
     @property
     def moving(self) -> bool:

@@ -22,7 +22,8 @@ counters     business day (4) name and subject (16)      sum (8)
 batches      terminal (8)                                current batch (4)
 settlements  terminal (8) merchant (15) batch (4)        state (1), intents (8 each): of its totals, its details
 events       event number (8)                            JSON for analytics, until it is delivered
-meta         name                                        format, last event, first record not yet in ``keys``
+meta         name                                        format, last event, ``keyed``: for each worker the first
+                                                         record whose key is not yet in ``keys``
 ===========  ==========================================  ====================================================
 
 ``keys`` and ``open`` lag behind the records by what ``journal_keys`` holds in memory.
@@ -32,6 +33,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fengshou.protocol.record import GENESIS, Commit, Record
 
@@ -84,6 +86,24 @@ def segment_name(day: int) -> str:
 def key_of(terminal: str, merchant: str, batch: int, stan: int) -> bytes:
     """The duplicate key (merchant, terminal, batch, STAN)."""
     return b"%-8b%-15b%b%b" % (terminal.encode(), merchant.encode(), U32.pack(batch), U32.pack(stan))
+
+
+KEYED = b"keyed"
+
+
+def keyed_row(worker: int) -> bytes:
+    """Where in ``meta`` stands the first record whose key this worker may not have put into ``keys`` yet."""
+    return KEYED + (b"-%d" % worker if worker else b"")
+
+
+def keyed_rows(meta: Any) -> dict[bytes, int]:
+    """Those of all workers, by a cursor over ``meta``."""
+    found: dict[bytes, int] = {}
+    there = meta.set_range(KEYED)
+    while there and meta.key().startswith(KEYED):
+        found[bytes(meta.key())] = U64.unpack(meta.value())[0]
+        there = meta.next()
+    return found
 
 
 def batch_key(terminal: str, merchant: str, batch: int) -> bytes:

@@ -11,7 +11,7 @@ from pathlib import Path
 from fengshou.codecs import merkle_root, sm3
 from fengshou.protocol.errors import UntrustedBytesError
 from fengshou.protocol.record import Commit, Record, RecordKind, parse_commit, parse_record
-from fengshou.switch.journal_tables import FORMAT_VERSION, PAIR, U64, JournalTorn, key_of
+from fengshou.switch.journal_tables import FORMAT_VERSION, KEYED, PAIR, U64, JournalTorn, key_of
 from fengshou.switch.lmdb_pages import PageDamaged, Pages
 
 # Commits that are proven, and the records that are enough: more than a disk holds back, less than a start would notice.
@@ -52,7 +52,7 @@ def _prove(pages: Pages) -> None:
     for table in _SMALL:
         if sum(1 for _ in pages.walk(table)) != pages.entries(table):
             raise _Torn(f"table {table} does not have the rows that it says")
-    keyed = int.from_bytes(pages.get("meta", b"keyed") or b"", "big")
+    keyed = min((U64.unpack(value)[0] for key, value in pages.walk("meta") if key.startswith(KEYED)), default=0)
     after: Commit | None = None
     records = 0
     for key, value in islice(pages.backwards("commits"), _COMMITS):

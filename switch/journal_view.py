@@ -10,6 +10,7 @@ from fengshou.codecs import sm3
 from fengshou.protocol.errors import UntrustedBytesError
 from fengshou.protocol.record import Commit, Record, parse_commit, parse_record
 from fengshou.protocol.transaction import Duty
+from fengshou.switch.affinity import Share
 from fengshou.switch.journal_keys import RecentKeys
 from fengshou.switch.journal_lines import Lines, Segments
 from fengshou.switch.journal_tables import (
@@ -22,16 +23,37 @@ from fengshou.switch.journal_tables import (
     Day,
     Known,
     Tail,
+    keyed_rows,
     key_of,
     parse_day,
 )  # fmt: skip
 
 
+def tail_of(txn: Any, tables: Mapping[str, Any]) -> Tail:
+    """Where the journal ends. A day is sealed only when a later one has begun, so the last commit is in the store."""
+    with txn.cursor(tables["commits"]) as cursor:
+        last = parse_commit(cursor.value()) if cursor.last() else None
+    with txn.cursor(tables["days"]) as cursor:
+        day = parse_day(cursor.key(), cursor.value()) if cursor.last() else None
+    tail = Tail(
+        last_event=int.from_bytes(txn.get(b"last-event", b"", db=tables["meta"]), "big"), day=day.day if day else 0
+    )
+    if last:
+        tail.last, tail.commit, tail.previous = last, last.number, sm3(last.to_bytes())
+        tail.next_record = last.first_record + last.records
+    elif day:  # a repair that found nothing after the sealed days
+        tail.commit, tail.previous, tail.next_record = day.last_commit, day.last_hash, day.last_record + 1
+    return tail
+
+
 class JournalView:
     """Everything that is asked of the journal. Reading methods belong to one thread."""
 
-    def __init__(self, env: lmdb.Environment, tables: Mapping[str, Any], folder: Path, *, follows: bool) -> None:
-        """``follows``: another process writes, so each ``refresh`` has to read what came.
+    def __init__(
+        self, env: lmdb.Environment, tables: Mapping[str, Any], folder: Path, share: Share, *, follows: bool
+    ) -> None:
+        """``follows``: another process writes, so each ``refresh`` has to read what came. Of the newest records only
+        those of ``share`` are known by their keys.
 
         Raises lmdb.Error, UntrustedBytesError, struct.error and JournalError for a store that is damaged.
         """
@@ -41,9 +63,10 @@ class JournalView:
         self._read = env.begin()
         self._lines = Lines(self._read, tables)
         self._follows = follows
+        self._share = share
         self._seen = 1  # the view's next record
         self._look()
-        self._keys = RecentKeys()
+        self._keys = RecentKeys(share.worker)
         self._follow(self._keyed())
 
     def refresh(self) -> None:
@@ -70,26 +93,17 @@ class JournalView:
         self._env.close()
 
     def _look(self) -> None:
-        """Where the journal ends. A day is sealed only when a later one has begun, so the last commit is here."""
-        with self._read.cursor(self._db["commits"]) as cursor:
-            last = parse_commit(cursor.value()) if cursor.last() else None
-        days = self.days()
-        tail = Tail(last_event=int.from_bytes(self._get("meta", b"last-event") or b"", "big"))
-        if last:
-            tail.last, tail.commit, tail.previous = last, last.number, sm3(last.to_bytes())
-            tail.next_record = last.first_record + last.records
-        elif days:  # a repair that found nothing after the sealed days
-            tail.commit, tail.previous, tail.next_record = (
-                days[-1].last_commit,
-                days[-1].last_hash,
-                days[-1].last_record + 1,
-            )
-        tail.day = days[-1].day if days else 0
-        self._tail = tail
+        """Where the journal ends."""
+        self._tail = tail_of(self._read, self._db)
         self._seen = self._tail.next_record
 
     def _keyed(self) -> int:
-        return int.from_bytes(self._get("meta", b"keyed") or b"", "big") or 1
+        rows = self._keyed_rows()
+        return rows.get(self._keys.row, 1) if self._share.workers > 1 else min(rows.values(), default=1)
+
+    def _keyed_rows(self) -> dict[bytes, int]:
+        with self._read.cursor(self._db["meta"]) as cursor:
+            return keyed_rows(cursor)
 
     def _follow(self, first: int) -> None:
         for number, data in self.records(first):
@@ -101,7 +115,8 @@ class JournalView:
                 if self._follows:
                     continue  # who only reads sees the rest; the auditor names it
                 raise
-            self._keys.follow(record, key_of(record.terminal, record.merchant, record.batch, record.stan))
+            if self._share.has(record.terminal):
+                self._keys.follow(record, key_of(record.terminal, record.merchant, record.batch, record.stan))
         self._keys.caught_up(self._seen)
 
     def _get(self, table: str, key: bytes) -> bytes | None:
@@ -115,8 +130,8 @@ class JournalView:
 
     @property
     def last_event(self) -> int:
-        """The number of the last event ever written, pruned or not."""
-        return self._tail.last_event
+        """The number of the last event ever written, pruned or not, as of the current view."""
+        return int.from_bytes(self._get("meta", b"last-event") or b"", "big")
 
     @property
     def last_commit(self) -> Commit | None:

@@ -116,6 +116,7 @@ class JournalEvents:
         return self._journal.events(after, limit)
 
     def last(self) -> int:
+        self._journal.refresh()
         return self._journal.last_event
 
     def delivered(self, cursor: int) -> None:
