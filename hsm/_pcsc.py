@@ -119,9 +119,10 @@ class Link:
 
     def _connect(self) -> Any:
         try:
-            found = [reader for reader in readers() if str(reader).endswith(self.reader)]
+            there = readers()
+            found = [reader for reader in there if str(reader).endswith(self.reader)]
             if not found:
-                raise CardAway(f"no reader {self.reader}")
+                raise CardAway(f"no reader {self.reader}; there are: {', '.join(map(str, there)) or 'none'}")
             connection = found[0].createConnection()
         except SmartcardException as error:
             raise CardAway(f"{self.reader}: {_first_line(error)}") from None

@@ -1,27 +1,18 @@
-"""Custody on smart cards: a card signs and keeps a custodian's share. Its private key never leaves it.
+"""A smart card: it signs and keeps a custodian's share. Its private key never leaves it."""
 
-A label's epochs are cards, in the order in which they were put to use; the last one is current. Cards get their keys at
-personalisation, so this provider makes, imports and destroys none.
-"""
+from collections.abc import Callable
 
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-
-from fengshou.codecs import BadSignature, PublicKey, sm3
+from fengshou.codecs import BadSignature, PublicKey
 from fengshou.hsm._card_profiles import Gmt0017, Iso7816, Profile
 from fengshou.hsm._pcsc import CardAway, CardBlocked, CardError, Link, WrongPin
-from fengshou.hsm._refusals import Refusals
-from fengshou.hsm.custody import CustodyError, KeyInfo, Kind
+from fengshou.hsm.custody import CustodyError
 from fengshou.hsm.memory import Secret
 from fengshou.hsm.quorum import ShareRefused
-from fengshou.hsm.sm4 import CHECK_VALUE_BYTES
-from fengshou.protocol.epoch import EpochState
 
 __all__ = [
     "Card",
     "CardAway",
     "CardBlocked",
-    "CardCustody",
     "CardError",
     "CardHolder",
     "Gmt0017",
@@ -39,13 +30,16 @@ class Card:
     again: a switch that tries in a loop must not block its own card.
     """
 
-    def __init__(self, reader: str, profile: Profile, pin: bytes) -> None:
-        """Nothing is touched before the first use."""
+    def __init__(
+        self, reader: str, profile: Profile, pin: bytes, on_refusal: Callable[[CardError], None] = lambda refusal: None
+    ) -> None:
+        """Nothing is touched before the first use. ``on_refusal`` hears it when the card refuses the PIN."""
         if not 0 < len(pin) <= PIN_BYTES_MAX:
             raise CustodyError(f"a card's PIN has 1 to {PIN_BYTES_MAX} bytes")
         self._link = Link(reader)
         self._profile = profile
         self._pin = Secret(pin)
+        self._on_refusal = on_refusal
         self._refused: CardError | None = None
         self._public_key: PublicKey | None = None
 
@@ -61,6 +55,7 @@ class Card:
             self._profile.present(self._link, bytes(self._pin.view))
         except (WrongPin, CardBlocked) as refusal:
             self._refused = refusal
+            self._on_refusal(refusal)
             raise
         key = self._profile.public_key(self._link)
         if self._public_key is not None and key != self._public_key:
@@ -97,64 +92,6 @@ class Card:
     def close(self) -> None:
         """Give the card back; the PIN has to be presented again afterwards."""
         self._link.close()
-
-
-class CardCustody(Refusals):
-    """A ``Custody`` of signing keys on cards."""
-
-    reason = "a smart card signs and does nothing else; keep other keys in software or in a device"
-
-    def __init__(self, cards: Mapping[str, Sequence[Card]]) -> None:
-        """The cards of each label, by epoch from 1. Raises CardError, CardAway, WrongPin: one cannot be used now."""
-        self._cards = {label: tuple(epochs) for label, epochs in cards.items()}
-        met = datetime.now(UTC)  # a card does not say when its key was made
-        self._infos = [
-            KeyInfo(
-                label,
-                epoch,
-                Kind.SM2,
-                EpochState.CURRENT if epoch == len(epochs) else EpochState.RETIRING,
-                met,
-                sm3(card.public_key().point)[:CHECK_VALUE_BYTES],
-            )
-            for label, epochs in sorted(self._cards.items())
-            for epoch, card in enumerate(epochs, start=1)
-        ]
-
-    def close(self) -> None:
-        for cards in self._cards.values():
-            for card in cards:
-                card.close()
-
-    def _find(self, label: str, epoch: int | None) -> Card:
-        cards = self._cards.get(label, ())
-        if not cards:
-            raise CustodyError(f"no card holds a key for {label}")
-        if epoch is None:
-            return cards[-1]
-        if not 0 < epoch <= len(cards):
-            raise CustodyError(f"{label} has no epoch {epoch}")
-        return cards[epoch - 1]
-
-    def inventory(self) -> Sequence[KeyInfo]:
-        return list(self._infos)
-
-    def key(self, label: str, epoch: int | None = None) -> KeyInfo:
-        self._find(label, epoch)
-        wanted = epoch or len(self._cards[label])
-        return next(info for info in self._infos if (info.label, info.epoch) == (label, wanted))
-
-    def refresh(self) -> bool:
-        return False
-
-    def public_key(self, label: str, epoch: int | None = None) -> PublicKey:
-        return self._find(label, epoch).public_key()
-
-    def sign(self, label: str, digest: bytes, epoch: int | None = None) -> bytes:
-        return self._find(label, epoch).sign(digest)
-
-    def verify(self, label: str, digest: bytes, signature: bytes, epoch: int | None = None) -> None:
-        self._find(label, epoch).public_key().verify(digest, signature)
 
 
 class CardHolder:

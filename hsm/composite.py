@@ -16,11 +16,19 @@ class Composite:
         self._others = dict(others)
         self._default = default
 
+    @property
+    def protection(self) -> str:
+        return ", ".join(dict.fromkeys(custody.protection for custody in (self._default, *self._others.values())))
+
+    def keeper(self, label: str) -> Custody:
+        """The provider of a label."""
+        return self._others.get(label, self._default)
+
     def _of(self, name: KeyName, *partners: KeyName) -> Custody:
         label = _label_of(name)
-        custody = self._others.get(label, self._default)
+        custody = self.keeper(label)
         for partner in map(_label_of, partners):
-            if self._others.get(partner, self._default) is not custody:
+            if self.keeper(partner) is not custody:
                 raise CustodyError(f"{label} and {partner} are kept by different providers and cannot work together")
         return custody
 

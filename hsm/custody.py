@@ -10,8 +10,9 @@ provider   keys are                                         cannot
 ========== ================================================ ==========================================================
 software   sealed under a master key that custodians open   -
 (its development form: plain files of one folder)           -
-card       in a smart card, which signs                     anything but sign, verify and public_key
-SDF        in a GM/T 0018 device, or wrapped by it          arm, PINs, derive, key blocks; HMAC on 2012 devices
+card       in a smart card, which signs                     anything but sign, verify and public_key; the life of
+                                                            its keys, as far as cards were prepared
+SDF        in a GM/T 0018 device, or wrapped by it          arm, PINs, derived keys, key blocks; HMAC by GM/T 0018-2012
 ========== ================================================ ==========================================================
 
 ``composite.Composite`` makes one custody of several, so that a card signs and software does the rest.
@@ -158,6 +159,11 @@ class Custody(Protocol):
     """
 
     # --- what there is
+
+    @property
+    def protection(self) -> str:
+        """What keeps the keys at rest: ``sealed``, ``development`` (plain files), ``device``, ``card``, or several."""
+        ...
 
     def inventory(self) -> Sequence[KeyInfo]:
         """Every epoch of every label that is not destroyed, by label and epoch."""

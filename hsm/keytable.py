@@ -66,9 +66,13 @@ class _Ring(Generic[Material]):
         current = [held for held in epochs.values() if held.info.state is EpochState.CURRENT]
         self.current = current[0] if current else None
 
+    @property
+    def newest(self) -> Held[Material]:
+        return max(self.epochs.values(), key=lambda held: held.info.created)
+
     def following(self) -> int:
         """The number after the newest, around the end of the byte: as long as possible until one is used again."""
-        newest = max(self.epochs.values(), key=lambda held: held.info.created).info.epoch
+        newest = self.newest.info.epoch
         for distance in range(EPOCH_MAX):
             epoch = (newest + distance) % EPOCH_MAX + 1
             if epoch not in self.epochs:
@@ -129,6 +133,11 @@ class KeyTable(Generic[Material]):
         if ring is not None and epoch is not None and epoch in ring.epochs:
             return ring.epochs[epoch].info
         return self.find(label, epoch).info
+
+    def newest(self, label: str) -> Held[Material] | None:
+        """The epoch of a label that was made last, of any state."""
+        ring = self._rings.get(label)
+        return ring.newest if ring else None
 
     def check_new(self, label: str) -> None:
         """Raises CustodyError unless ``label`` may get its first key."""

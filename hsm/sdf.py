@@ -34,12 +34,11 @@ from fengshou.hsm.custody import (
     WrapForm,
     WrappedKeyError,
 )
-from fengshou.hsm.database import KeyDatabase
 from fengshou.hsm.envelope import Envelope, dump_envelope, parse_envelope
-from fengshou.hsm.files import make_folder
-from fengshou.hsm.keytable import Held, KeyTable
+from fengshou.hsm.keytable import KeyTable
 from fengshou.hsm.material import SM2_KINDS, SYMMETRIC_KINDS, key_bytes
-from fengshou.protocol.epoch import EpochState
+from fengshou.hsm.prepared import following
+from fengshou.hsm.rowvault import RowVault
 
 DATABASE = "sdf.db"
 _MAC_BYTES_MIN = 8
@@ -53,36 +52,11 @@ class _Body(msgspec.Struct, frozen=True):
     envelope: Envelope | None = None
 
 
-class _SdfVault:
-    """A ``keytable.Vault`` of envelopes."""
-
-    def __init__(self, database: KeyDatabase) -> None:
-        self._database = database
-        self.place = str(database.path)
-
-    def changed(self) -> bool:
-        return self._database.changed()
-
-    def load(self) -> list[Held[_Body]]:
-        try:
-            return [Held(info, msgspec.msgpack.decode(body, type=_Body)) for info, body in self._database.rows()]
-        except msgspec.MsgspecError as error:
-            raise CustodyError(f"{self.place} is damaged: {error}") from None
-
-    def add(self, held: Held[_Body]) -> None:
-        self._database.add(held.info, msgspec.msgpack.encode(held.material))
-
-    def move(self, changes: Sequence[tuple[Held[_Body], EpochState]]) -> None:
-        self._database.move([(held.info, state, msgspec.msgpack.encode(held.material)) for held, state in changes])
-
-    def remove(self, held: Held[_Body]) -> None:
-        self._database.remove(held.info)
-
-
 class SdfCustody(Refusals):
     """A ``Custody`` over one device."""
 
     reason = "a GM/T 0018 device has no call for that; keep such keys in software"
+    protection = "device"
 
     def __init__(
         self,
@@ -93,15 +67,16 @@ class SdfCustody(Refusals):
         max_bits: int = 512,
         sessions: int = 8,
         passwords: Mapping[int, bytes] = {},  # only read
+        pairs: Mapping[str, Sequence[int]] = {},  # only read
     ) -> None:
         """``passwords`` open the private keys of the device by index. Raises CustodyError.
 
-        ``max_bits`` is the ECCref_MAX_BITS of the vendor's header, 256 or 512. The device is opened at first use.
+        ``pairs`` are the key pairs that the device's administration made for a label, in the order in which they become
+        its epochs. ``max_bits`` is the ECCref_MAX_BITS of the vendor's header, 256 or 512. Nothing is opened before the
+        first use.
         """
-        make_folder(Path(folder))
-        path = Path(folder) / DATABASE
-        database = KeyDatabase(path) if path.exists() else KeyDatabase.create(path)
-        self._table = KeyTable(_SdfVault(database))
+        self._table = KeyTable(RowVault(Path(folder) / DATABASE, _Body))
+        self._pairs = pairs
         self._layout = abi.Layout(max_bits)
         self._library = abi.Library(str(library), self._layout)
         self._device = Device(self._library, self._layout, sessions, passwords)
@@ -147,7 +122,14 @@ class SdfCustody(Refusals):
 
     def _generate(self, label: str, kind: Kind) -> KeyInfo:
         if kind in SM2_KINDS:
-            raise Unsupported(f"{label}: the device's own administration makes key pairs; adopt one by its index")
+            newest = self._table.newest(label)
+            index = following(self._pairs.get(label, ()), newest.material.index if newest else None)
+            if index is None:
+                raise Unsupported(
+                    f"no key pair of the device is left for {label}: its administration makes one, then add the index "
+                    "to those of the label"
+                )
+            return self.adopt(label, kind, index)
 
         def work(session: Session) -> tuple[_Body, bytes]:
             cipher, key = self._layout.Cipher(), c_void_p()

@@ -24,6 +24,7 @@ from fengshou.hsm.custody import (
     TERMINAL_MASTER,
     TERMINAL_WORKING,
     CipherMode,
+    Custody,
     CustodyError,
     Derived,
     KeyInfo,
@@ -41,7 +42,7 @@ from fengshou.hsm.keytable import Held, KeyTable, Vault
 from fengshou.hsm.material import SM2_KINDS, SYMMETRIC_KINDS, Material
 from fengshou.hsm.memory import Secret, wipe
 
-__all__ = ["SWITCH_KEYS", "Kind", "SoftwareCustody", "load_private_key", "provision", "save_private_key"]
+__all__ = ["SWITCH_KEYS", "Kind", "SoftwareCustody", "load_private_key", "make_keys", "provision", "save_private_key"]
 
 _SEALED_BYTES_MIN = 1 + sm4.NONCE_BYTES + sm4.TAG_BYTES
 _MAC_BYTES_MIN = 8  # GB/T 15852.1 annex: shorter ones can be guessed on line
@@ -59,12 +60,18 @@ SWITCH_KEYS: Mapping[str, Kind] = {
 
 
 def provision(folder: Path | str) -> "SoftwareCustody":
-    """Custody with every key that a switch needs; keys that are there already stay as they are."""
+    """Custody in software with every key that a switch needs; keys that are there already stay as they are."""
     custody = SoftwareCustody.initialise(folder)
-    for label, kind in SWITCH_KEYS.items():
-        if label not in custody.labels():
-            custody.create(label, kind)
+    make_keys(custody)
     return custody
+
+
+def make_keys(custody: Custody) -> None:
+    """Every key that a switch needs and does not have yet."""
+    there = {info.label for info in custody.inventory()}
+    for label, kind in SWITCH_KEYS.items():
+        if label not in there:
+            custody.create(label, kind)
 
 
 _Key = TypeVar("_Key", PrivateKey, Secret)

@@ -285,12 +285,15 @@ def make_custody(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cal
                 device.adopt("envelope", Kind.ENVELOPE, 2)
                 return device
             if form == "card":
-                from fengshou.hsm.card import Card, CardCustody, Gmt0017, Iso7816
+                from fengshou.hsm.card import Card, Gmt0017, Iso7816
+                from fengshou.hsm.card_custody import CardCustody
 
                 slot: Slot = request.getfixturevalue("standing_card")
                 card = Card(slot.reader, Gmt0017() if detail == "gmt" else Iso7816(), CARD_PIN)
                 stack.callback(card.close)
-                return CardCustody({"sign": [card]})
+                cards = CardCustody(tmp_path / "cards", {"sign": [card]})
+                cards.create("sign", Kind.SM2)
+                return cards
             if form == "sealed":
                 founded, master = request.getfixturevalue("sealed_custody")
                 shutil.copytree(founded, tmp_path / "keys")
@@ -309,7 +312,7 @@ def make_custody(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cal
 
 
 _PIN_WORK = {"translate_pin", "pin_offset", "verify_pin"}
-# A card signs. Its keys are made at its personalisation, so none begins, changes or ends here.
+# A card signs. Its keys are made at its personalisation, so none begins that was not prepared.
 _CARD = _PIN_WORK | {
     "create", "renew", "derive", "derived keys", "import_key", "export_key", "export_envelope", "mac", "verify_mac",
     "seal", "open", "encrypt", "decrypt", "arm",

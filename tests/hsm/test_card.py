@@ -11,14 +11,14 @@ from fengshou.hsm.card import (
     Card,
     CardAway,
     CardBlocked,
-    CardCustody,
     CardError,
     CardHolder,
     Gmt0017,
     Iso7816,
     WrongPin,
 )
-from fengshou.hsm.custody import CustodyError
+from fengshou.hsm.card_custody import CardCustody
+from fengshou.hsm.custody import CustodyError, Kind, Unsupported
 from fengshou.protocol.epoch import EpochState
 
 PIN = b"246813"
@@ -126,19 +126,44 @@ def test_random_numbers_come_from_the_card(slots, new_card):
     assert len(card.random(255)) == 255
 
 
-def test_a_new_card_is_a_new_epoch(slots, new_card):
+def test_the_next_card_is_the_next_epoch(slots, new_card, tmp_path: Path):
     for slot in slots:
         slot.insert()
     old, new = new_card(0), new_card(1)
-    custody = CardCustody({"switch.sign": [old, new]})
-    assert [(info.epoch, info.state) for info in custody.inventory()] == [
-        (1, EpochState.RETIRING),
-        (2, EpochState.CURRENT),
-    ]
+    custody = CardCustody(tmp_path / "cards", {"switch.sign": [old, new]})
+    custody.create("switch.sign", Kind.SM2)
+    made = custody.renew("switch.sign")
+    assert (made.epoch, made.state) == (2, EpochState.NEXT)
+    custody.activate("switch.sign", 2)
     signature = custody.sign("switch.sign", DIGEST)
     assert custody.public_key("switch.sign") == new.public_key()
     custody.verify("switch.sign", DIGEST, signature, 2)
     custody.verify("switch.sign", DIGEST, custody.sign("switch.sign", DIGEST, 1), 1)
+    with pytest.raises(Unsupported, match="no card is left"):
+        custody.renew("switch.sign")
+    custody.retire("switch.sign", 1)
+    with pytest.raises(CustodyError, match="retired"):
+        custody.sign("switch.sign", DIGEST, 1)
+    custody.destroy("switch.sign", 1)
+    with pytest.raises(Unsupported, match="no card is left"):  # none comes back
+        custody.renew("switch.sign")
+
+
+def test_what_is_known_of_a_card_is_known_without_it_and_it_is_found_in_another_reader(slots, new_card, tmp_path: Path):
+    slots[0].insert()
+    cards = new_card(0), new_card(1)
+    custody = CardCustody(tmp_path / "cards", {"switch.sign": cards})
+    custody.create("switch.sign", Kind.SM2)
+    key = custody.public_key("switch.sign")
+    custody.close()
+    slots[0].draw()
+    slots[0].state, slots[1].state = slots[1].state, slots[0].state  # the card moves to the reader beside
+    again = CardCustody(tmp_path / "cards", {"switch.sign": [new_card(0), new_card(1)]})
+    assert again.public_key("switch.sign") == key
+    with pytest.raises(CardAway, match="No smart card"):
+        again.sign("switch.sign", DIGEST)
+    slots[1].insert()
+    again.verify("switch.sign", DIGEST, again.sign("switch.sign", DIGEST))
 
 
 @pytest.mark.parametrize("pin", [b"", bytes(17)])

@@ -108,10 +108,26 @@ def test_a_private_key_needs_its_password(sdf_library, sdf_device, tmp_path, pas
 def test_what_the_device_has_not_is_named(device):
     with pytest.raises(SdfError, match="no such key"):
         device.adopt("other", Kind.SM2, 9)
-    with pytest.raises(Unsupported, match="adopt"):
+    with pytest.raises(Unsupported, match="no key pair of the device is left for pair"):
         device.create("pair", Kind.SM2)
     with pytest.raises(CustodyError, match="only key pairs"):
         device.adopt("other", Kind.SM4, 1)
+
+
+def test_key_pairs_that_were_prepared_become_epochs_in_their_order(sdf_library, sdf_device, tmp_path):
+    custody = SdfCustody(
+        tmp_path / "sdf", sdf_library(512, 2023), storage_index=3, passwords=PASSWORDS, pairs={"switch.sign": [2, 1]}
+    )
+    custody.create("switch.sign", Kind.SM2)
+    first = custody.public_key("switch.sign")
+    assert custody.renew("switch.sign").epoch == 2
+    custody.activate("switch.sign", 2)
+    assert custody.public_key("switch.sign", 1) == first != custody.public_key("switch.sign")
+    custody.retire("switch.sign", 1)
+    custody.destroy("switch.sign", 1)
+    with pytest.raises(Unsupported, match="add the index"):  # not the first one again
+        custody.renew("switch.sign")
+    custody.close()
 
 
 def test_a_file_that_is_no_library_is_refused(tmp_path, sdf_device):
