@@ -58,15 +58,15 @@ def build(folder: Path, transactions: int, still_open: int) -> None:
 def _recover(journal: Journal) -> int:
     """What ``recovery`` does, less the services' own rules: each open intent is read and gets the outcome 98."""
     journal.refresh()
-    numbers = journal.open_intents()
-    for at in range(0, len(numbers), 1000):
+    intents = journal.open_records()
+    for at in range(0, len(intents), 1000):
         entries = []
-        for number in numbers[at : at + 1000]:
-            entries.append(_outcome(Entry(journal.record(number)), "98"))
-            entries[-1].owes = number
+        for intent in intents[at : at + 1000]:
+            entries.append(_outcome(Entry(intent), "98"))
+            entries[-1].owes = intent.number
         journal.commit(entries)
         journal.refresh()
-    return len(numbers)
+    return len(intents)
 
 
 def figures(scratch: Path, transactions: int = TRANSACTIONS, still_open: int = OPEN) -> list[Figure]:

@@ -161,6 +161,23 @@ def parse_record(untrusted: bytes) -> Record:
     )  # fmt: skip
 
 
+# Where terminal, merchant, batch and STAN stand in a record, side by side: the key by which repeats are known.
+_KEY = slice(31, 62)
+_KIND, _REFERS = 1, slice(62, 70)
+
+
+def parse_key(untrusted: bytes) -> tuple[int, bytes, int]:
+    """Kind, key and ``refers`` of a record and nothing else, at a fraction of the cost of ``parse_record``.
+
+    The key is terminal (8) merchant (15) batch (4) STAN (4). Raises UntrustedBytesError: too short, of another version.
+    """
+    if len(untrusted) < _HEAD.size:
+        raise UntrustedBytesError(WireError.TRUNCATED, "record")
+    if untrusted[0] != RECORD_VERSION:
+        raise UntrustedBytesError(WireError.UNKNOWN_VERSION, "record")
+    return untrusted[_KIND], untrusted[_KEY], int.from_bytes(untrusted[_REFERS], "big")
+
+
 @dataclass(frozen=True, slots=True)
 class Commit:
     """The header of a commit. ``previous`` is SM3 of the header before it, 32 zero bytes for the first."""

@@ -218,7 +218,7 @@ class Group:
             for _, value in rows:
                 intent, outcome = PAIR.unpack(value)
                 if not outcome:
-                    self._put("open", U64.pack(intent), b"")
+                    self._put("open", U64.pack(intent), self._record(intent))
             self._moved = len(rows)
             if self._keys.last_slice(len(rows)):
                 self._put("meta", self._keys.row, U64.pack(self._keys.keyed))
@@ -234,6 +234,11 @@ class Group:
         with self._txn.cursor(self._db["meta"]) as cursor:
             while cursor.set_range(KEYED) and cursor.key().startswith(KEYED):
                 cursor.delete()
+    def _record(self, number: int) -> bytes:
+        """A record whose key is not in the table yet: it stands in this file."""
+        record: bytes = self._txn.get(U64.pack(number), db=self._db["records"])
+        return record
+
         for worker in range(workers):
             self._put("meta", keyed_row(worker), U64.pack(keyed))
 

@@ -14,13 +14,15 @@ reader's view has all of it in the table.
 from collections.abc import Iterator
 from itertools import chain
 
-from fengshou.protocol.record import Record, RecordKind
+from fengshou.protocol.record import RecordKind
 from fengshou.switch.journal_tables import BATCH_KEY_BYTES, PAIR, U64, keyed_row
 
 # Keys a generation: the larger, the more of them fall on each page. Two of them take 20 MB and 0.3 s at a start.
 GENERATION = 1 << 15
 # Keys a slice at least, so that a small commit does not write a page for one key.
 SLICE_MIN = 64
+
+_INTENT, _OUTCOME = int(RecordKind.INTENT), int(RecordKind.OUTCOME)  # plain: asked once a record
 
 _Keys = dict[bytes, dict[bytes, bytes]]  # batch key → STAN → PAIR of intent and outcome
 
@@ -41,12 +43,12 @@ class RecentKeys:
 
     # -- the writer ------------------------------------------------------------------------------------------------
 
-    def follow(self, record: Record, key: bytes) -> None:
-        """Take in what a durable record says."""
-        if record.kind == RecordKind.INTENT:
-            self.put(key, PAIR.pack(record.number, 0))
-        elif record.kind == RecordKind.OUTCOME:
-            self.put(key, PAIR.pack(record.refers, record.number))
+    def follow(self, number: int, kind: int, key: bytes, refers: int) -> None:
+        """Take in what the durable record ``number`` says, see ``record.parse_key``."""
+        if kind == _INTENT:
+            self.put(key, PAIR.pack(number, 0))
+        elif kind == _OUTCOME:
+            self.put(key, PAIR.pack(refers, number))
 
     def put(self, key: bytes, value: bytes) -> None:
         """Take in a durable key."""

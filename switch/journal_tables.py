@@ -15,7 +15,7 @@ days         number of its first record (8)              a business day, see ``D
 keys         terminal (8) merchant (15) batch (4) STAN   intent (8) outcome (8), 0 where not yet
 undone       a key of ``keys``                           record that undid it, or barred it before it came (8)
 rrns         YDDD (2)                                    the highest RRN given on it (8)
-open         intent (8)                                  nothing: it has no outcome
+open         intent (8)                                  its record: it has no outcome
 due          intent (8)                                  what its back end is owed: R reversal, A advice
 charges      intent (8)                                  what it used up of limits: (counter 20, amount 8) …
 counters     business day (4) name and subject (16)      sum (8)
@@ -37,7 +37,7 @@ from typing import Any
 
 from fengshou.protocol.record import GENESIS, Commit, Record
 
-FORMAT_VERSION = b"2"
+FORMAT_VERSION = b"3"
 LINES = ("records", "commits", "signatures", "columns")
 TABLES = (
     *LINES, "days", "keys", "undone", "rrns", "open", "due", "charges", "counters", "batches", "settlements",
@@ -114,6 +114,11 @@ def batch_key(terminal: str, merchant: str, batch: int) -> bytes:
 @dataclass(slots=True, eq=False)
 class Entry:
     """A record to be written and what follows from it. The writer gives the record its number."""
+def terminal_of(key: bytes) -> str:
+    """The terminal's id in a duplicate key or in what it begins with."""
+    return key[:8].decode().rstrip()
+
+
 
     record: Record
     intent: "Entry | None" = None  # an outcome in the same group as its intent

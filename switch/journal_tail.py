@@ -50,7 +50,7 @@ class _Torn(Exception):
 
 def _prove(pages: Pages) -> None:
     for table in _SMALL:
-        if sum(1 for _ in pages.walk(table)) != pages.entries(table):
+        if pages.count(table) != pages.entries(table):
             raise _Torn(f"table {table} does not have the rows that it says")
     keyed = min((U64.unpack(value)[0] for key, value in pages.walk("meta") if key.startswith(KEYED)), default=0)
     after: Commit | None = None

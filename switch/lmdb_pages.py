@@ -24,6 +24,7 @@ _HEAD = struct.Struct("<QHHHH")
 _META = struct.Struct("<IIQQ48s48sQQ")
 _TREE = struct.Struct("<IHHQQQQQ")
 _NODE = struct.Struct("<HHHH")
+_OFFSET = struct.Struct("<H")
 _BRANCH, _LEAF, _OVERFLOW, _META_PAGE = 0x01, 0x02, 0x04, 0x08
 _BIG = 0x01  # a node whose value stands on overflow pages
 _NO_PAGE = (1 << 64) - 1
@@ -83,17 +84,14 @@ class Pages:
         tree = self._tables.get(table.encode())
         if tree is None or tree.root == _NO_PAGE:
             return None
-        page, data = tree.root, self._page(tree.root)
+        page = tree.root
         for _ in range(_DEPTH_MAX):
-            nodes = list(self._nodes(page, data))
-            if not _flags(data) & _BRANCH:
-                return next((self._value(page, data, at) for at, name in nodes if name == key), None)
-            # The first key of a branch is not used: it stands for everything below the second.
-            below = [at for index, (at, name) in enumerate(nodes) if not index or name <= key]
-            if not below:
-                raise PageDamaged(page, "a branch without a node")
-            page = self._child(data, below[-1])
             data = self._page(page)
+            branch = bool(_flags(data) & _BRANCH)
+            at, name = self._last_up_to(page, data, key, 1 if branch else 0)
+            if not branch:
+                return self._value(page, data, at) if name == key else None
+            page = self._child(data, at)
         raise PageDamaged(page, "the tree is too deep")
 
     def entries(self, table: str) -> int:
@@ -108,6 +106,23 @@ class Pages:
     def walk(self, table: str, damaged: list[PageDamaged] | None = None) -> Iterator[tuple[bytes, bytes]]:
         """Keys and values in order. Damage is raised, or, given a list, noted there and passed over."""
         return self._walk(self._tables.get(table.encode()), damaged=damaged)
+
+    def count(self, table: str) -> int:
+        """The rows of a table by its pages, whose heads are read and no more. Raises PageDamaged."""
+        tree = self._tables.get(table.encode())
+        if tree is None or tree.root == _NO_PAGE:
+            return 0
+        rows, waiting = 0, [(tree.root, 1)]
+        while waiting:
+            page, depth = waiting.pop()
+            data = self._page(page)
+            if bool(_flags(data) & _BRANCH) == (depth == tree.depth):
+                raise PageDamaged(page, "a page of another level")
+            if depth == tree.depth:
+                rows += _nodes_of(data)
+            else:
+                waiting += [(self._child(data, at), depth + 1) for at, _ in self._nodes(page, data)]
+        return rows
 
     # -- trees -----------------------------------------------------------------------------------------------------
 
@@ -171,19 +186,38 @@ class Pages:
 
     def _nodes(self, page: int, data: bytes) -> Iterator[tuple[int, bytes]]:
         """Offset and key of each node, in ascending order."""
-        lower, upper = _HEAD.unpack_from(data)[3:]
         before: bytes | None = None
-        for index in range(_HEAD.size, lower, 2):
-            (at,) = struct.unpack_from("<H", data, index)
-            if not upper <= at <= self._size - _NODE.size:
-                raise PageDamaged(page, "a node outside of the page")
-            begin = at + _NODE.size
-            key = data[begin : begin + _NODE.unpack_from(data, at)[3]]
-            first_of_branch = index == _HEAD.size and _flags(data) & _BRANCH
+        for index in range(_nodes_of(data)):
+            at, key = self._node(page, data, index)
+            first_of_branch = not index and _flags(data) & _BRANCH
             if before is not None and not first_of_branch and key <= before:
                 raise PageDamaged(page, "its keys are not in order")
             before = None if first_of_branch else key
             yield at, key
+
+    def _node(self, page: int, data: bytes, index: int) -> tuple[int, bytes]:
+        """Offset and key of one node."""
+        (at,) = _OFFSET.unpack_from(data, _HEAD.size + index * _OFFSET.size)
+        if not _HEAD.unpack_from(data)[4] <= at <= self._size - _NODE.size:
+            raise PageDamaged(page, "a node outside of the page")
+        begin = at + _NODE.size
+        return at, data[begin : begin + _NODE.unpack_from(data, at)[3]]
+
+    def _last_up_to(self, page: int, data: bytes, key: bytes, first: int) -> tuple[int, bytes]:
+        """Offset and key of the last node that is not above ``key``; of the first one when all are.
+
+        ``first`` is 1 in a branch, whose first key is not used: it stands for everything below the second.
+        """
+        low, high = first, _nodes_of(data)
+        if not high:
+            raise PageDamaged(page, "a page in use without a node")
+        while low < high:
+            middle = (low + high) // 2
+            if self._node(page, data, middle)[1] <= key:
+                low = middle + 1
+            else:
+                high = middle
+        return self._node(page, data, max(low - 1, 0))
 
     @staticmethod
     def _child(data: bytes, at: int) -> int:
@@ -210,6 +244,11 @@ class Pages:
         if number != page or flags & 0x0F != _OVERFLOW or (low | high << 16) != count:
             raise PageDamaged(page, "not the overflow that it should be")
         return data[_HEAD.size : _HEAD.size + size]
+
+
+def _nodes_of(data: bytes) -> int:
+    """How many nodes a page has."""
+    return int(_HEAD.unpack_from(data)[3] - _HEAD.size) // _OFFSET.size
 
 
 def _flags(data: bytes) -> int:

@@ -18,7 +18,7 @@ from fengshou.switch.recording import Recorder
 
 logger = logging.getLogger(__name__)
 
-# Entries a commit while recovering: bounds memory, not time.
+# Outcomes a commit while recovering.
 _BATCH = 1000
 
 
@@ -50,19 +50,16 @@ class Recovery:
         journal = self._journal
         journal.refresh()
         found = []
-        for number in journal.open_intents():
-            record = journal.record(number)
+        for record in journal.open_records():
             service = self._catalogue.service(record.template)
             if service is None:
-                logger.error("record %d stays open: its service is not in the configuration any more", number)
+                logger.error("record %d stays open: its service is not in the configuration any more", record.number)
             elif service.repeats:
                 self._machine.step(State.JOURNALLED, Event.KEEP)
             else:
-                found.append((number, service))
+                found.append((record, service))
         for start in range(0, len(found), _BATCH):
-            journal.commit(
-                [self._outcome(journal.record(number), service) for number, service in found[start : start + _BATCH]]
-            )
+            journal.commit([self._outcome(record, service) for record, service in found[start : start + _BATCH]])
             journal.refresh()
         return len(found)
 

@@ -16,6 +16,7 @@ from fengshou.switch.audit import Finding, verify_journal
 from fengshou.switch.clock import Clock
 from fengshou.switch.grammar import Catalogue
 from fengshou.switch.journal import Journal, JournalError, Known
+from fengshou.switch.journal_tables import FORMAT_VERSION
 from fengshou.switch.recording import Recorder
 from fengshou.switch.writer import commit_digest
 from tests.switch.entries import advised, intent, key, late, open_journal, outcome, reversed_by_switch, session
@@ -44,6 +45,25 @@ def test_an_intent_is_open_until_its_outcome(journal: Journal) -> None:
     assert journal.known(key(7)) == Known(2, 3, 0)
     assert journal.open_intents() == []
     assert journal.record(3).refers == 2
+
+
+def test_what_is_open_since_long_is_known_without_the_journal_behind_it(tmp_path: Path) -> None:
+    """A start reads a copy beside the number: the record itself may lie anywhere among millions."""
+    journal = open_journal(tmp_path)
+    sale, young = intent(7), intent(8)
+    journal.commit([session(), sale])
+    journal.tidy()
+    journal.commit([young])
+    for _ in range(70):  # more than a start proves
+        journal.commit([session()])
+    journal.close()
+    _put(tmp_path, "records", _at(2), None)
+    journal = open_journal(tmp_path)
+    assert [(record.number, record.stan) for record in journal.open_records()] == [(2, 7), (3, 8)]
+    journal.commit([outcome(sale)])
+    journal.refresh()
+    assert [record.stan for record in journal.open_records()] == [8]
+    journal.close()
 
 
 def test_an_outcome_in_the_commit_of_its_intent_refers_to_it(journal: Journal) -> None:
@@ -186,7 +206,7 @@ def test_only_a_journal_of_this_format_is_opened(tmp_path: Path) -> None:
     for read_only in (False, True):
         with pytest.raises(JournalError, match="another format"):
             Journal(tmp_path / "journal", read_only=read_only)
-    _put(tmp_path, "meta", b"format", b"2")
+    _put(tmp_path, "meta", b"format", FORMAT_VERSION)
     open_journal(tmp_path).close()
 
 
