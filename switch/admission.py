@@ -4,7 +4,7 @@ Nothing here waits or writes. Each guard either lets an exchange pass or ends it
 refused for the record, what was only too much is refused for now.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 import trio
@@ -15,6 +15,7 @@ from fengshou.protocol import elements as de
 from fengshou.protocol.message import COMMAND_SIGN_IN, Value
 from fengshou.protocol.reversal import authorisation_of
 from fengshou.protocol.service import Counter, Iso8583Call, JsonCall, Request, Service, refusal
+from fengshou.switch.affinity import Share
 from fengshou.switch.counters import Counters
 from fengshou.switch.duplicates import Duplicates
 from fengshou.switch.exchange import Exchange
@@ -31,6 +32,7 @@ from fengshou.terminals.pump import Peer
 # Of a connection on which nobody has signed in: a sign-in, perhaps a second one for the batch, an echo.
 STRANGER_RATE_PER_SECOND = 10
 _NOT_FOUND = "25"
+_NOT_HERE = "97"  # unknown terminal: to this worker
 
 
 class Ended(msgspec.Struct, frozen=True):
@@ -60,6 +62,7 @@ class Admission:
         terminals: Callable[[str], TerminalRow | None],
         in_flight_max: int,
         stand_in: StandIn,
+        share: Share,
     ) -> None:
         self._catalogue = catalogue
         self._journal = journal
@@ -72,6 +75,7 @@ class Admission:
         self._terminals = terminals
         self._in_flight_max = in_flight_max
         self._stand_in = stand_in
+        self._share = share
         self._settlements = Settlements(journal, catalogue, recorder)
 
     # -- before the signature is looked at: cheap, so that a flood is cheap ----------------------------------------
@@ -95,6 +99,9 @@ class Admission:
     def sign_in(self, exchange: Exchange) -> tuple[TerminalRow, int] | None:
         """The row and batch that a sign-in takes on; None when it is refused."""
         values = exchange.asked.values
+        if not self._share.has(str(values[de.TERMINAL])):
+            exchange.refuse(_NOT_HERE, "another worker's terminal: the server name is not its id")
+            return None
         row = self._terminals(str(values[de.TERMINAL]))
         refused = binding_refusal(row, exchange.peer.certificate, values)
         if refused is not None or row is None:
@@ -173,10 +180,9 @@ class Admission:
         failed = refusal(service.ladder, request)
         if failed is not None:
             return Ended(failed.code, {de.TEXT: failed.name[:64]})
-        charges = self._counters.reserve(day, service.counters(request))
-        if isinstance(charges, Counter):
-            return Ended(charges.code, {de.TEXT: f"limit {charges.name}"[:64]})
-        exchange.charges = charges
+        passed = self._charge(exchange, service.counters(request))
+        if passed is not None:
+            return Ended(passed.code, {de.TEXT: f"limit {passed.name}"[:64]})
         call = service.call(request)
         known = self._journal.known(key) if request.original is not None and service.undoes else None
         if isinstance(call, Iso8583Call | JsonCall):
@@ -203,10 +209,15 @@ class Admission:
     def _stands_in(self, exchange: Exchange, service: Service, request: Request, call: Iso8583Call) -> bool:
         """Approve without the back end, which is away; what that uses of the bank's limits is charged."""
         counters = self._stand_in.counters(service, request, call)
-        if counters is None:
-            return False
-        charges = self._counters.reserve(request.business_day, counters)
+        return counters is not None and self._charge(exchange, counters) is None
+
+    def _charge(self, exchange: Exchange, counters: Iterable[Counter]) -> Counter | None:
+        """Reserve what an exchange uses of limits, further ones included; the one that it would pass, if any."""
+        assert exchange.request is not None
+        counters = tuple(counters)
+        charges = self._counters.reserve(exchange.request.business_day, counters)
         if isinstance(charges, Counter):
-            return False
+            return charges
         exchange.charges += charges
-        return True
+        exchange.caps += tuple([counter.cap for counter in counters])
+        return None

@@ -15,6 +15,7 @@ from fengshou.protocol.service import TerminalFacts
 from fengshou.protocol.transaction import Machine
 from fengshou.routing.destination import Completion
 from fengshou.switch.admission import Admission
+from fengshou.switch.affinity import WHOLE, Share
 from fengshou.switch.clock import Clock
 from fengshou.switch.counters import Counters
 from fengshou.switch.debts import Attempt, Ledger
@@ -53,6 +54,7 @@ class World:
     in_flight_max: int
     make_pump: MakePump
     make_writer: MakeWriter = Writer
+    share: Share = WHOLE  # the terminals that this worker has; the journal is opened for the same
     stand_in: Limits | None = None
     deadlines_s: Mapping[str, float] = field(default_factory=dict)  # of services that are stricter than their route
 
@@ -76,8 +78,9 @@ class Core:
         counters = Counters(journal, lambda data: world.custody.mac(PSEUDONYM, data))
         admission = Admission(
             catalogue, journal, self.duplicates, counters, self.recorder, originals,
-            RrnSource(journal, world.clock), pseudonym, world.terminals, world.in_flight_max,
+            RrnSource(journal, world.clock, world.share), pseudonym, world.terminals, world.in_flight_max,
             StandIn(world.stand_in, lambda name: name not in self.routes or self.routes[name].destination.up),
+            world.share,
         )  # fmt: skip
         ledger = Ledger(catalogue, journal, self.recorder, originals, self.facts)
         self.forwarder = Forwarder(catalogue, ledger, journal, self.writer, self.routes, self.machine, world.random)

@@ -2,6 +2,7 @@
 
 The journal keeps the sums, in the same commit as the intent that uses them up or the outcome that gives back. Between
 admission and that commit an amount is reserved here, so that two requests in one batch cannot both take the last yuan.
+What other workers commit meanwhile is found by the journal itself, which refuses the intent (``LimitPassed``).
 """
 
 import struct

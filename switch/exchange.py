@@ -30,6 +30,7 @@ class Exchange(msgspec.Struct, eq=False):
     request: Request | None = None
     call: Iso8583Call | JsonCall | None = None
     charges: Charges = ()
+    caps: tuple[int, ...] = ()  # of the counters that it charges
     original: bytes = b""  # key of the transaction that this one is about to reverse, or to bar
     original_intent: int = 0  # and its record; 0 when it never came
     batch: bytes = b""  # key of the batch that this one settles or tells the details of
@@ -66,6 +67,13 @@ class Exchange(msgspec.Struct, eq=False):
         """End it without a trace: there is too much, or it is on its way already. Nothing is done for it."""
         self.advance(Event.REFUSE)
         self.answer_now({de.RESPONSE_CODE: code})
+
+    def begin_again(self) -> None:
+        """Its intent was not written, and is to be made anew: nothing that follows from it has happened."""
+        self.request = self.call = self.intent = self.outcome = self.conclusion = None
+        self.charges = self.caps = ()
+        self.original, self.original_intent, self.original_state, self.batch = b"", 0, State.TOMBSTONE, b""
+        self.ending, self.values = Event.DECLINE, {}
 
     def answer_now(self, values: dict[int, Value]) -> None:
         """The switch itself knows the answer."""

@@ -170,9 +170,26 @@ class Inbound:
                 entries.append(self._recorder.refusal(exchange))
         return entries
 
+    def admit_again(
+        self, exchanges: Iterable[Exchange], entries: Iterable[Entry], over: Iterable[Entry]
+    ) -> list[Entry]:
+        """Nothing was written, because the intents ``over`` passed a limit which other workers have used up: judge
+        these by what the journal says now, and leave the others as they are."""
+        again = set(over)
+        kept = [entry for entry in entries if entry not in again and entry.intent not in again]
+        for exchange in exchanges:
+            if exchange.intent in again:
+                self._counters.release(exchange.charges)
+                self._duplicates.finish(exchange)
+                exchange.begin_again()
+                self._begin(exchange, kept)
+        return kept
+
     def _admit_request(self, exchange: Exchange, entries: list[Entry]) -> None:
-        if not self._admission.permit(exchange):
-            return
+        if self._admission.permit(exchange):
+            self._begin(exchange, entries)
+
+    def _begin(self, exchange: Exchange, entries: list[Entry]) -> None:
         try:
             ended = self._judge(exchange)
         except Exception:  # a scene that breaks its contract, or a record that cannot be read, must not end the others

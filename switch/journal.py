@@ -1,8 +1,8 @@
 """The journal's store: an append-only, chained log in LMDB with the indexes that the switch asks.
 
-One thread of a process writes (``writer.Writer``), anyone reads. ``commit`` makes a group of entries durable in one synced
-transaction: their records, the Merkle root over them, the header that chains to the commit before, and every index that
-follows from them. Either all of it is there after a crash, or none.
+One thread of a process writes (``writer.Writer``), anyone reads. ``commit`` makes a group of entries durable in one
+synced transaction: their records, the Merkle root over them, the header that chains to the commit before, and every
+index that follows from them. Either all of it is there after a crash, or none.
 
 Several workers may write to one journal, each from a process of its own: LMDB lets them in one after the other, and
 each begins where the one before has ended, so there is one chain, one index and one audit of all of them.
@@ -35,13 +35,25 @@ from fengshou.switch.journal_tables import (
     Entry,
     JournalError,
     Known,
+    LimitPassed,
     batch_key,
     key_of,
 )  # fmt: skip
 from fengshou.switch.journal_tail import prove_end
 from fengshou.switch.journal_view import JournalView, tail_of
 
-__all__ = ["BATCH_MAX", "Charges", "DayAbsent", "Entry", "Journal", "JournalError", "Known", "batch_key", "key_of"]
+__all__ = [
+    "BATCH_MAX",
+    "Charges",
+    "DayAbsent",
+    "Entry",
+    "Journal",
+    "JournalError",
+    "Known",
+    "LimitPassed",
+    "batch_key",
+    "key_of",
+]
 
 # Rows that one step of housekeeping writes or deletes: some milliseconds between two commits.
 _STEP = 1000
@@ -109,7 +121,7 @@ class Journal(JournalView):
     def commit(self, entries: Sequence[Entry], signatures: Sequence[tuple[int, bytes]] = ()) -> Commit | None:
         """Make entries durable, in their order. Returns the commit's header, None when only signatures were given.
 
-        Raises JournalError; then nothing was written and the same call may be made again.
+        Raises LimitPassed, and JournalError: nothing was written and the same call may be made again.
         """
         header = self._transact(lambda group: group.write(entries, signatures)).header
         if header is not None:

@@ -13,7 +13,6 @@ from fengshou.switch.journal_columns import pack_entries
 from fengshou.switch.journal_keys import RecentKeys
 from fengshou.switch.journal_tables import (
     BATCH_MAX,
-    KEYED,
     PAIR,
     U16,
     U32,
@@ -21,6 +20,7 @@ from fengshou.switch.journal_tables import (
     Charges,
     Day,
     Entry,
+    LimitPassed,
     Tail,
     batch_key,
     key_of,
@@ -45,10 +45,12 @@ class Group:
         self._delivered = delivered
         self._moved = 0
         self._new: dict[bytes, bytes] = {}  # duplicate keys and their values
+        self._over: list[Entry] = []  # intents that pass a limit
         self.header: Commit | None = None
         self.tail = replace(tail)  # where it ends once this is durable
 
     def write(self, entries: Sequence[Entry], signatures: Sequence[tuple[int, bytes]]) -> None:
+        """Raises LimitPassed."""
         for number, signature in signatures:
             self._put("signatures", U64.pack(number), signature)
         if entries:
@@ -57,6 +59,8 @@ class Group:
             self._begin_day(entries)
             leaves = self._number(entries)
             self._index(entries)
+            if self._over:
+                raise LimitPassed(self._over)
             self._seal(entries, leaves)
 
     def durable(self) -> None:
@@ -198,14 +202,20 @@ class Group:
             self._put("batches", terminal, U32.pack(U32.unpack(batch)[0] % BATCH_MAX + 1))
 
     def _use_up(self, entry: Entry) -> None:
+        """What was reserved in one process is proven here against all: others have committed since."""
+        if any(self._counter(of) + amount > cap for (of, amount), cap in zip(entry.charges, entry.caps, strict=False)):
+            self._over.append(entry)
+            return
         value = b"".join([counter + U64.pack(amount) for counter, amount in entry.charges])
         self._put("charges", U64.pack(entry.record.number), value)
         self._charge(entry.charges, 1)
 
     def _charge(self, charges: Charges, sign: int) -> None:
         for counter, amount in charges:
-            total = U64.unpack(self._txn.get(counter, bytes(8), db=self._db["counters"]))[0] + sign * amount
-            self._put("counters", counter, U64.pack(max(total, 0)))
+            self._put("counters", counter, U64.pack(max(self._counter(counter) + sign * amount, 0)))
+
+    def _counter(self, counter: bytes) -> int:
+        return int.from_bytes(self._txn.get(counter, b"", db=self._db["counters"]), "big")
 
     # -- what was left for later ---------------------------------------------------------------------------------------
 
@@ -223,6 +233,10 @@ class Group:
             if self._keys.last_slice(len(rows)):
                 self._put("meta", self._keys.row, U64.pack(self._keys.keyed))
 
+    def _record(self, number: int) -> bytes:
+        """A record whose key is not in the table yet: it stands in this file."""
+        return bytes(self._txn.get(U64.pack(number), b"", db=self._db["records"]))
+
     def note_keyed(self) -> None:
         """The keys of all records are in the table, when none is left in memory."""
         if self._keys.empty:
@@ -230,22 +244,19 @@ class Group:
 
     def share_out_keys(self, workers: int) -> None:
         """From now on so many workers keep keys: each begins where any of those before had not got further."""
-        keyed = self._keyed()
-        with self._txn.cursor(self._db["meta"]) as cursor:
-            while cursor.set_range(KEYED) and cursor.key().startswith(KEYED):
-                cursor.delete()
-    def _record(self, number: int) -> bytes:
-        """A record whose key is not in the table yet: it stands in this file."""
-        record: bytes = self._txn.get(U64.pack(number), db=self._db["records"])
-        return record
-
+        rows, keyed = self._keyed_rows(), self._keyed()
+        for row in rows:
+            self._txn.delete(row, db=self._db["meta"])
         for worker in range(workers):
             self._put("meta", keyed_row(worker), U64.pack(keyed))
 
     def _keyed(self) -> int:
         """The first record whose key may not be in the table."""
+        return min(self._keyed_rows().values(), default=1)
+
+    def _keyed_rows(self) -> dict[bytes, int]:
         with self._txn.cursor(self._db["meta"]) as cursor:
-            return min(keyed_rows(cursor).values(), default=1)
+            return keyed_rows(cursor)
 
     def forget_events(self, entries: int) -> None:
         """The delivered ones, twice as many as may come."""

@@ -60,6 +60,14 @@ class JournalError(Exception):
     """The store refused: disk full, damaged, of another format. Nothing of the group was written."""
 
 
+class LimitPassed(Exception):
+    """Intents would bring a counter past its cap, which another worker has used up meanwhile. Nothing was written."""
+
+    def __init__(self, entries: "Sequence[Entry]") -> None:
+        super().__init__(f"{len(entries)} intents pass a limit")
+        self.entries = entries
+
+
 class JournalTorn(JournalError):
     """The store lost writes that it had been promised, or was altered. Nothing was changed."""
 
@@ -106,6 +114,11 @@ def keyed_rows(meta: Any) -> dict[bytes, int]:
     return found
 
 
+def terminal_of(key: bytes) -> str:
+    """The terminal's id in a duplicate key or in what it begins with."""
+    return key[:8].decode().rstrip()
+
+
 def batch_key(terminal: str, merchant: str, batch: int) -> bytes:
     """What the duplicate keys of a batch begin with."""
     return b"%-8b%-15b%b" % (terminal.encode(), merchant.encode(), U32.pack(batch))
@@ -114,11 +127,6 @@ def batch_key(terminal: str, merchant: str, batch: int) -> bytes:
 @dataclass(slots=True, eq=False)
 class Entry:
     """A record to be written and what follows from it. The writer gives the record its number."""
-def terminal_of(key: bytes) -> str:
-    """The terminal's id in a duplicate key or in what it begins with."""
-    return key[:8].decode().rstrip()
-
-
 
     record: Record
     intent: "Entry | None" = None  # an outcome in the same group as its intent
@@ -127,6 +135,7 @@ def terminal_of(key: bytes) -> str:
     tombstone: bytes = b""  # key of an original that must be refused should it still come
     undoes: bytes = b""  # key of the transaction that this one has reversed
     charges: Charges = ()  # an intent: what it uses up of limits; an outcome: what it gives back
+    caps: tuple[int, ...] = ()  # an intent: what each of its charges may bring its counter to
     event: bytes = b""
     settles: tuple[bytes, int] | None = None  # key of a batch and the state that this outcome gives it
     tags: tuple[bytes, ...] = ()  # an intent: keyed hashes (8 bytes) of the cards and accounts that it names

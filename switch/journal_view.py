@@ -179,16 +179,34 @@ class JournalView:
         return int.from_bytes(self._get("counters", counter) or b"", "big")
 
     def open_intents(self) -> list[int]:
-        """Intents without an outcome, oldest first."""
+        """Intents of our share without an outcome, oldest first."""
+        if self._share.workers > 1:
+            return [record.number for record in self.open_records()]
+        return self._all_open()
+
+    def _all_open(self) -> list[int]:
         known = set(self._numbers("open"))
         for intent, is_open in self._keys.unfinished(self._seen):
             (known.add if is_open else known.discard)(intent)
         return sorted(known)
 
+    def open_records(self) -> list[Record]:
+        """The records of ``open_intents``. What is open since long has a copy beside its number, so that a start reads
+        some pages in a row and not one anywhere for each. Raises UntrustedBytesError."""
+        records = map(self._open_record, self._all_open())
+        return [record for record in records if self._share.has(record.terminal)]
+
+    def _open_record(self, number: int) -> Record:
+        copy = self._get("open", U64.pack(number))
+        return parse_record(copy) if copy else self.record(number)
+
     def due(self) -> list[tuple[int, Duty]]:
-        """Intents whose back end is owed something, oldest first, and what."""
+        """Intents of our share whose back end is owed something, oldest first, and what."""
         with self._read.cursor(self._db["due"]) as cursor:
-            return [(U64.unpack(key)[0], Duty(value)) for key, value in cursor]
+            rows = [(U64.unpack(key)[0], Duty(value)) for key, value in cursor]
+        if self._share.workers == 1:
+            return rows
+        return [(intent, duty) for intent, duty in rows if self._share.has(self.record(intent).terminal)]
 
     def due_reversals(self) -> list[int]:
         """Intents that owe their back end a reversal, oldest first."""
@@ -204,15 +222,6 @@ class JournalView:
             return [U64.unpack(key)[0] for key in cursor.iternext(keys=True, values=False)]
 
     # -- terminals and their batches -------------------------------------------------------------------------------
-    def open_records(self) -> list[Record]:
-        """The records of ``open_intents``. What is open since long has a copy beside its number, so that a start reads
-        some pages in a row and not one anywhere for each. Raises UntrustedBytesError."""
-        return [self._open_record(number) for number in self.open_intents()]
-
-    def _open_record(self, number: int) -> Record:
-        copy = self._get("open", U64.pack(number))
-        return parse_record(copy) if copy else self.record(number)
-
 
     def batch(self, terminal: str) -> int:
         """The terminal's current batch; 0 when it never signed in."""

@@ -16,8 +16,9 @@ import trio
 
 from fengshou.routing.destination import Completion
 from fengshou.switch.duplicates import Duplicates
+from fengshou.switch.exchange import Exchange
 from fengshou.switch.inbound import Inbound
-from fengshou.switch.journal import Entry, Journal, JournalError
+from fengshou.switch.journal import Entry, Journal, JournalError, LimitPassed
 from fengshou.switch.outbound import Sender
 from fengshou.switch.writer import Writer
 from fengshou.terminals.pump import Pump
@@ -46,8 +47,7 @@ class Pipeline:
             self._journal.refresh()
             exchanges = self._inbound.read(arrivals)
             self._inbound.verify(exchanges)
-            entries = self._inbound.admit(exchanges)
-            if await self._append(entries):
+            if await self._admit(exchanges):
                 self._inbound.durable(exchanges)
             else:
                 self._inbound.lost(exchanges)
@@ -78,6 +78,16 @@ class Pipeline:
         """Return when nothing is in flight."""
         while len(self._duplicates):
             await trio.sleep(0.02)
+
+    async def _admit(self, exchanges: Sequence[Exchange]) -> bool:
+        """Whether everything that must be durable before an answer or a call is."""
+        entries = self._inbound.admit(exchanges)
+        while True:
+            try:
+                return await self._append(entries)
+            except LimitPassed as passed:
+                self._journal.refresh()
+                entries = self._inbound.admit_again(exchanges, entries, passed.entries)
 
     async def _append(self, entries: Sequence[Entry]) -> bool:
         try:

@@ -60,7 +60,7 @@ class Recorder:
         )
         named = [request.values[key] for key in _SEARCHED if key in request.values]
         tags = tuple([bytes.fromhex(request.pseudonym(str(number))) for number in named])
-        return Entry(record, charges=exchange.charges, tags=tags)
+        return Entry(record, charges=exchange.charges, caps=exchange.caps, tags=tags)
 
     def outcome(
         self,

@@ -1,8 +1,10 @@
 """Retrieval reference numbers (ISO 8583:1987 DE 37): YDDD of the business day and a count of eight digits.
 
-The count goes on from the highest number in the journal, so no number is given twice, whatever happened before.
+The count goes on from the highest number in the journal, so no number is given twice, whatever happened before. Each
+of several workers takes every so-manieth number.
 """
 
+from fengshou.switch.affinity import WHOLE, Share
 from fengshou.switch.clock import Clock, rrn_base
 from fengshou.switch.journal import Journal
 
@@ -12,9 +14,10 @@ _COUNT = 10**8
 class RrnSource:
     """Gives numbers. Those of requests that were then not journalled are left out, never given again while it runs."""
 
-    def __init__(self, journal: Journal, clock: Clock) -> None:
+    def __init__(self, journal: Journal, clock: Clock, share: Share = WHOLE) -> None:
         self._journal = journal
         self._clock = clock
+        self._share = share
         self._last: dict[int, int] = {}  # by business day: a clock that steps back over midnight finds its count again
 
     def next(self, now_us: int) -> tuple[int, int]:
@@ -24,5 +27,6 @@ class RrnSource:
         if last is None:
             base = rrn_base(day)
             last = max(base, self._journal.last_rrn(base // _COUNT))
-        self._last[day] = last + 1
-        return last + 1, day
+        number = last + 1 + (self._share.worker - last - 1) % self._share.workers
+        self._last[day] = number
+        return number, day

@@ -17,7 +17,7 @@ from fengshou.codecs import sm3
 from fengshou.hsm.custody import SWITCH_SIGN, Custody
 from fengshou.protocol.record import Commit
 from fengshou.protocol.signing import TAG_COMMIT
-from fengshou.switch.journal import Entry, Journal, JournalError
+from fengshou.switch.journal import Entry, Journal, JournalError, LimitPassed
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,8 @@ class Writer:
         self._notary.start(self._journal)
 
     async def append(self, entries: Sequence[Entry]) -> None:
-        """Make entries durable, in their order, together. Raises JournalError; then none of them was written."""
+        """Make entries durable, in their order, together. Raises JournalError, and LimitPassed for some of the entries;
+        then none of them was written."""
         if not entries:
             return
         ticket = _Ticket(entries)
@@ -152,10 +153,14 @@ class Writer:
         except JournalError as error:
             self._report(tickets, (), error)
         except Exception as error:
-            if len(tickets) > 1:  # one caller's entry cannot be written: find out whose, and spare the others
-                self._commit((), signatures)
+            if len(tickets) > 1 or signatures:  # one caller's entry cannot be written: find out whose, spare the others
+                if signatures:
+                    self._commit((), signatures)
                 for ticket in tickets:
                     self._commit((ticket,), ())
+                return
+            if isinstance(error, LimitPassed):
+                self._report(tickets, (), error)
                 return
             logger.exception("an entry cannot be journalled")
             self._report(tickets, (), JournalError(f"an entry cannot be journalled: {error}"))
@@ -210,8 +215,9 @@ class Notary:
     def committed(self, header: Commit) -> None:
         """Called by the writer after each commit."""
         with self._condition:
+            was_idle = not self._unsigned()
             self._newest = header
-            if header.number - self._signed in (1, UNSIGNED_COMMITS_MAX):
+            if was_idle or self._unsigned() >= UNSIGNED_COMMITS_MAX:  # other workers' commits are between ours
                 self._condition.notify()
 
     def stop(self) -> None:
