@@ -5,6 +5,7 @@ delays, holds and breaks; afterwards journal, books and terminals agree to the f
 """
 
 import os
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from fengshou.protocol import elements as de
 from fengshou.switch.processes import ProcessFailed
 from fengshou.terminals.answers import BatchClosed, Request, Response, TerminalError
 from fengshou.terminals.client import Patience, TerminalClient, connect
-from fengshou.terminals.identity import Counters
+from fengshou.terminals.identity import Counters as TerminalCounters
 from tests.switch.proxy import Proxy
 from tests.switch.town import TERMINALS, Town, purchase, reversal
 
@@ -32,7 +33,7 @@ class Shop:
     def __init__(self, chaos: "Chaos", terminal: str) -> None:
         self._chaos = chaos
         self._home = chaos.town.home(terminal)
-        self._counters = Counters()
+        self._counters = TerminalCounters()
         self._power = trio.CancelScope()
         self.asked: list[Request] = []
         self.told: dict[tuple[int, int], Response] = {}
@@ -183,6 +184,13 @@ class Chaos:
         for proxy in (self.terminals_side, self.host_side):
             proxy.delay_s = 0.0
 
+    def report(self) -> str:
+        """What was done, and to how many processes SIGKILL was sent."""
+        done = Counter(self.done)
+        kills = done["kill switch"] + done["kill host"] + 2 * done["kill both"]
+        asked = sum(len(shop.asked) for shop in self.shops)
+        return f"{kills} kills, {asked} requests; " + ", ".join(f"{name} {n}" for name, n in sorted(done.items()))
+
     def _put_the_proxy_before_the_host(self) -> None:
         file = self.town.folder / "switch.toml"
         text = file.read_text("utf-8")
@@ -199,7 +207,9 @@ def _host_address(town: Town) -> str:
 
 
 @pytest.mark.slow
-def test_whatever_dies_and_breaks_everybody_is_told_the_same(tmp_path: Path) -> None:
+def test_whatever_dies_and_breaks_everybody_is_told_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     town = Town(tmp_path / "site", deadline_ms=1500)
     with town.processes:
         chaos = Chaos(town)
@@ -227,3 +237,5 @@ def test_whatever_dies_and_breaks_everybody_is_told_the_same(tmp_path: Path) -> 
         told = [response for shop in chaos.shops for response in shop.told.values()]
         assert sum(response.code == "00" for response in told) > ROUNDS
         assert len({response.rrn for response in told}) == len(told)
+        with capsys.disabled():
+            print(f"\n{chaos.report()}; {len(standing)} transactions stand, journal, books and terminals agree")

@@ -132,8 +132,7 @@ def test_killed_under_load_again_and_again(fresh_town: FreshTown) -> None:
 
 def test_stopped_under_load_nothing_that_was_accepted_is_lost(fresh_town: FreshTown) -> None:
     """SIGTERM drains: what is in flight is answered by its back end before the switch goes, so nothing is unknown."""
-    # A back end may take its time on a busy machine: what is asked is whether the switch waits for it.
-    with fresh_town(deadline_ms=30_000, drain_s=30) as town:
+    with fresh_town(deadline_ms=5_000) as town:
 
         def stop() -> None:
             assert town.process("switch").stop() == 0, town.log("switch")[-4000:]
