@@ -109,8 +109,10 @@ class Shop:
 class Chaos:
     """A town with a proxy on either side of its switch."""
 
-    def __init__(self, town: Town) -> None:
+    def __init__(self, town: Town, *, only: str = "") -> None:
+        """``only`` what begins with this is done."""
         self.town = town
+        self._only = only
         self.chance = Random(SEED)
         self.terminals_side = Proxy(town.loaded.config.listen.port, self.chance)
         self.host_side = Proxy(int(_host_address(town).rpartition(":")[2]), self.chance)
@@ -150,7 +152,8 @@ class Chaos:
             "terminal without power": partial(_now, self.chance.choice(self.shops).lose_power),
         }
         # Kills most of all, and one to begin with.
-        name = "kill switch" if not self.done else self.chance.choice([*hurts, "kill switch", "kill host"])
+        names = [name for name in (*hurts, "kill switch", "kill host") if name.startswith(self._only)]
+        name = "kill switch" if not self.done else self.chance.choice(names)
         self.done.append(name)
         await hurts[name]()
 
@@ -207,12 +210,13 @@ def _host_address(town: Town) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("only", ["", "kill"], ids=["everything", "kills"])
 def test_whatever_dies_and_breaks_everybody_is_told_the_same(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], only: str
 ) -> None:
     town = Town(tmp_path / "site", deadline_ms=1500)
     with town.processes:
-        chaos = Chaos(town)
+        chaos = Chaos(town, only=only)
         try:
             trio.run(chaos.run)
         except ProcessFailed as failed:
