@@ -17,8 +17,27 @@ class NotServed(Exception):
 Fields = Mapping[int, str | bytes]
 
 
+class PinRefused(Exception):
+    """A PIN is wrong, or cannot be looked at; ``code`` is the answer's DE 39."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class PinVerifier(Protocol):
+    """How a host verifies PINs: it keeps an offset for each card, and keys and clear PINs stay in its custody."""
+
+    def verify(self, request: Fields, offset: str) -> None:
+        """Check the PIN of a request (DE 52 and 53, DE 2 the card) against an offset. Raises PinRefused."""
+        ...
+
+
 class Iso8583Application(Protocol):
-    """A host. Element 0 of a message is its MTI; numeric elements are strings of digits."""
+    """A host. Element 0 of a message is its MTI; numeric elements are strings of digits.
+
+    One that has keys is made with ``pins``, a PinVerifier, beside its options.
+    """
 
     def answer(self, requests: Sequence[Fields]) -> Sequence[Fields | None]:
         """Answers to requests that arrived together, in their order; None stays silent. Durable when it returns."""

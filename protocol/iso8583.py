@@ -105,7 +105,7 @@ HOST_FIELDS: tuple[HostField, ...] = (
     HostField(44, "additional_response", "ans..25"),
     HostField(48, "additional_data", "ans...512", C2),
     HostField(49, "currency", "an3"),
-    HostField(52, "pin_block", "b8", C3),
+    HostField(52, "pin_block", "b16", C3),  # one block of SM4; the standard's b8 is one of DES
     HostField(53, "security_control", "n16"),
     HostField(54, "balances", "an...40", C2),
     HostField(55, "icc_data", "b...255", C3),
@@ -209,7 +209,32 @@ class Codec(Protocol):
 # DE 70 of 0800 messages.
 SIGN_ON = "001"
 SIGN_OFF = "002"
+KEY_CHANGE = "161"
 ECHO = "301"
+
+_SM4 = 3  # digit 2 of DE 53, as China UnionPay numbers algorithms
+PIN_NONE, PIN_UNIONPAY, PIN_ISO_4 = 0, 2, 4  # digit 1
+
+
+@dataclass(frozen=True, slots=True)
+class SecurityControl:
+    """DE 53, n16: under which keys PIN block and MAC of a message stand; in a key change, which key is brought.
+
+    Digits: layout of the PIN block, algorithm (3 SM4), epoch of the PIN key (3), of the authentication key (3), zeros.
+    """
+
+    pin_format: int = PIN_NONE
+    pin_epoch: int = 0
+    mac_epoch: int = 0
+
+    @classmethod
+    def parse(cls, digits: str) -> "SecurityControl":
+        """From the 16 digits of DE 53, whose form the codec has checked."""
+        return cls(int(digits[0]), int(digits[2:5]), int(digits[5:8]))
+
+    @property
+    def digits(self) -> str:
+        return f"{self.pin_format}{_SM4}{self.pin_epoch:03d}{self.mac_epoch:03d}".ljust(16, "0")
 
 
 def answer_mti(mti: str) -> str:

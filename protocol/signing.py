@@ -24,6 +24,7 @@ TAG_STAND_IN = b"FP1L"  # limits of standing in for core banking
 TAG_JSON = b"FP1G"  # bodies to and from back ends over HTTPS
 TAG_AUDIT = b"FP1L"  # digests of the audit log
 TAG_DUTY = b"FP1D"  # a person's word for an act
+TAG_KEYS = b"FP1K"  # a terminal's proof that it holds its working keys; under a MAC, not a signature
 
 # GM/T 0009 section 10.
 SIGNER_ID = b"1234567812345678"
@@ -34,6 +35,11 @@ EXPORTER_LABEL = b"EXPORTER-fengshou-session"
 SIGNATURE_HEADER = "Fengshou-Signature"
 # How many milliseconds the sender of a request still waits. It is of the exchange, not of what is asked: not signed.
 DEADLINE_HEADER = "Fengshou-Deadline-Ms"
+
+
+def key_proof_message(binding: bytes, master_epoch: int, key_epoch: int) -> bytes:
+    """What a terminal authenticates under its authentication key: that it holds keys of these epochs, here and now."""
+    return TAG_KEYS + binding + bytes((master_epoch, key_epoch))
 
 
 def json_request_message(method: str, target: str, body_digest: bytes) -> bytes:

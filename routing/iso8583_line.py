@@ -9,20 +9,22 @@ from dataclasses import dataclass
 
 import trio
 
+from fengshou.hsm.custody import CustodyError
 from fengshou.protocol.backend import Fields
 from fengshou.protocol.codes import APPROVED
 from fengshou.protocol.errors import UntrustedBytesError
-from fengshou.protocol.iso8583 import ECHO, MTI, SIGN_OFF, SIGN_ON, Codec, transmission_time
+from fengshou.protocol.iso8583 import ECHO, KEY_CHANGE, MTI, SIGN_OFF, SIGN_ON, Codec, transmission_time
 from fengshou.routing.connect import LINK_ERRORS
 from fengshou.routing.iso8583_matching import Flight
 from fengshou.routing.iso8583_wire import READ_BYTES, drain, is_network, is_request, network_answer
+from fengshou.routing.zone_keys import ZoneKeys
 
 # How long an orderly end may take; a host that does not read is left without a word.
 SIGN_OFF_TIMEOUT_S = 1.0
 
 
 class SignOnRefused(ConnectionError):
-    """The host answered the sign-on with a code other than 00."""
+    """The host answered the sign-on with a code other than 00, or does not take a key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +41,12 @@ class Line:
         settings: LineSettings,
         now_us: Callable[[], int],
         receive: Callable[[Sequence[Fields]], None],
+        zone: ZoneKeys | None = None,
     ) -> None:
-        """``receive`` gets the messages of one read that are not network management. ``now_us`` is a wall clock."""
+        """``receive`` gets the messages of one read that are not network management. ``now_us`` is a wall clock.
+
+        ``zone`` are the keys that the host must have before it gets calls.
+        """
         self.up = False
         self.load = 0  # calls in flight; kept by who hands them over
         self.sent = 0
@@ -50,6 +56,9 @@ class Line:
         self._settings = settings
         self._now_us = now_us
         self._receive_messages = receive
+        self._zone = zone
+        self._brought: set[tuple[str, int]] = set()  # keys that the host has from this line
+        self._news = trio.Event()
         self._control: list[bytes] = []
         self._flights: list[Flight] = []
         self._work = trio.Event()
@@ -57,7 +66,7 @@ class Line:
         self._heard_at = trio.current_time()
         self._stan = 0
         self._network_answer = trio.Event()
-        self._network_code: str | bytes | None = None
+        self._network_reply: Fields = {}
 
     def put(self, flight: Flight) -> None:
         """Send a call with whatever else is ready. Never waits; the destination bounds what gathers."""
@@ -121,28 +130,55 @@ class Line:
                     self._receive_messages(messages)
 
     async def _watch(self) -> None:
-        code = await self._ask(SIGN_ON)
+        code = (await self._ask(SIGN_ON)).get(39)
         if code != APPROVED:
             raise SignOnRefused(f"the host answered the sign-on with {code!r}")
+        await self._bring_keys()
         self.up = True
         while True:
-            await trio.sleep_until(self._heard_at + self._settings.echo_idle_s)
+            with trio.move_on_at(self._heard_at + self._settings.echo_idle_s):
+                await self._news.wait()
+            if self._news.is_set():
+                self._news = trio.Event()
+                await self._bring_keys()
             if trio.current_time() >= self._heard_at + self._settings.echo_idle_s:
                 await self._ask(ECHO)
 
-    async def _ask(self, network_code: str) -> str | bytes | None:
-        """Send a 0800 and give DE 39 of its answer. Raises trio.TooSlowError."""
-        self._control.append(self._network_request(network_code))
+    def keys_changed(self) -> None:
+        """Custody may have a key that the host does not have yet."""
+        self._news.set()
+
+    async def _bring_keys(self) -> None:
+        """Every key that the host did not get on this line. Raises SignOnRefused: it does not take one."""
+        if self._zone is None:
+            return
+        for label, epoch in self._zone.accepted():
+            if (label, epoch) not in self._brought:
+                await self._bring_key(self._zone, label, epoch)
+                self._brought.add((label, epoch))
+
+    async def _bring_key(self, zone: ZoneKeys, label: str, epoch: int) -> None:
+        try:
+            answer = await self._ask(KEY_CHANGE, zone.change(label, epoch))
+            taken = zone.hear(label, epoch, answer)
+        except CustodyError as error:  # retired at this moment, or custody is away
+            raise SignOnRefused(str(error)) from None
+        if not taken:
+            raise SignOnRefused(f"the host answered epoch {epoch} of {label} with {answer.get(39)!r}")
+
+    async def _ask(self, network_code: str, more: Fields | None = None) -> Fields:
+        """Send a 0800 and give its answer. Raises trio.TooSlowError."""
+        self._control.append(self._network_request(network_code, more or {}))
         self._network_answer = trio.Event()
         self._work.set()
         with trio.fail_after(self._settings.network_timeout_s):
             await self._network_answer.wait()
-        return self._network_code
+        return self._network_reply
 
-    def _network_request(self, network_code: str) -> bytes:
+    def _network_request(self, network_code: str, more: Fields) -> bytes:
         self._stan = self._stan % 999_999 + 1
         return self._codec.frame(
-            {MTI: "0800", 7: transmission_time(self._now_us()), 11: f"{self._stan:06d}", 70: network_code}
+            {MTI: "0800", 7: transmission_time(self._now_us()), 11: f"{self._stan:06d}", 70: network_code, **more}
         )
 
     def _hear_network(self, fields: Fields) -> None:
@@ -150,11 +186,11 @@ class Line:
             self._control.append(self._codec.frame(network_answer(fields)))
             self._work.set()
         elif fields.get(11) == f"{self._stan:06d}":
-            self._network_code = fields.get(39)
+            self._network_reply = fields
             self._network_answer.set()
 
     async def _sign_off(self) -> None:
         try:
-            await self._stream.send_all(self._network_request(SIGN_OFF))
+            await self._stream.send_all(self._network_request(SIGN_OFF, {}))
         except LINK_ERRORS as fault:
             self.fault = fault

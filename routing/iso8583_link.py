@@ -21,6 +21,7 @@ from fengshou.routing.deadlines import NEVER
 from fengshou.routing.destination import Completion, Failure, Outbound, Sink
 from fengshou.routing.iso8583_line import Line, LineSettings
 from fengshou.routing.iso8583_matching import Flight, InFlight, request_fields
+from fengshou.routing.zone_keys import ZoneKeys
 
 CONNECT_TIMEOUT_S = 10.0
 
@@ -49,11 +50,12 @@ class Iso8583Link:
         match_fields: tuple[int, ...] = MATCH_FIELDS,
         late_max: int = LATE_MAX,
         line: LineSettings | None = None,
+        zone: ZoneKeys | None = None,
         now_us: Callable[[], int] = _wall_us,
     ) -> None:
         """A line for each of ``connects``, to one address or several. ``now_us`` dates sign-on and echo (DE 7).
 
-        Beyond ``in_flight_max`` open calls the next fails as BUSY.
+        Beyond ``in_flight_max`` open calls the next fails as BUSY. ``zone`` are the keys that are shared with the host.
         """
         self.name = name
         self._connects = connects
@@ -61,6 +63,7 @@ class Iso8583Link:
         self._random = random
         self._in_flight_max = in_flight_max
         self._line_settings = line or LineSettings()
+        self.zone = zone
         self._now_us = now_us
         self._lines: list[Line] = []
         self._in_flight = InFlight(match_fields, late_max)
@@ -82,6 +85,11 @@ class Iso8583Link:
     @property
     def sent(self) -> int:
         return self._sent_by_closed_lines + sum(line.sent for line in self._lines)
+
+    def keys_changed(self) -> None:
+        """Custody may have a key that the host does not have yet."""
+        for line in self._lines:
+            line.keys_changed()
 
     def submit(self, calls: Sequence[Outbound]) -> None:
         lines = [line for line in self._lines if line.up]
@@ -157,7 +165,14 @@ class Iso8583Link:
 
     async def _carry(self, stream: trio.abc.Stream, sink: Sink) -> None:
         """Use a connection until it breaks."""
-        line = Line(stream, self._codec, self._line_settings, self._now_us, lambda fields: self._receive(fields, sink))
+        line = Line(
+            stream,
+            self._codec,
+            self._line_settings,
+            self._now_us,
+            lambda fields: self._receive(fields, sink),
+            self.zone,
+        )
         self._lines.append(line)
         try:
             await line.run()

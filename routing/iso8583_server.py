@@ -17,9 +17,11 @@ import uvloop
 
 from fengshou.codecs import Iso8583Codec
 from fengshou.protocol.backend import Fields, Iso8583Application
+from fengshou.protocol.codes import UNSUPPORTED
 from fengshou.protocol.errors import UntrustedBytesError
-from fengshou.protocol.iso8583 import Codec, HostFormat
+from fengshou.protocol.iso8583 import KEY_CHANGE, Codec, HostFormat
 from fengshou.routing.iso8583_wire import drain, is_network, is_request, network_answer
+from fengshou.routing.zone_keys import ZoneHost
 
 # The most requests in one call of the application: bounds how long the first of them waits for the last.
 BATCH_MAX = 1024
@@ -37,8 +39,10 @@ log = structlog.get_logger(__name__)
 class Iso8583Server:
     """Serves one application on one address."""
 
-    def __init__(self, application: Iso8583Application, host_format: HostFormat) -> None:
+    def __init__(self, application: Iso8583Application, host_format: HostFormat, zone: ZoneHost | None = None) -> None:
+        """``zone`` takes the keys that the peer brings; without one it is told that keys are not supported."""
         self._application = application
+        self._zone = zone
         self._codec: Codec = Iso8583Codec(host_format)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="application")
         self._connections: set[_Connection] = set()
@@ -78,6 +82,11 @@ class Iso8583Server:
 
     def closed(self, connection: "_Connection") -> None:
         self._connections.discard(connection)
+
+    def answer_network(self, request: Fields) -> dict[int, str | bytes]:
+        if request.get(70) == KEY_CHANGE:
+            return network_answer(request, self._zone.take(request) if self._zone else {39: UNSUPPORTED})
+        return network_answer(request)
 
     def take(self, connection: "_Connection", requests: Sequence[Fields]) -> None:
         """Requests that one read brought."""
@@ -161,7 +170,7 @@ class _Connection(asyncio.Protocol):
                 if not is_request(fields):
                     continue  # an answer to nothing we asked
                 if is_network(fields):
-                    self.write(self._codec.frame(network_answer(fields)))
+                    self.write(self._codec.frame(self._server.answer_network(fields)))
                 else:
                     requests.append(fields)
         except UntrustedBytesError as fault:
@@ -206,6 +215,7 @@ def run_iso8583_server(
     on_ready: Callable[[tuple[str, int]], None],
     *,
     host_format: HostFormat | None = None,
+    zone: ZoneHost | None = None,
 ) -> None:
     """Serve in this process until SIGTERM or SIGINT, then end in good order: every request that arrived is answered.
 
@@ -216,7 +226,7 @@ def run_iso8583_server(
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        await Iso8583Server(application, host_format or HostFormat()).serve(host, port, on_ready, stop)
+        await Iso8583Server(application, host_format or HostFormat(), zone).serve(host, port, on_ready, stop)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve())

@@ -26,10 +26,10 @@ def is_request(fields: Fields) -> bool:
     return mti_of(fields)[2] in "02468"
 
 
-def network_answer(request: Fields) -> dict[int, str | bytes]:
-    """The 0810 to a 0800: its own fields, approved."""
+def network_answer(request: Fields, told: Fields | None = None) -> dict[int, str | bytes]:
+    """The 0810 to a 0800: its own fields, approved unless ``told`` says otherwise."""
     kept = {number: request[number] for number in (7, 11, 32, 33, 70) if number in request}
-    return {MTI: answer_mti(mti_of(request)), **kept, 39: APPROVED}
+    return {MTI: answer_mti(mti_of(request)), **kept, 39: APPROVED, **(told or {})}
 
 
 def drain(codec: Codec, buffer: bytearray) -> Iterator[dict[int, str | bytes]]:

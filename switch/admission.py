@@ -22,6 +22,7 @@ from fengshou.switch.exchange import Exchange
 from fengshou.switch.grammar import Catalogue
 from fengshou.switch.journal import BATCH_MAX, DayAbsent, Journal, batch_key, key_of
 from fengshou.switch.originals import STATE_OF, Originals
+from fengshou.switch.pins import PIN_BLOCK, PinRefused, Pins
 from fengshou.switch.recording import Recorder
 from fengshou.switch.rrn import RrnSource
 from fengshou.switch.settlement import Settlements
@@ -62,6 +63,7 @@ class Admission:
         terminals: Callable[[str], TerminalRow | None],
         in_flight_max: int,
         stand_in: StandIn,
+        pins: Pins,
         share: Share,
     ) -> None:
         self._catalogue = catalogue
@@ -75,6 +77,7 @@ class Admission:
         self._terminals = terminals
         self._in_flight_max = in_flight_max
         self._stand_in = stand_in
+        self._pins = pins
         self._share = share
         self._settlements = Settlements(journal, catalogue, recorder)
 
@@ -184,6 +187,11 @@ class Admission:
         if passed is not None:
             return Ended(passed.code, {de.TEXT: f"limit {passed.name}"[:64]})
         call = service.call(request)
+        if isinstance(call, Iso8583Call) and PIN_BLOCK in call.fields:
+            try:
+                call = self._pins.translated(request, call, service.destination)
+            except PinRefused as refused:
+                return Ended(refused.code, {de.TEXT: str(refused)})
         known = self._journal.known(key) if request.original is not None and service.undoes else None
         if isinstance(call, Iso8583Call | JsonCall):
             if service.accepts:
@@ -207,8 +215,11 @@ class Admission:
         )
 
     def _stands_in(self, exchange: Exchange, service: Service, request: Request, call: Iso8583Call) -> bool:
-        """Approve without the back end, which is away; what that uses of the bank's limits is charged."""
-        counters = self._stand_in.counters(service, request, call)
+        """Approve without the back end, which is away; what that uses of the bank's limits is charged.
+
+        Not with a PIN, which only the back end can verify.
+        """
+        counters = None if PIN_BLOCK in call.fields else self._stand_in.counters(service, request, call)
         return counters is not None and self._charge(exchange, counters) is None
 
     def _charge(self, exchange: Exchange, counters: Iterable[Counter]) -> Counter | None:

@@ -85,6 +85,8 @@ class Iso8583Destination(_Section, frozen=True, tag="iso8583", tag_field="kind")
     deadline_ms: Milliseconds = 5000
     in_flight: Count = 2048
     packing: Literal["bcd", "ascii"] = "bcd"
+    zone_keys: bool = False  # PIN and authentication key are brought to the host under its zone master key
+    pin_format: Literal["iso-4", "unionpay"] = "iso-4"  # of the PIN blocks that the host reads
     match: tuple[int, ...] = (11, 37, 41)
 
 

@@ -10,7 +10,7 @@ from random import Random
 import trio
 
 from fengshou.codecs import MessageCodec
-from fengshou.hsm.custody import PSEUDONYM, Custody
+from fengshou.hsm.custody import PSEUDONYM, Custody, PinZone
 from fengshou.protocol.service import TerminalFacts
 from fengshou.protocol.transaction import Machine
 from fengshou.routing.destination import Completion
@@ -26,12 +26,14 @@ from fengshou.switch.inbound import Inbound
 from fengshou.switch.journal import Journal
 from fengshou.switch.originals import Originals
 from fengshou.switch.outbound import Route, Sender
+from fengshou.switch.pins import Pins
 from fengshou.switch.pipeline import Pipeline
 from fengshou.switch.receipt_desk import ReceiptDesk
 from fengshou.switch.recording import Recorder, pseudonyms
 from fengshou.switch.recovery import Recovery
 from fengshou.switch.rrn import RrnSource
 from fengshou.switch.stand_in import Limits, StandIn
+from fengshou.switch.terminal_keys import TerminalKeys
 from fengshou.switch.writer import Writer
 from fengshou.terminals.binding import TerminalRow
 from fengshou.terminals.pump import Closing, Peer, Pump
@@ -57,6 +59,7 @@ class World:
     share: Share = WHOLE  # the terminals that this worker has; the journal is opened for the same
     stand_in: Limits | None = None
     deadlines_s: Mapping[str, float] = field(default_factory=dict)  # of services that are stricter than their route
+    pin_zones: Mapping[str, PinZone] = field(default_factory=dict)  # of destinations that verify PINs
 
 
 class Core:
@@ -70,6 +73,7 @@ class Core:
         self.routes: dict[str, Route] = dict(world.routes)
         self.recorder = Recorder(catalogue, world.custody, world.clock)
         self.machine = Machine()
+        self.keys = TerminalKeys(world.custody)
         self.recovered = Recovery(journal, catalogue, self.recorder, self.facts, pseudonym, self.machine).run()
         self.desk = ReceiptDesk(catalogue, journal, world.custody)
         self.writer = world.make_writer(journal, world.custody, self.desk.signed)
@@ -80,18 +84,19 @@ class Core:
             catalogue, journal, self.duplicates, counters, self.recorder, originals,
             RrnSource(journal, world.clock, world.share), pseudonym, world.terminals, world.in_flight_max,
             StandIn(world.stand_in, lambda name: name not in self.routes or self.routes[name].destination.up),
+            Pins(world.custody, world.pin_zones),
             world.share,
         )  # fmt: skip
         ledger = Ledger(catalogue, journal, self.recorder, originals, self.facts)
         self.forwarder = Forwarder(catalogue, ledger, journal, self.writer, self.routes, self.machine, world.random)
         self.inbound = Inbound(
             catalogue, world.clock, admission, self.duplicates, counters, self.recorder, self.desk.ask,
-            self.forwarder.owe, self.machine,
+            self.forwarder.owe, self.machine, self.keys,
         )  # fmt: skip
         self.sender = Sender(
             catalogue, journal, self.recorder, self.duplicates, self.routes, self.forwarder.owe,
             self.forwarder.doubt, self.desk.later,
-            self.machine, world.deadlines_s,
+            self.machine, world.deadlines_s, self.keys.notice,
         )  # fmt: skip
         self.closed: dict[Closing, int] = dict.fromkeys(Closing, 0)
         self.pump = world.make_pump(catalogue.codec, self._on_closed)

@@ -9,13 +9,14 @@ import trio
 
 from fengshou.hsm.channel import NATIONAL, Trust, server_context
 from fengshou.hsm.renewal import LiveContext
-from fengshou.hsm.software import SoftwareCustody
+from fengshou.protocol.backend import PinVerifier
 from fengshou.protocol.day_file import day_file_lines
 from fengshou.routing.connect import tls_accept
 from fengshou.routing.envelope import Envelope
 from fengshou.routing.event_handler import EventHandler
 from fengshou.routing.iso8583_server import run_iso8583_server
 from fengshou.routing.json_server import ApplicationHandler, Handler, run_json_server
+from fengshou.routing.zone_keys import PinPad, ZoneHost
 from fengshou.switch.config import ConfigError
 from fengshou.switch.links import SignerFiles
 from fengshou.switch.site import HOST_SIGN, HOST_TLS, HostConfig, load_host
@@ -24,14 +25,15 @@ from fengshou.switch.site import HOST_SIGN, HOST_TLS, HostConfig, load_host
 def run_host(folder: Path, on_ready: Callable[[tuple[str, int]], None]) -> None:
     """Serve the back end whose ``host.toml`` is in ``folder`` until SIGTERM or SIGINT. Raises ConfigError."""
     config = load_host(folder)
-    application = _load(config)
     match config.kind:
         case "iso8583":
-            run_iso8583_server(application, config.host, config.port, on_ready)
+            zone = ZoneHost(open_custody(folder, config.keys, config.custody)) if config.keys else None
+            application = _load(config, zone)
+            run_iso8583_server(application, config.host, config.port, on_ready, zone=zone)
         case "json":
-            _run_json(folder, config, ApplicationHandler(application), on_ready)
+            _run_json(folder, config, ApplicationHandler(_load(config)), on_ready)
         case "events":
-            _run_json(folder, config, EventHandler(application), on_ready)
+            _run_json(folder, config, EventHandler(_load(config)), on_ready)
         case _:
             raise ConfigError(f"{folder / 'host.toml'}: kind: {config.kind!r} is not iso8583, json or events")
 
@@ -45,6 +47,22 @@ def write_day_file(folder: Path, business_day: int, file: IO[bytes]) -> None:
     file.writelines(day_file_lines(folder.name, business_day, application.day_rows(config.options, business_day)))
 
 
+def set_pin(folder: Path, card: str, digits: bytearray) -> None:
+    """Let a card of the back end in ``folder`` have this PIN, ASCII digits that are wiped.
+
+    Raises ConfigError: it verifies no PINs, or has no such card; CustodyError.
+    """
+    config = load_host(folder)
+    application = _application(config)
+    if not config.keys or not hasattr(application, "give_pin"):
+        raise ConfigError(f"{folder}: this back end verifies no PINs")
+    offset = PinPad(open_custody(folder, config.keys, config.custody)).offset(card, digits)
+    try:
+        application.give_pin(config.options, card, offset)
+    except LookupError as error:
+        raise ConfigError(f"{folder}: {error}") from None
+
+
 def _application(config: HostConfig) -> Any:
     module, _, name = config.application.rpartition(".")
     try:
@@ -53,7 +71,8 @@ def _application(config: HostConfig) -> Any:
         raise ConfigError(f"application {config.application}: {error}") from error
 
 
-def _load(config: HostConfig) -> Any:
+def _load(config: HostConfig, pins: PinVerifier | None = None) -> Any:
+    more = {"pins": pins} if pins else {}
     try:
         return _application(config)(config.options)
     except ValueError as error:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence, Set
 import trio
 
 from fengshou.codecs import verify_batch
+from fengshou.hsm.custody import CustodyError, MacMismatch
 from fengshou.protocol import codes
 from fengshou.protocol import elements as de
 from fengshou.protocol.batch import BatchState
@@ -16,7 +17,7 @@ from fengshou.protocol.message import COMMAND_NONE, COMMAND_SIGN_IN, Value
 from fengshou.protocol.service import Conclusion
 from fengshou.protocol.session import Event as SessionEvent
 from fengshou.protocol.session import SessionRefusal
-from fengshou.protocol.templates import ECHO, ERROR, OFFLINE_UPLOAD, RECEIPT, SIGN_IN, SIGN_OFF
+from fengshou.protocol.templates import ECHO, ERROR, KEYS, OFFLINE_UPLOAD, RECEIPT, SIGN_IN, SIGN_OFF
 from fengshou.protocol.transaction import Duty, Event, Machine, State
 from fengshou.switch import uploads
 from fengshou.switch.admission import Admission, Ended
@@ -28,6 +29,7 @@ from fengshou.switch.exchange import Exchange
 from fengshou.switch.grammar import Catalogue
 from fengshou.switch.journal import Entry, batch_key
 from fengshou.switch.recording import Recorder
+from fengshou.switch.terminal_keys import Held, TerminalKeys
 from fengshou.terminals.binding import Status, TerminalRow
 from fengshou.terminals.pump import Closing, Peer
 
@@ -63,6 +65,7 @@ class Inbound:
         self._receipt = receipt
         self._owe = owe
         self._machine = machine
+        self._keys = keys
         self._signed_in: dict[str, Peer] = {}
         self._sign_ins: dict[Exchange, tuple[TerminalRow, int, Entry]] = {}
         self._uploads: dict[Exchange, uploads.Upload] = {}  # of the batch that is being read
@@ -157,6 +160,8 @@ class Inbound:
                         self._admit_sign_in(exchange, entries)
                     case SIGN_OFF.id:
                         self._admit_sign_off(exchange, entries)
+                    case KEYS.id:
+                        self._admit_keys(exchange, entries)
                     case ECHO.id:
                         exchange.answer_now({de.RESPONSE_CODE: codes.APPROVED})
                     case RECEIPT.id:
@@ -254,12 +259,14 @@ class Inbound:
         entries.append(entry)
         self._sign_ins[exchange] = (row, batch, entry)
         now = local_time(exchange.received_us)
+        held = Held.stated(exchange.asked.values)
         exchange.answer_now(
             {
                 de.RESPONSE_CODE: codes.APPROVED,
                 de.LOCAL_TIME: now.hour * 10_000 + now.minute * 100 + now.second,
                 de.LOCAL_DATE: now.month * 100 + now.day,
                 de.BATCH: batch,
+                **(self._keys.newer(row.facts, exchange.peer.certificate.public_key, held) if held else {}),
             }
         )
 
@@ -272,6 +279,32 @@ class Inbound:
         entries.append(self._recorder.session(exchange, peer.row.facts, batch))
         exchange.answer_now({de.RESPONSE_CODE: codes.APPROVED})
         peer.session.advance(SessionEvent.SIGN_OFF, {})
+
+    def _admit_keys(self, exchange: Exchange, entries: list[Entry]) -> None:
+        """A terminal says what keys it holds, proves it unless that is none, and is told newer ones."""
+        peer, values = exchange.peer, exchange.asked.values
+        held = Held.stated(values)
+        assert peer.row is not None
+        assert held is not None
+        facts, batch, proof = peer.row.facts, peer.session.implied[de.BATCH], values.get(de.MAC, b"")
+        assert isinstance(batch, int)
+        assert isinstance(proof, bytes)
+        if self._keys.current is None:
+            exchange.refuse(codes.UNSUPPORTED, "no working keys here")
+            return
+        try:
+            if held.working:
+                self._keys.prove(facts, peer.session.binding, held, proof)
+        except MacMismatch:
+            exchange.refuse(codes.MAC_ERROR, "the terminal's keys are not what they should be")
+            return
+        except CustodyError:
+            held = Held()  # of an epoch that is retired: as good as none
+        exchange.content = self._recorder.content(exchange.asked)
+        entries.append(self._recorder.session(exchange, facts, batch))
+        peer.key_epochs = held
+        told = self._keys.newer(facts, peer.certificate.public_key, held)
+        exchange.answer_now({de.RESPONSE_CODE: codes.APPROVED, **told})
 
     def _settled(self, exchange: Exchange, state: BatchState) -> None:
         """A settled batch takes no more transactions: its session ends, and the next sign-in begins the next batch."""
@@ -336,6 +369,7 @@ class Inbound:
         peer.row = row
         peer.permitted = row.services & row.apps[peer.app].services
         peer.session_record = entry.record.number
+        peer.key_epochs = Held.stated(values)
         peer.session.advance(
             SessionEvent.SIGN_IN,
             {

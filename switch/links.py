@@ -20,6 +20,7 @@ from fengshou.routing.envelope import Envelope
 from fengshou.routing.events import EventFeed
 from fengshou.routing.iso8583_link import Iso8583Link
 from fengshou.routing.json_link import JsonLink
+from fengshou.routing.zone_keys import ZoneKeys
 from fengshou.switch.config import Iso8583Destination, JsonDestination, JsonPeer, Loaded, address_of
 from fengshou.switch.journal import Journal
 from fengshou.switch.writer import Writer
@@ -33,7 +34,8 @@ def destination(name: str, row: Iso8583Destination | JsonDestination, loaded: Lo
         connects = [tcp_connect(*address_of(address)) for address in row.addresses for _ in range(row.links)]
         host_format = CHARACTER_FORMAT if row.packing == "ascii" else HostFormat()
         return Iso8583Link(
-            name, connects, host_format, Random(), in_flight_max=row.in_flight, match_fields=row.match
+            name, connects, host_format, Random(), in_flight_max=row.in_flight, match_fields=row.match,
+            zone=ZoneKeys(custody, name) if row.zone_keys else None,
         )  # fmt: skip
     return JsonLink(
         name,

@@ -58,11 +58,13 @@ class Sender:
         receipts_later: Callable[[Sequence[tuple[Exchange, int]]], None],
         machine: Machine,
         deadlines_s: Mapping[str, float],
+        notice: Callable[[Peer], int],
     ) -> None:
         """``owe`` is told of each intent whose back end is owed something, once that is durable, ``doubt`` at once of
         each that was approved late, see ``Forwarder.doubt``; ``receipts_later``
         of the exchanges that were answered and want a receipt for the record given; ``deadlines_s`` are of services,
-        by name, where they are shorter than that of the route."""
+        by name, where they are shorter than that of the route; ``notice`` is the command that a peer should hear of
+        when its answer carries none."""
         self._codec = catalogue.codec
         self._journal = journal
         self._recorder = recorder
@@ -73,6 +75,7 @@ class Sender:
         self._receipts_later = receipts_later
         self._machine = machine
         self._deadlines_s = deadlines_s
+        self._notice = notice
         self.answered: Counter[str] = Counter()  # by response code
 
     # -- to the back ends --------------------------------------------------------------------------------------------
@@ -189,7 +192,8 @@ class Sender:
             asked = exchange.message
             template = asked.template if asked else ERROR.id
             receipt = bool(asked and asked.flags & Flag.RECEIPT) and self._proof(exchange)
-            flags = Flag.RESPONSE | exchange.command | (Flag.RECEIPT if receipt else 0)
+            command = exchange.command or self._notice(exchange.peer)
+            flags = Flag.RESPONSE | command | (Flag.RECEIPT if receipt else 0)
             if exchange.grants_delta:
                 flags |= Flag.DELTA
             frames[exchange.peer].append(

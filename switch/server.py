@@ -25,6 +25,7 @@ from fengshou.hsm.memory import forbid_core_dumps
 from fengshou.hsm.renewal import LiveContext
 from fengshou.hsm.software import SoftwareCustody
 from fengshou.routing.events import EventFeed
+from fengshou.routing.iso8583_link import Iso8583Link
 from fengshou.switch.clock import Clock
 from fengshou.switch.config import ConfigError, Loaded
 from fengshou.switch.core import Core, World
@@ -36,6 +37,7 @@ from fengshou.switch.outbound import Route
 from fengshou.switch.stand_in import Limits
 from fengshou.switch.stand_in import load as load_limits
 from fengshou.switch.status import serve_status
+from fengshou.switch.zones import pin_zones
 from fengshou.terminals.listener import Listener, ListenerLimits
 from fengshou.terminals.pump import Closing, Pump, PumpLimits
 from fengshou.terminals.registry import Registry, RegistryError
@@ -94,6 +96,7 @@ class Switch(Core):
                     for service, entry in zip(self.catalogue.services, config.service, strict=True)
                     if entry.deadline_ms is not None
                 },
+                pin_zones=pin_zones(config),
                 make_pump=lambda codec, on_closed: Pump(codec, pump_limits, on_closed),
             )
         )
@@ -171,6 +174,7 @@ class Switch(Core):
             await trio.sleep(0.5)
             try:
                 if self.custody.refresh():
+                    self._keys_changed()
                     logger.info("keys read again")
                 if self._channel.refresh():
                     self._close_revoked()
@@ -179,6 +183,13 @@ class Switch(Core):
                     self._revoke()
             except (RegistryError, CustodyError, sqlite3.Error) as error:
                 logger.error("registry or keys cannot be read, the last view of them stands: %s", error)
+
+    def _keys_changed(self) -> None:
+        """Custody has other epochs: back ends are brought those that they lack, terminals hear of theirs."""
+        self.keys.refresh()
+        for route in self.routes.values():
+            if isinstance(route.destination, Iso8583Link):
+                route.destination.keys_changed()
 
     def _revoke(self) -> None:
         """Close the sessions whose terminal or application is no longer what it was at sign-in."""

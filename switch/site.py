@@ -30,7 +30,9 @@ from fengshou.hsm.files import write_public
 from fengshou.hsm.pki import AUTHORITIES, CRL, Authority
 from fengshou.hsm.software import Kind, SoftwareCustody, provision
 from fengshou.hsm.x509 import HOST, PUBLISHER, SWITCH, Profile, Subject
-from fengshou.switch.config import ConfigError
+from fengshou.switch.config import ConfigError, Provider, parse_providers
+from fengshou.switch.custodies import open_custody
+from fengshou.switch.zones import found_zone
 
 SERVICES = "fengshou.ext.services"
 STANDARD_SERVICES = (
@@ -118,7 +120,7 @@ def make_site(
         _certify(authority, HOST, name, host_custody, HOST_TLS, home / "host.crt", now)
         _certify(authority, PUBLISHER, f"{name}-sign", host_custody, HOST_SIGN, home / "host-sign.crt", now)
     home = site.path("hosts", "core-banking")
-    home.mkdir(parents=True)
+    found_zone(custody, SoftwareCustody.initialise(home / "keys"), "core-banking")
     ports = site.ports
     write_public(
         home / "host.toml", _CORE_BANKING.format(port=ports.core_banking, accounts=accounts.resolve()).encode()
@@ -149,6 +151,7 @@ kind = "iso8583"
 port = {port}
 options = {{ database = "ledger.db", accounts = "{accounts}" }}
 paths = ["database", "accounts"]
+keys = "keys"
 """
 
 _GOVERNMENT = """\
@@ -195,6 +198,7 @@ kind = "iso8583"
 addresses = ["{LOCALHOST}:{{ports.core_banking}}"]
 links = 2
 deadline-ms = 5000
+zone-keys = true            # PINs and messages are protected by keys of this link
 
 [destination.government]
 kind = "json"

@@ -7,6 +7,7 @@ ends with an answer or says that the outcome is not known here. The connection a
 first needed, and again when the switch asks for it or the connection is lost.
 """
 
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,12 +18,14 @@ from OpenSSL import SSL
 
 from fengshou.codecs import MessageCodec
 from fengshou.hsm.channel import TlsStream
+from fengshou.hsm.custody import PinFormat
+from fengshou.hsm.memory import wipe
 from fengshou.hsm.x509 import Signer
 from fengshou.protocol import elements as de
-from fengshou.protocol.codes import RESYNC
+from fengshou.protocol.codes import MAC_ERROR, RESYNC
 from fengshou.protocol.delta import DeltaWriter
-from fengshou.protocol.message import COMMAND_SIGN_IN, Flag, Message, Value
-from fengshou.protocol.templates import ECHO, RECEIPT, SIGN_IN, SIGN_OFF, Grammar
+from fengshou.protocol.message import COMMAND_KEYS, COMMAND_SIGN_IN, Flag, Message, Value
+from fengshou.protocol.templates import ECHO, KEYS, RECEIPT, SIGN_IN, SIGN_OFF, Grammar
 from fengshou.terminals.answers import (
     BatchClosed,
     OutcomeUnknown,
@@ -35,9 +38,12 @@ from fengshou.terminals.answers import (
 )
 from fengshou.terminals.batch_log import BatchLog
 from fengshou.terminals.identity import BATCH_MAX, BATCH_UNKNOWN, Clock, Counters, Identity, china_now, local_values
+from fengshou.terminals.key_store import KeyStore, KeysUnfit, NoKeys
 from fengshou.terminals.link import Link, LinkLost, Pending
 from fengshou.terminals.receipt import Exchange, Receipt, ReceiptInvalid
 from fengshou.terminals.settlement import Settled, settle_batches
+
+logger = logging.getLogger(__name__)
 
 __all__ = [
     "BatchClosed",
@@ -54,6 +60,8 @@ __all__ = [
 ]
 
 _BATCH_DIFFERS = "77"
+# A terminal without keys is told them and says that they arrived; what does not fit is told once more.
+_KEY_ROUNDS_MAX = 4
 # The switch did nothing and wants a new sign-in first.
 _SIGN_IN_FIRST = ("22", _BATCH_DIFFERS)
 
@@ -89,6 +97,7 @@ class TerminalClient:
         random: Random,
         delta: bool = True,
         log: BatchLog | None = None,
+        keys: KeyStore | None = None,
     ) -> None:
         self.identity = identity
         self.grammar = grammar
@@ -106,6 +115,8 @@ class TerminalClient:
         self._signed = {template.id: template.signed for template in grammar.templates.values()}
         self._link: Link | None = None
         self._must_sign_in = False
+        self._keys = keys
+        self._must_ask_keys = False
         # Held from numbering a request until its last byte is out, and through a sign-in: what is signed depends on it.
         self._turn = trio.Lock()
 
@@ -153,6 +164,20 @@ class TerminalClient:
     async def echo(self) -> Response:
         """Ask whether the switch is there (network management 301)."""
         return await self.send(ECHO.name, {de.NETWORK_CODE: 301})
+
+    async def pin(self, digits: bytearray, pan: str, form: PinFormat = PinFormat.ISO_4) -> dict[int, Value]:
+        """What a request must carry beside the card for its PIN, ASCII digits that are wiped.
+
+        Signs in first when the terminal has no keys yet. Raises Unreachable, SignInRefused, NoKeys, PinBlockError.
+        """
+        try:
+            if self._keys is None:
+                raise NoKeys("this terminal uses no working keys")
+            async with self._turn:
+                await self._ready()
+            return self._keys.pin_block(digits, pan, form)
+        finally:
+            wipe(digits)
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[Link]:
@@ -264,6 +289,8 @@ class TerminalClient:
             response = await self._sign_in(link)
             if not response.approved:
                 raise SignInRefused(response)
+        if self._keys is not None and self._must_ask_keys:
+            await self._ask_keys(link, self._keys)
         return link
 
     async def _linked(self) -> Link:
@@ -294,17 +321,51 @@ class TerminalClient:
         batch, stan = self._counters.next()
         if ask:
             batch = BATCH_UNKNOWN
-        request = Request(SIGN_IN, self.identity.sign_in_values(self._clock(), batch, stan), batch)
+        values = self.identity.sign_in_values(self._clock(), batch, stan)
+        if self._keys is not None:
+            values |= self._keys.held
+        request = Request(SIGN_IN, values, batch)
+        response = await self._settled(link, request)
+        if response.approved:
+            link.session.signed_in(
+                Message(SIGN_IN.id, 0, 0, dict(request.values)), Message(SIGN_IN.id, 0, 0, dict(response.values))
+            )
+            self._must_sign_in = response.command == COMMAND_SIGN_IN
+            self._must_ask_keys = self._keys is not None and self._takes_keys(self._keys, response)
+        return response
+
+    async def _ask_keys(self, link: Link, keys: KeyStore) -> None:
+        """Tell the switch which keys are held, until it has no newer ones. A refusal costs no sale: it is left at that.
+
+        Raises Unreachable.
+        """
+        for _ in range(_KEY_ROUNDS_MAX):
+            stated = keys.proof(link.binding) if keys.epoch else keys.held
+            _, stan = self._counters.next()
+            response = await self._settled(link, Request(KEYS, {de.STAN: stan, **stated}, self._counters.batch))
+            if response.code == MAC_ERROR:
+                keys.forget()
+            elif not response.approved or not self._takes_keys(keys, response):
+                break
+        self._must_ask_keys = False
+
+    def _takes_keys(self, keys: KeyStore, response: Response) -> bool:
+        """Keep what an answer brings. Whether the switch is to be told: that it arrived, or that it does not fit."""
+        try:
+            return keys.take(response.values)
+        except KeysUnfit as error:
+            logger.warning("terminal %s: %s", self.identity.terminal, error)
+            keys.forget()
+            return True
+
+    async def _settled(self, link: Link, request: Request) -> Response:
+        """The answer to a message of the session itself. Raises Unreachable; the connection is then given up."""
         try:
             pending = await self._post(link, request)
-            response = await self.answer(link, request, pending, False)
+            return await self.answer(link, request, pending, False)
         except Unanswered as error:
             link.lose(str(error))
-            raise Unreachable(f"the sign-in was not answered: {error}") from None
-        if response.approved:
-            link.session.signed_in(pending.request, Message(SIGN_IN.id, 0, 0, dict(response.values)))
-            self._must_sign_in = response.command == COMMAND_SIGN_IN
-        return response
+            raise Unreachable(f"the {request.template.name} was not answered: {error}") from None
 
     async def _post(self, link: Link, request: Request, *, repeat: bool = False, receipt: bool = False) -> Pending:
         try:
@@ -322,6 +383,8 @@ class TerminalClient:
                 message = await pending.response()
             if message.command == COMMAND_SIGN_IN and link is self._link:
                 self._must_sign_in = True
+            if message.command == COMMAND_KEYS:
+                self._must_ask_keys = True
             code = message.values[de.RESPONSE_CODE]
             self.log.note(request.template, request.batch, request.values, str(code))
             return Response(
@@ -364,13 +427,14 @@ async def connect(
     clock: Clock = china_now,
     delta: bool = True,
     log: BatchLog | None = None,
+    keys: KeyStore | None = None,
 ) -> AsyncIterator[TerminalClient]:
     """A client of the switch at ``address``, until the block ends. The first request opens the connection.
 
     ``context`` is ``hsm.channel.client_context`` with the terminal's certificate; ``peer_name`` is the DNS name or IP
     address in that of the switch; ``signer`` is the terminal's secure medium; ``log`` is what counts in its batches,
-    without one only what this client does. Without ``delta`` every request is
-    sent whole; else as its difference to earlier ones where the switch grants that.
+    without one only what this client does; ``keys`` are the terminal's working keys, without which it sends no PIN.
+    Without ``delta`` every request is sent whole; else as its difference to earlier ones where the switch grants that.
     """
 
     async def dial() -> TlsStream:
@@ -388,7 +452,7 @@ async def connect(
     async with trio.open_nursery() as nursery:
         try:
             yield TerminalClient(
-                dial, nursery, identity, signer, counters, grammar, patience, clock, Random(), delta, log
+                dial, nursery, identity, signer, counters, grammar, patience, clock, Random(), delta, log, keys
             )
         except Exception as error:
             failure = error  # raised outside the nursery, which would wrap it into a group

@@ -6,6 +6,7 @@
     terminal.crt      its certificate and that of the issuing authority
     terminal.key      its private key, mode 0600; in the field the secure medium keeps it instead
     authorities.crt   whom it trusts
+    working.keys      master and working keys, mode 0600, see ``key_store``; the secure medium's too in the field
     counters.json     batch and STAN, see ``identity.Counters``
     offline.log       purchases that wait for coverage, see ``offline_store``
     batches.jsonl     what counts in batches that are not settled, see ``batch_log.BatchLog``
@@ -25,12 +26,14 @@ from fengshou.hsm.files import write_public
 from fengshou.hsm.software import load_private_key, save_private_key
 from fengshou.terminals.batch_log import BatchLog
 from fengshou.terminals.identity import Counters, Identity
+from fengshou.terminals.key_store import KeyStore
 from fengshou.terminals.offline_store import OfflineStore
 
 _CONFIGURATION = "terminal.toml"
 _CERTIFICATE = "terminal.crt"
 _KEY = "terminal.key"
 _AUTHORITIES = "authorities.crt"
+_WORKING_KEYS = "working.keys"
 _COUNTERS = "counters.json"
 _OFFLINE = "offline.log"
 _BATCHES = "batches.jsonl"
@@ -108,6 +111,10 @@ class Home:
     def counters(self) -> Counters:
         """Raises CountersError while another process runs this terminal."""
         return Counters.open(self.folder / _COUNTERS)
+
+    def keys(self) -> KeyStore:
+        """Only for whoever has the counters. Raises CustodyError."""
+        return KeyStore.of_key(self.signer(), self.folder / _WORKING_KEYS)
 
     def batch_log(self) -> BatchLog:
         """Only for whoever has the counters."""

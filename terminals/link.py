@@ -83,6 +83,7 @@ class Link:
     ) -> None:
         """``signed`` says of each template id whether its requests are signed; without ``delta`` they go whole."""
         self.session = TerminalSession(codec, stream.binding, signer.public_key.za, signed, delta)
+        self.binding = stream.binding
         self.lost = ""  # why the connection is gone; empty while it is up
         self._stream = stream
         self._signer = signer

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fengshou.ext.services import balance, farm_purchase
+from fengshou.ext.services import balance, farm_purchase, withdrawal
 from fengshou.protocol.elements import Element, Kind
 from fengshou.protocol.grammar import ReferenceCodec
 from fengshou.protocol.iso8583 import HOST_FIELDS
@@ -33,6 +33,16 @@ _WORDS = {
     "receipt": "It bears the sequence of the request that asked for it. Section 10 verifies it.",
     "balance": "Signed, because the answer is personal data.",
     "balance answer": "CNY 123.45 overdrawn, to show a negative number: zigzag(-12345) = 24689.",
+    "keys": "The terminal has no keys yet and asks for them; a sign-in with the same two elements asks as well.",
+    "keys answer": (
+        "The keys in it are those above: DE 96.2 is the check value of the master key and its envelope, DE 96.1 the "
+        "PIN, authentication and data key under the master key, each with its check value."
+    ),
+    "keys proved": "They arrived: DE 64 is SM4-CMAC under the authentication key. No newer ones come with the answer.",
+    "withdrawal with a PIN": (
+        "The PIN 123456, as ISO 9564-1 format 4 under the PIN key of epoch 3. Eight bytes of a block are random, so "
+        "yours will differ; what it holds does not."
+    ),
     "echo": "Not signed. The presence byte says that its one optional field is there.",
     "echo answer": "",
     "a frame of no template": "Template 62 is not in use. The sequence, 9, can still be read.",
@@ -50,7 +60,8 @@ def key_lines(document: dict[str, Any]) -> str:
     for name, key in document["keys"].items():
         blank = " " * len(name)
         rows += [f"{name}: d  {key['private']}", f"{blank}  P  {key['public']}", f"{blank}  ZA {key['za']}"]
-    return "```\n" + "\n".join(rows) + f"\n\nsession binding {document['binding']}\n```\n"
+    working = "\n".join(f"{name:14} {key}" for name, key in document["working_keys"].items())
+    return "```\n" + "\n".join(rows) + f"\n\nsession binding {document['binding']}\n\n{working}\n```\n"
 
 
 def messages(document: dict[str, Any]) -> str:
@@ -89,7 +100,9 @@ def _wrapped(digits: str, indent: str = "") -> str:
 class _Writer:
     def __init__(self, document: dict[str, Any]) -> None:
         self.document = document
-        self.grammar = Grammar(templates=(*farm_purchase.service.templates, *balance.service.templates))
+        self.grammar = Grammar(
+            templates=(*farm_purchase.service.templates, *balance.service.templates, *withdrawal.service.templates)
+        )
         self.codec = ReferenceCodec(self.grammar)
 
     def message(self, row: dict[str, Any]) -> str:

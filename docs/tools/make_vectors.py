@@ -6,12 +6,15 @@ only when the protocol changes, and then ``generate.py``. A test verifies every 
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fengshou.codecs import Iso8583Codec, PrivateKey, merkle_path, merkle_root, sm3
-from fengshou.ext.services import balance, farm_purchase
+import msgspec
+
+from fengshou.codecs import Iso8583Codec, PrivateKey, merkle_path, merkle_root, sm2_encrypt, sm3
+from fengshou.ext.services import balance, farm_purchase, withdrawal
+from fengshou.hsm import pin, sm4
+from fengshou.hsm.custody import PinFormat
 from fengshou.protocol import elements as de
 from fengshou.protocol.grammar import ReferenceCodec
 from fengshou.protocol.iso8583 import HostFormat, transmission_time
@@ -20,8 +23,8 @@ from fengshou.protocol.money import amount_of
 from fengshou.protocol.record import Commit, Record, RecordKind
 from fengshou.protocol.reversal import reversal_of
 from fengshou.protocol.service import Request, Service, TerminalFacts
-from fengshou.protocol.signing import TAG_COMMIT, json_answer_message, json_request_message
-from fengshou.protocol.templates import ECHO, ERROR, RECEIPT, SIGN_IN, Grammar
+from fengshou.protocol.signing import TAG_COMMIT, json_answer_message, json_request_message, key_proof_message
+from fengshou.protocol.templates import ECHO, ERROR, KEYS, RECEIPT, SIGN_IN, Grammar
 from fengshou.routing.destination import Trace
 from fengshou.routing.iso8583_matching import request_fields
 
@@ -32,6 +35,9 @@ TERMINAL_KEY = bytes.fromhex("3945208F7B2144B13F36E38AC6D39F95889393692860B51A42
 SWITCH_KEY = sm3(b"Fengshou example: key of the switch")
 GATEWAY_KEY = sm3(b"Fengshou example: key of the gateway")
 BINDING = sm3(b"Fengshou example: exporter value of a channel")
+MASTER_KEY = sm3(b"Fengshou example: master key of the terminal")[:16]
+WORKING_KEYS = tuple(sm3(b"Fengshou example: key for " + use)[:16] for use in (b"PINs", b"authentication", b"data"))
+MASTER_EPOCH, KEY_EPOCH = 1, 3
 
 RECEIVED_US = 1_783_821_600_123_456  # 2026-07-12 10:00:00.123456 in UTC+8
 BUSINESS_DAY = 20_260_712
@@ -85,6 +91,8 @@ PURCHASE_VALUES: dict[int, Value] = {
     de.UNIT_PRICE: 6_000,
     de.TO_ACCOUNT: "9156001004001187857",
 }
+# The card and PIN of the format 4 example in the tests of the PIN blocks.
+CARD, PIN = "6231722254919298906", b"123456"
 PURCHASE_ANSWER: dict[int, Value] = {
     de.SETTLEMENT_DATE: 712,
     de.RRN: RRN,
@@ -97,7 +105,9 @@ class Maker:
     """Turns examples into rows of the file."""
 
     def __init__(self) -> None:
-        self.grammar = Grammar(templates=(*farm_purchase.service.templates, *balance.service.templates))
+        self.grammar = Grammar(
+            templates=(*farm_purchase.service.templates, *balance.service.templates, *withdrawal.service.templates)
+        )
         self.codec = ReferenceCodec(self.grammar)
         self.terminal = PrivateKey.from_scalar(TERMINAL_KEY)
         self.switch = PrivateKey.from_scalar(SWITCH_KEY)
@@ -162,11 +172,43 @@ class Maker:
                     de.AVAILABLE_BALANCE: -12_345,
                 },
             ),
+            self.message("keys", KEYS.id, signed, 5, {de.STAN: STAN + 2, de.KEY_EPOCH: 0, de.MASTER_EPOCH: 0}, IMPLIED),
+            self.message("keys answer", KEYS.id, answer, 5, self.keys_told()),
+            self.message("keys proved", KEYS.id, signed, 6, self.keys_proved(), IMPLIED),
+            self.message("withdrawal with a PIN", withdrawal.WITHDRAWAL.id, signed, 7, self.withdrawal(), IMPLIED),
             self.message("echo", ECHO.id, 0, 4, {de.NETWORK_CODE: 301}),
             self.message("echo answer", ECHO.id, answer, 4, {de.RESPONSE_CODE: "00"}),
             {"name": "a frame of no template", "bad": True, "frame": (bytes((len(unknown),)) + unknown).hex()},
             self.message("error", ERROR.id, answer, 9, {de.RESPONSE_CODE: "30"}),
         ]
+
+    # -- keys and a PIN --------------------------------------------------------------------------------------
+
+    def keys_told(self) -> dict[int, Value]:
+        return {
+            de.RESPONSE_CODE: "00",
+            de.KEY_EPOCH: KEY_EPOCH,
+            de.MASTER_EPOCH: MASTER_EPOCH,
+            de.WORKING_KEYS: b"".join(
+                bytes(sm4.ecb_encrypt(MASTER_KEY, key)) + sm4.check_value(key) for key in WORKING_KEYS
+            ),
+            de.MASTER_KEY: sm4.check_value(MASTER_KEY) + sm2_encrypt(self.terminal.public_key, MASTER_KEY),
+        }
+
+    def keys_proved(self) -> dict[int, Value]:
+        proof = sm4.cmac(WORKING_KEYS[1], key_proof_message(BINDING, MASTER_EPOCH, KEY_EPOCH))
+        return {de.STAN: STAN + 3, de.KEY_EPOCH: KEY_EPOCH, de.MASTER_EPOCH: MASTER_EPOCH, de.MAC: proof}
+
+    def withdrawal(self) -> dict[int, Value]:
+        return {
+            de.PAN: CARD,
+            de.AMOUNT: 30_000,
+            de.STAN: STAN + 4,
+            **CLOCK,
+            de.ENTRY_MODE: 51,
+            de.PIN_BLOCK: pin.encipher(WORKING_KEYS[0], PinFormat.ISO_4, PIN, CARD),
+            de.KEY_EPOCH: KEY_EPOCH,
+        }
 
     # -- the receipt: an outcome, second of three records of commit 41, proved by the signature over commit 42 ---
 
@@ -253,7 +295,7 @@ class Maker:
             ("farm purchase", asked),
             ("farm purchase answer", {**answer, 0: "0210", 15: "0712", 38: "004711", 39: "00"}),
             ("reversal", request_fields(undo, trace)),
-            ("repeated reversal", request_fields(undo, replace(trace, repeat=True))),
+            ("repeated reversal", request_fields(undo, msgspec.structs.replace(trace, repeat=True))),
         )
         return [
             {
@@ -275,6 +317,11 @@ class Maker:
                 }
                 for name, key in (("terminal", self.terminal), ("switch", self.switch), ("gateway", self.gateway))
             },
+            "working_keys": {
+                "master": MASTER_KEY.hex(),
+                **dict(zip(("pin", "authentication", "data"), map(bytes.hex, WORKING_KEYS), strict=True)),
+            },
+            "pin": PIN.decode(),
             "binding": BINDING.hex(),
             "implied": self.shown(IMPLIED),
             "messages": self.messages(),

@@ -28,7 +28,7 @@ WIRE_ERRORS: Mapping[WireError, str] = {
 }
 
 RECORD_KINDS: Mapping[RecordKind, str] = {
-    RecordKind.SESSION: "a sign-in or sign-off was accepted",
+    RecordKind.SESSION: "a sign-in or sign-off was accepted, or what keys the terminal holds",
     RecordKind.INTENT: "a request was verified and accepted; nothing has been done for it yet",
     RecordKind.OUTCOME: "how the intent in `refers` ended; this is what a receipt proves",
     RecordKind.REVERSAL: "the back end answered the reversal of the intent in `refers`",
@@ -106,6 +106,8 @@ CONFIG: Mapping[str, str] = {
     "Iso8583Destination.deadline_ms": "milliseconds for an answer; after it the outcome is 98 and is reversed",
     "Iso8583Destination.in_flight": "calls without an answer; past it a request gets 96",
     "Iso8583Destination.packing": "`bcd` or `ascii`: MTI, bitmap, numbers and lengths packed or as characters",
+    "Iso8583Destination.zone_keys": "true: PIN and authentication key are brought to the host, see PROTOCOL section 13",
+    "Iso8583Destination.pin_format": "layout of the PIN blocks that the host reads: `iso-4` or `unionpay`",
     "Iso8583Destination.match": "elements that the host repeats in its answer and that tell calls apart",
     "JsonPeer.address": "`host:port`",
     "JsonPeer.name": "DNS name or IP address that the server's certificate must have",

@@ -13,6 +13,7 @@ from fengshou.protocol.message import Value
 from fengshou.protocol.service import Conclusion, Iso8583Call, Reply, Request, Service
 
 CORE_BANKING = "core-banking"
+PIN_DIGITS_MAX = "12"  # DE 26, ISO 9564-1 section 8.1
 
 
 def payer_of(request: Request) -> str:
@@ -48,6 +49,10 @@ class CoreBankingService(Service):
         }
         if de.PAN in request.values:
             fields[2] = request.string(de.PAN)
+        block = request.values.get(de.PIN_BLOCK)
+        if isinstance(block, bytes):
+            fields[26] = PIN_DIGITS_MAX
+            fields[52] = block  # the terminal's; the switch puts the one for the host in its place
         if de.AMOUNT in request.values:
             fields[4] = f"{request.integer(de.AMOUNT):012d}"
         if payer:

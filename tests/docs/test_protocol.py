@@ -13,7 +13,7 @@ from gmssl import sm2 as gmssl_sm2
 
 from fengshou.codecs import BadSignature, Iso8583Codec, MessageCodec, PublicKey, sm3
 from fengshou.codecs import za as za_of
-from fengshou.ext.services import balance, farm_purchase
+from fengshou.ext.services import balance, farm_purchase, withdrawal
 from fengshou.protocol import elements as de
 from fengshou.protocol.errors import UntrustedBytesError, WireError
 from fengshou.protocol.grammar import ReferenceCodec
@@ -33,7 +33,9 @@ GOOD = [row for row in VECTORS["messages"] if not row.get("bad")]
 SIGNED = [row for row in GOOD if "signature" in row]
 KEYS = {name: PublicKey(bytes.fromhex(key["public"])) for name, key in VECTORS["keys"].items()}
 BINDING = bytes.fromhex(VECTORS["binding"])
-GRAMMAR = Grammar(templates=(*farm_purchase.service.templates, *balance.service.templates))
+GRAMMAR = Grammar(
+    templates=(*farm_purchase.service.templates, *balance.service.templates, *withdrawal.service.templates)
+)
 CODECS = [MessageCodec(GRAMMAR), ReferenceCodec(GRAMMAR)]
 
 

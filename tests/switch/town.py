@@ -38,6 +38,7 @@ from fengshou.terminals.batch_log import BatchLog
 from fengshou.terminals.client import Patience, connect
 from fengshou.terminals.home import Home
 from fengshou.terminals.identity import Counters
+from fengshou.terminals.key_store import KeyStore
 from fengshou.terminals.registry import NewTerminal, Registry, Site
 
 APP, VERSION = "fengshou.pos", "1.0"
@@ -251,14 +252,15 @@ class Town:
     # -- terminals -----------------------------------------------------------------------------------------------------
 
     def client(
-        self, terminal: str, counters: Counters | None = None, log: BatchLog | None = None, **patience: float
-    ) -> Any:
+        self, terminal: str, counters: Counters | None = None, log: BatchLog | None = None,
+        keys: KeyStore | None = None, **patience: float,
+    ) -> Any:  # fmt: skip
         """``async with`` a client of the switch that tries again for as long as a test may last."""
         home = self.home(terminal)
         waits = {"connect_s": 5.0, "answer_s": 8.0, "trade_s": 60.0, "longest_delay_s": 0.5, **patience}
         return connect(
             home.address, home.context(), home.switch_name, home.identity, home.signer(), counters or home.counters(),
-            self.catalogue.grammar, Patience(**waits), log=log,
+            self.catalogue.grammar, Patience(**waits), log=log, keys=keys,
         )  # fmt: skip
 
 

@@ -14,9 +14,10 @@ from typing import Any
 
 from fengshou.ext.hosts.core_banking.decisions import BACK, Decisions, Refused, account_of, processing_of
 from fengshou.ext.hosts.core_banking.ledger import Ledger, read_accounts
+from fengshou.ext.hosts.core_banking.pins import CardPins
 from fengshou.ext.hosts.core_banking.register import Decided, Identity, Register, fingerprint_of, identity_of
 from fengshou.ext.hosts.core_banking.report import day_rows, ledger_report
-from fengshou.protocol.backend import Fields
+from fengshou.protocol.backend import Fields, PinRefused, PinVerifier
 from fengshou.protocol.codes import APPROVED
 from fengshou.protocol.day_file import DayRow
 from fengshou.protocol.iso8583 import MTI, answer_mti
@@ -41,8 +42,13 @@ class Application:
     Accounts that are not in the books are added from the file at start and never otherwise.
     """
 
-    def __init__(self, options: Mapping[str, Any], *, now_us: Callable[[], int] = _wall_us) -> None:
-        """``now_us`` gives the business day. Raises ValueError naming an option that is missing or unusable."""
+    def __init__(
+        self, options: Mapping[str, Any], *, now_us: Callable[[], int] = _wall_us, pins: PinVerifier | None = None
+    ) -> None:
+        """``now_us`` gives the business day; without ``pins`` a request with a PIN is refused.
+
+        Raises ValueError naming an option that is missing or unusable.
+        """
         if unknown := sorted(set(options) - _OPTIONS):
             raise ValueError(f"core-banking host: unknown option {unknown[0]!r}; known are accounts, database")
         if "database" not in options:
@@ -52,7 +58,8 @@ class Application:
             raise ValueError(f"core-banking host: option 'database': no folder {self._database.parent}")
         self._ledger = Ledger(self._database)
         self._register = Register(self._ledger.connection)
-        self._decisions = Decisions(self._ledger, self._register, now_us)
+        self._pins = CardPins(self._ledger.connection, pins)
+        self._decisions = Decisions(self._ledger, self._register, self._pins, now_us)
         if "accounts" in options:
             self._ledger.open_accounts(read_accounts(Path(options["accounts"])))
 
@@ -71,6 +78,18 @@ class Application:
     def day_rows(options: Mapping[str, Any], business_day: int) -> Iterator[DayRow]:
         """See ``protocol.backend.DayBooks``."""
         return day_rows(Path(options["database"]), business_day)
+
+    @staticmethod
+    def give_pin(options: Mapping[str, Any], card: str, offset: str) -> None:
+        """Let a card have the PIN with this offset; the host may be running. Raises LookupError: no such card."""
+        ledger = Ledger(Path(options["database"]))
+        try:
+            if ledger.account(card) is None:
+                raise LookupError("no such card in the books")
+            with ledger.batch():
+                CardPins(ledger.connection, None).give(card, offset)
+        finally:
+            ledger.close()
 
     def close(self) -> None:
         self._ledger.close()
@@ -118,9 +137,10 @@ class Application:
         """DE 54: ledger balance and, without what pre-authorisations hold, available balance."""
         try:
             account = account_of(self._ledger, fields, 102, 2)
+            self._pins.require(fields)
             if account.status == "restricted":
                 raise Refused("62")
-        except Refused as refused:
+        except (Refused, PinRefused) as refused:
             return _response(fields, refused.code)
         balances = f"0001{_balance(account.balance_fen)}0002{_balance(account.available_fen)}"
         return {**_response(fields, APPROVED), 54: balances}

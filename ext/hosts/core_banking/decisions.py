@@ -6,8 +6,9 @@ Each decision is made once and remembered; whoever calls sees to repeats. Nothin
 from collections.abc import Callable, Sequence
 
 from fengshou.ext.hosts.core_banking.ledger import Account, Ledger, Leg
+from fengshou.ext.hosts.core_banking.pins import CardPins
 from fengshou.ext.hosts.core_banking.register import Decided, Identity, Register
-from fengshou.protocol.backend import Fields
+from fengshou.protocol.backend import Fields, PinRefused
 from fengshou.protocol.codes import APPROVED
 from fengshou.protocol.iso8583 import MTI, OriginalData, transmission_time
 
@@ -44,9 +45,10 @@ def account_of(ledger: Ledger, fields: Fields, *numbers: int) -> Account:
 
 
 class Decisions:
-    def __init__(self, ledger: Ledger, register: Register, now_us: Callable[[], int]) -> None:
+    def __init__(self, ledger: Ledger, register: Register, pins: CardPins, now_us: Callable[[], int]) -> None:
         self._ledger = ledger
         self._register = register
+        self._pins = pins
         self._now_us = now_us
 
     # -- what stands for itself ------------------------------------------------------------------------------------
@@ -80,6 +82,12 @@ class Decisions:
             self._ledger.hold(payer, -fen)
         return decided
 
+    def _require_pin(self, fields: Fields) -> None:
+        try:
+            self._pins.require(fields)
+        except PinRefused as refused:
+            raise Refused(refused.code) from None
+
     def _require_unburied(self, identity: Identity) -> None:
         if self._register.is_buried(identity):
             raise Refused("94")
@@ -92,6 +100,8 @@ class Decisions:
         amount_fen = _amount(fields)
         payer = account_of(self._ledger, fields, *((102,) if processing_code == DEPOSIT else (102, 2)))
         payee = account_of(self._ledger, fields, *((103, 2) if processing_code == DEPOSIT else (103,)))
+        if not told and processing_code != DEPOSIT:
+            self._require_pin(fields)
         return self._transfer(payer, payee, amount_fen, told=told)
 
     @staticmethod

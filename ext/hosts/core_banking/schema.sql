@@ -61,3 +61,10 @@ CREATE TABLE IF NOT EXISTS tombstones (
     transmission_time TEXT NOT NULL,
     PRIMARY KEY (acquirer, terminal, stan, transmission_time)
 ) STRICT, WITHOUT ROWID;
+
+-- How PINs are known again, and how often in a row a card's was wrong. An offset says nothing without the bank's key.
+CREATE TABLE IF NOT EXISTS pins (
+    card       TEXT PRIMARY KEY REFERENCES accounts,
+    pin_offset TEXT NOT NULL,
+    tries      INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;

@@ -9,13 +9,13 @@ from typing import Any
 from fengshou.ext.services.core_banking import (
     AVAILABLE,
     LEDGER,
-    CoreBankingService,
     MalformedAmounts,
     amounts_of,
     authorisation_of,
     payer_of,
     place_of,
 )
+from fengshou.ext.services.pins import PIN_FIELDS, PinService
 from fengshou.ext.services.rungs import CARD_NUMBER_VALID, CARD_READ, ENTRY_MODE_KNOWN, WELL_FORMED
 from fengshou.protocol import elements as de
 from fengshou.protocol.codes import APPROVED
@@ -26,7 +26,7 @@ BALANCE = Template(
     4,
     "balance",
     200,
-    layout(required(de.STAN, de.LOCAL_TIME, de.LOCAL_DATE, de.ENTRY_MODE), optional(de.PAN)),
+    layout(required(de.STAN, de.LOCAL_TIME, de.LOCAL_DATE, de.ENTRY_MODE), optional(de.PAN), PIN_FIELDS),
     layout(ANSWER, optional(de.LEDGER_BALANCE, de.AVAILABLE_BALANCE)),
 )
 
@@ -34,12 +34,12 @@ _ELEMENT_OF = {LEDGER: de.LEDGER_BALANCE, AVAILABLE: de.AVAILABLE_BALANCE}
 INVALID_REPLY = "20"
 
 
-class Balance(CoreBankingService):
+class Balance(PinService):
     name = "balance"
     templates = (BALANCE,)
     processing_code = "310000"
     moves_money = False
-    ladder = (*WELL_FORMED, ENTRY_MODE_KNOWN, CARD_NUMBER_VALID, CARD_READ)
+    guards = (*WELL_FORMED, ENTRY_MODE_KNOWN, CARD_NUMBER_VALID, CARD_READ)
 
     def call(self, request: Request) -> Iso8583Call:
         return self.financial_request(

@@ -3,8 +3,8 @@
 It moves no money; a completion does, or a void lets go of it.
 """
 
-from fengshou.ext.services.core_banking import CoreBankingService
 from fengshou.ext.services.following import AUTHORISATION_MTI
+from fengshou.ext.services.pins import PIN_FIELDS, PinService
 from fengshou.ext.services.rungs import AMOUNT_GIVEN, CARD_NUMBER_VALID, CARD_READ, ENTRY_MODE_KNOWN, WELL_FORMED
 from fengshou.protocol import elements as de
 from fengshou.protocol.service import Iso8583Call, Request, Rung
@@ -17,16 +17,16 @@ PREAUTHORISATION = Template(
     12,
     "preauthorisation",
     AUTHORISATION_MTI,
-    layout(required(de.PAN, de.AMOUNT, de.STAN, de.LOCAL_TIME, de.LOCAL_DATE, de.ENTRY_MODE)),
+    layout(required(de.PAN, de.AMOUNT, de.STAN, de.LOCAL_TIME, de.LOCAL_DATE, de.ENTRY_MODE), PIN_FIELDS),
     ANSWER,
 )
 
 
-class Preauthorisation(CoreBankingService):
+class Preauthorisation(PinService):
     name = "preauthorisation"
     templates = (PREAUTHORISATION,)
     processing_code = "000000"
-    ladder = (
+    guards = (
         *WELL_FORMED,
         ENTRY_MODE_KNOWN,
         AMOUNT_GIVEN,

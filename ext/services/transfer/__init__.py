@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from fengshou.ext.services.core_banking import CoreBankingService, payer_of, place_of
+from fengshou.ext.services.core_banking import payer_of, place_of
+from fengshou.ext.services.pins import PIN_FIELDS, PinService
 from fengshou.ext.services.rungs import (
     AMOUNT_GIVEN,
     CARD_NUMBER_VALID,
@@ -24,17 +25,18 @@ TRANSFER = Template(
     layout(
         required(de.AMOUNT, de.STAN, de.LOCAL_TIME, de.LOCAL_DATE, de.ENTRY_MODE, de.TO_ACCOUNT),
         optional(de.PAN),
+        PIN_FIELDS,
     ),
     ANSWER,
     side=Side.DEBIT,
 )
 
 
-class Transfer(CoreBankingService):
+class Transfer(PinService):
     name = "transfer"
     templates = (TRANSFER,)
     processing_code = "400000"
-    ladder = (*WELL_FORMED, ENTRY_MODE_KNOWN, AMOUNT_GIVEN, CARD_NUMBER_VALID, CARD_READ, PAYEE_IS_ANOTHER)
+    guards = (*WELL_FORMED, ENTRY_MODE_KNOWN, AMOUNT_GIVEN, CARD_NUMBER_VALID, CARD_READ, PAYEE_IS_ANOTHER)
 
     def call(self, request: Request) -> Iso8583Call:
         # DE 102 names the payer even when DE 2 does: a transfer is defined between DE 102 and DE 103.

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 
 import msgspec
 
-from fengshou.ext.services.core_banking import CoreBankingService, place_of
+from fengshou.ext.services.core_banking import place_of
 from fengshou.ext.services.options import options_as
+from fengshou.ext.services.pins import PIN_FIELDS, PinOptions, PinService
 from fengshou.ext.services.rungs import AMOUNT_GIVEN, CARD_NUMBER_VALID, CARD_READ, ENTRY_MODE_KNOWN, WELL_FORMED
 from fengshou.protocol import elements as de
 from fengshou.protocol.batch import Side
@@ -25,23 +26,23 @@ WITHDRAWAL = Template(
     5,
     "withdrawal",
     200,
-    layout(required(de.PAN, de.AMOUNT, de.STAN, de.LOCAL_TIME, de.LOCAL_DATE, de.ENTRY_MODE)),
+    layout(required(de.PAN, de.AMOUNT, de.STAN, de.LOCAL_TIME, de.LOCAL_DATE, de.ENTRY_MODE), PIN_FIELDS),
     ANSWER,
     side=Side.DEBIT,
 )
 
 
-class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Options(PinOptions, frozen=True, forbid_unknown_fields=True):
     """``daily_cap_fen``: how much one card may withdraw in one business day, over all points together."""
 
     daily_cap_fen: Annotated[int, msgspec.Meta(ge=NOTE_FEN, le=DAILY_CAP_FEN_MAX)] = DAILY_CAP_FEN
 
 
-class Withdrawal(CoreBankingService):
+class Withdrawal(PinService):
     name = "withdrawal"
     templates = (WITHDRAWAL,)
     processing_code = "010000"
-    ladder = (
+    guards = (
         *WELL_FORMED,
         ENTRY_MODE_KNOWN,
         AMOUNT_GIVEN,
@@ -50,11 +51,9 @@ class Withdrawal(CoreBankingService):
         CARD_READ,
     )
 
-    def __init__(self) -> None:
-        self.configure({})
-
     def configure(self, options: Mapping[str, Any]) -> None:
         self._options = options_as(Options, options, self.name)
+        self.take(self._options)
 
     def counters(self, request: Request) -> tuple[Counter, ...]:
         cap = self._options.daily_cap_fen

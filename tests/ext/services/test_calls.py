@@ -231,8 +231,8 @@ OPTIONS = (
     ("withdrawal",     {"daily_cap_fen": "100000"},           "daily_cap_fen"),
     ("withdrawal",     {"daily_cap": 100_000},                "daily_cap"),
     ("deposit",        {"limit": 1},                          "deposit has no option limit"),
-    ("transfer",       {"limit": 1},                          "transfer has no option limit"),
-    ("balance",        {"limit": 1},                          "balance has no option limit"),
+    ("transfer",       {"limit": 1},                          "transfer: Object contains unknown field `limit`"),
+    ("balance",        {"limit": 1},                          "balance: Object contains unknown field `limit`"),
     ("reversal",       {"limit": 1},                          "reversal has no option limit"),
     ("gov-enquiry",    {"limit": 1},                          "gov-enquiry has no option limit"),
 )
