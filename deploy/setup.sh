@@ -136,7 +136,7 @@ with open("pyproject.toml", "rb") as file:
     document = tomllib.load(file)
 project = document["project"]
 print(*document["build-system"]["requires"], *project["dependencies"], *project["optional-dependencies"]["card"],
-      *project["optional-dependencies"]["dev"], sep="\n")
+      *project["optional-dependencies"]["dev"], *project["optional-dependencies"]["bench"], sep="\n")
 END
 }
 

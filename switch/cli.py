@@ -4,6 +4,7 @@ import click
 
 from fengshou.switch import cli_ceremony  # noqa: F401 adds its commands to `keys`
 from fengshou.switch.cli_audit import audit
+from fengshou.switch.cli_bench import bench
 from fengshou.switch.cli_demo import demo, fleet
 from fengshou.switch.cli_journal import journal
 from fengshou.switch.cli_keys import keys
@@ -32,7 +33,7 @@ def main(context: click.Context, name: str | None) -> None:
 
 for command in (
     demo, init, switch, host, status, check, journal, settle, prices, terminal, app, pos, kiosk, pki, keys, people,
-    audit, fleet, simulate,
+    audit, bench, fleet, simulate,
     stand_in_commands,
 ):  # fmt: skip
     main.add_command(command)

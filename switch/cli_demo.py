@@ -1,5 +1,7 @@
 """``fengshou demo``, and ``fengshou fleet``, the child process in which simulated terminals run."""
 
+import asyncio
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fengshou.protocol.codes import text_of
 from fengshou.switch.cli_common import explained, json_option, print_json, print_table, yuan
-from fengshou.switch.demo import FleetFile, Outcome
+from fengshou.switch.demo import Outcome
 from fengshou.switch.demo import run as run_demo
+from fengshou.switch.fleets import FleetFailed, FleetFile
 from fengshou.switch.grammar import Catalogue, load_service
 from fengshou.switch.processes import ProcessFailed
 from fengshou.terminals.fleet import FleetProgress, run_fleet
@@ -65,7 +68,7 @@ def demo(home: Path, examples: Path, purchases: int | None, delta: bool, as_json
                 progress,
                 delta=delta,
             )
-        except (ProcessFailed, RuntimeError) as error:
+        except (ProcessFailed, FleetFailed) as error:
             raise click.ClickException(str(error)) from None
     if as_json:
         print_json(outcome.as_dict())
@@ -147,5 +150,12 @@ def fleet(file: Path) -> None:
     def progress(so_far: FleetProgress) -> None:
         click.echo(msgspec.json.encode(so_far))
 
-    result = run_fleet(document.plan, catalogue.grammar, document.read_trades(), progress)
-    click.echo(msgspec.json.encode({"answered": result.answered, "result": result}))
+    async def go() -> None:
+        click.echo(msgspec.json.encode({"prepared": True}))
+        if not await asyncio.to_thread(sys.stdin.readline):
+            raise SystemExit("whoever started this fleet is gone")
+
+    result = run_fleet(
+        document.plan, catalogue.grammar, document.read_trades(), progress, go if document.waits else None
+    )
+    click.echo(msgspec.json.encode({"result": result}))

@@ -5,20 +5,16 @@ processes of their own, trade a file of purchases and a mix of other scenes over
 journal and the terminals' own tallies are compared.
 """
 
-import json
 import shutil
 import socket
-import subprocess
-import sys
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import msgspec
 
@@ -28,6 +24,7 @@ from fengshou.switch.audit import Finding, verify_journal
 from fengshou.switch.clock import Clock
 from fengshou.switch.config import load
 from fengshou.switch.enrolment import enrol, publish_app
+from fengshou.switch.fleets import FARM_PURCHASE, FleetFile, FleetProcess, merge
 from fengshou.switch.grammar import Catalogue, load_service
 from fengshou.switch.journal import Journal
 from fengshou.switch.links import read_certificate
@@ -36,13 +33,12 @@ from fengshou.switch.reconcile import Reconciliation, reconcile, standing_approv
 from fengshou.switch.recording import Recorder
 from fengshou.switch.site import Ports, Site, make_site
 from fengshou.terminals.fleet import FleetPlan, FleetResult
-from fengshou.terminals.latency import highest_of
+from fengshou.terminals.latency import Latencies
 from fengshou.terminals.registry import NewTerminal, Registry
 from fengshou.terminals.registry_csv import read_sites, read_terminals
-from fengshou.terminals.trades import Trade, read_trades
+from fengshou.terminals.trades import read_trades
 
 APP, APP_VERSION = "fengshou.pos", "1.0"
-FARM_PURCHASE = "farm-purchase"  # what a row of a trades file is when it does not say
 # A person sends 10 requests a second at most; a simulated terminal has no person in it.
 _SIMULATED_RATE = 10_000
 _SETTLE_S = 60.0
@@ -98,8 +94,8 @@ class Outcome:
             "receipts_verified": fleets.receipts_verified,
             "receipts_invalid": fleets.receipts_invalid,
             "latency_ms": {
-                "p50": percentile(fleets.latencies, 0.50),
-                "p99": percentile(fleets.latencies, 0.99),
+                "p50": _ms(fleets.latencies, 50),
+                "p99": _ms(fleets.latencies, 99),
             },
             "bytes_per_message": {
                 "request_frame": _mean(fleets.frame_bytes_up, fleets.sent),
@@ -120,14 +116,9 @@ class Outcome:
         }
 
 
-def percentile(latencies: dict[int, int], share: float) -> float:
-    """Milliseconds that ``share`` of the trades did not exceed; 0 when there were none."""
-    rest = share * sum(latencies.values())
-    for bucket, count in sorted(latencies.items()):
-        rest -= count
-        if rest <= 0:
-            return highest_of(bucket) / 1000
-    return 0.0
+def _ms(latencies: dict[int, int], percent: float) -> float:
+    """Milliseconds that ``percent`` of the trades did not exceed; 0 when there were none."""
+    return Latencies(latencies).percentile(percent) / 1000
 
 
 def _mean(total: int, count: int) -> float:
@@ -136,7 +127,7 @@ def _mean(total: int, count: int) -> float:
 
 def prepare(home: Path, examples: Path) -> Site:
     """Make the site and enrol every terminal of the examples."""
-    site = make_site(home, examples / "accounts.csv", _free_ports())
+    site = make_site(home, examples / "accounts.csv", free_ports())
     loaded = load(site.path("switch.toml"))
     custody = SoftwareCustody(loaded.path(loaded.config.files.keys))
     services = [load_service(entry.module, entry.options).name for entry in loaded.config.service]
@@ -185,24 +176,6 @@ def run(
     return _compare(site, fleets, seconds, last)
 
 
-class FleetFile(msgspec.Struct, frozen=True):
-    """What the process of a fleet is told: which terminals it runs, and the files whose trades of theirs they make.
-
-    A terminal runs in one process only. Files come one after the other, and of each the first so many rows count.
-    """
-
-    terminals: frozenset[str]
-    files: tuple[str, ...]
-    rows: tuple[int, ...]
-    plan: FleetPlan = FleetPlan(homes=())
-
-    def read_trades(self) -> Iterator[Trade]:
-        for file, rows in zip(self.files, self.rows, strict=True):
-            for trade in islice(read_trades(Path(file), FARM_PURCHASE), rows):
-                if trade.terminal in self.terminals:
-                    yield trade
-
-
 def _trade(site: Site, shares: Sequence[FleetFile], progress: Progress, delta: bool) -> FleetResult:
     """Each share through a fleet of its own, one request a terminal in flight: rows of the mix build on each other."""
     children = []
@@ -210,13 +183,11 @@ def _trade(site: Site, shares: Sequence[FleetFile], progress: Progress, delta: b
     for number, share in enumerate(shares):
         homes = tuple(str(site.path("terminals", terminal)) for terminal in sorted(share.terminals))
         plan = FleetPlan(homes=homes, in_flight=1, repeat_every=50, receipt_every=100, settle=True, delta=delta)
-        file = site.path(f"fleet-{number}.json")
-        file.write_bytes(msgspec.json.encode(msgspec.structs.replace(share, plan=plan)))
-        children.append(_FleetProcess(file, site.path(f"fleet-{number}.log")))
+        children.append(FleetProcess(msgspec.structs.replace(share, plan=plan), site.path(f"fleet-{number}")))
     try:
         while any(child.running for child in children):
             time.sleep(0.1)
-            progress(sum(child.answered for child in children), total)
+            progress(sum(child.progress.answered for child in children), total)
             for child in children:
                 child.check()
     except BaseException:
@@ -225,65 +196,6 @@ def _trade(site: Site, shares: Sequence[FleetFile], progress: Progress, delta: b
         raise
     progress(total, total)
     return merge([child.result() for child in children])
-
-
-class _FleetProcess:
-    """``fengshou fleet`` in a process of its own; it tells its progress line by line and ends with its result."""
-
-    def __init__(self, file: Path, log: Path) -> None:
-        self._log_path = log
-        self._log: IO[bytes] = log.open("wb")
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "fengshou.switch", "fleet", str(file)],
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            stdin=subprocess.DEVNULL,
-        )
-        self.answered = 0
-        self._last: dict[str, Any] = {}
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    @property
-    def running(self) -> bool:
-        return self._reader.is_alive()
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._last = json.loads(line)
-            self.answered = self._last.get("answered", self.answered)
-
-    def kill(self) -> None:
-        self._process.kill()
-
-    def check(self) -> None:
-        """Raises RuntimeError when it has failed."""
-        if self._process.poll():
-            raise RuntimeError(f"a fleet failed:\n{self._log_path.read_text(errors='replace')[-2000:]}")
-
-    def result(self) -> FleetResult:
-        self._process.wait()
-        self._reader.join()
-        self._log.close()
-        self.check()
-        return msgspec.convert(self._last["result"], FleetResult, strict=False)
-
-
-def merge(results: Sequence[FleetResult]) -> FleetResult:
-    """The sum of what several fleets saw; they ran at the same time, so seconds are those of the longest."""
-    merged: dict[str, Any] = {}
-    for name in FleetResult.__struct_fields__:
-        values = [getattr(result, name) for result in results]
-        merged[name] = max(values) if name == "seconds" else _sum(values)
-    return FleetResult(**merged)
-
-
-def _sum(values: Sequence[Any]) -> Any:
-    if isinstance(values[0], dict):
-        keys = {key for value in values for key in value}
-        return {key: _sum([value[key] for value in values if key in value]) for key in keys}
-    return sum(values[1:], values[0])
 
 
 def _settled(site: Site) -> dict[str, Any]:
@@ -328,7 +240,7 @@ def _compare(site: Site, fleets: FleetResult, seconds: float, last: dict[str, An
     )
 
 
-def _free_ports() -> Ports:
+def free_ports() -> Ports:
     """Four ports of localhost that nobody listens on just now."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
     numbers = [listening.getsockname()[1] for listening in sockets]

@@ -2,14 +2,15 @@
 
 Closed loop: each terminal keeps ``in_flight`` trades going and begins the next when one ends; this finds how much the
 switch can do. Open loop: trades begin at a fixed rate whatever the switch does, and latency counts from when a trade
-was due; this finds how long people wait. Signing costs a third of a millisecond a trade, so start several fleets as
-processes of their own: plan and result are plain data, and results can be added up.
+was due; this finds how long people wait. Signing costs a third of a millisecond a trade, several times what the switch
+takes for all of it: let terminals sign ahead, or start several fleets as processes of their own. Plan and result are
+plain data, and results can be added up.
 """
 
 import asyncio
 import time
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +37,15 @@ class FleetPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     settle: bool = False  # settle each terminal's batch at the end
     give_up_s: float = 90.0  # a trade without an answer is then unknown
     delta: bool = True  # send requests as differences where the switch grants that
+    sign_ahead: int = 0  # requests of each terminal that are signed before the first is sent; about 1 KB each
+    warm_up_s: float = 0.0  # latencies of trades that were due before this are not counted
     progress_s: float = 0.5
 
 
 class FleetProgress(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a fleet is."""
+    """How far a fleet is. ``signed_ahead`` grows before the first trade is made."""
 
+    signed_ahead: int
     sent: int
     answered: int
     approved: int
@@ -59,6 +63,8 @@ class FleetResult(msgspec.Struct, frozen=True, kw_only=True):
     codes: dict[str, dict[str, int]]  # by template, then code
     approved_fen: dict[str, int]  # by template
     surprises: list[str]
+    signed_ahead: int
+    turned_away: dict[str, int]  # codes that said: not now; each was asked again
     retries: int
     repeats_equal: int
     repeats_different: int
@@ -81,16 +87,25 @@ class FleetResult(msgspec.Struct, frozen=True, kw_only=True):
 Progress = Callable[[FleetProgress], None]
 
 
-def run_fleet(plan: FleetPlan, grammar: Grammar, trades: Iterable[Trade], progress: Progress) -> FleetResult:
+Go = Callable[[], Awaitable[None]]
+
+
+def run_fleet(
+    plan: FleetPlan, grammar: Grammar, trades: Iterable[Trade], progress: Progress, go: Go | None = None
+) -> FleetResult:
     """Run a fleet to its end, on uvloop. Trades that name a terminal are made by it, in their order.
+
+    With ``go`` every terminal signs in first; then it is awaited, by which several fleets can begin together.
 
     Raises HomeError, CustodyError and CountersError before anything is sent; SignInRefused; LookupError for a trade of
     a template, terminal or step that is not there; UntrustedBytesError for one that the grammar does not admit.
     """
-    return uvloop.run(fleet(plan, grammar, _stream(trades), progress))
+    return uvloop.run(fleet(plan, grammar, _stream(trades), progress, go))
 
 
-async def fleet(plan: FleetPlan, grammar: Grammar, trades: AsyncIterator[Trade], progress: Progress) -> FleetResult:
+async def fleet(
+    plan: FleetPlan, grammar: Grammar, trades: AsyncIterator[Trade], progress: Progress, go: Go | None = None
+) -> FleetResult:
     """``run_fleet`` inside a running loop, with trades that may be made up as it goes."""
     tally = Tally()
     codec = MessageCodec(grammar)
@@ -98,21 +113,24 @@ async def fleet(plan: FleetPlan, grammar: Grammar, trades: AsyncIterator[Trade],
     try:
         for folder in plan.homes:
             terminals.append(SimulatedTerminal(Home(Path(folder)), grammar, codec, tally, plan.give_up_s, plan.delta))
-        start = time.perf_counter()
-        run = _Run(plan, terminals, trades, start)
-        ticker = asyncio.create_task(_tick(plan.progress_s, tally, start, progress))
+        run = _Run(plan, terminals, trades, tally)
+        ticker = asyncio.create_task(_tick(run, progress))
         try:
             if plan.settle:
                 for terminal in terminals:
                     terminal.begin_batch()
-            await (run.open_loop() if plan.rate else run.closed_loop())
+            if plan.sign_ahead or go is not None:
+                await run.prepare()
+            if go is not None:
+                await go()
+            await run.begin()
             if plan.settle:
                 async with asyncio.TaskGroup() as group:
                     for terminal in terminals:
                         group.create_task(terminal.settle())
         finally:
             ticker.cancel()
-        return _result(tally, len(terminals), time.perf_counter() - start)
+        return _result(tally, len(terminals), run.seconds)
     except BaseExceptionGroup as group:  # one trade's fault ends the run; the others were only cancelled by it
         raise group.exceptions[0] from None
     finally:
@@ -122,32 +140,60 @@ async def fleet(plan: FleetPlan, grammar: Grammar, trades: AsyncIterator[Trade],
 
 class _Run:
     def __init__(
-        self,
-        plan: FleetPlan,
-        terminals: list[SimulatedTerminal],
-        trades: AsyncIterator[Trade],
-        start: float,
+        self, plan: FleetPlan, terminals: list[SimulatedTerminal], trades: AsyncIterator[Trade], tally: Tally
     ) -> None:
-        self._plan = plan
+        self.tally = tally
+        self.plan = plan
         self._terminals = {terminal.name: terminal for terminal in terminals}
         self._feed = _Feed(trades, frozenset(self._terminals))
-        self._start = start
+        self._start = time.perf_counter()
         self._count = 0
 
-    async def closed_loop(self) -> None:
+    @property
+    def seconds(self) -> float:
+        """Since trade began."""
+        return time.perf_counter() - self._start
+
+    async def prepare(self) -> None:
+        """Let each terminal sign in and then sign its share ahead."""
         async with asyncio.TaskGroup() as group:
             for terminal in self._terminals.values():
-                for _ in range(self._plan.in_flight):
+                group.create_task(terminal.sign_in())
+        waiting = dict(self._terminals)
+        for _ in range(self.plan.sign_ahead):
+            for name, terminal in list(waiting.items()):
+                trade = await self._feed.next_of(name)
+                if trade is not None:
+                    self._feed.give_back(name, trade)
+                if trade is None or not terminal.sign_ahead(trade):
+                    del waiting[name]
+            await asyncio.sleep(0)  # for the ticker, and for connections that are lost meanwhile
+        self._feed.begin_again()
+
+    async def begin(self) -> None:
+        """Trade, to the end."""
+        self._start = time.perf_counter()
+        self.tally.timed_from = self._start + self.plan.warm_up_s
+        await (self._open_loop() if self.plan.rate else self._closed_loop())
+
+    async def _closed_loop(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for terminal in self._terminals.values():
+                for _ in range(self.plan.in_flight):
                     group.create_task(self._work(terminal))
 
-    async def open_loop(self) -> None:
+    async def _open_loop(self) -> None:
         names = list(self._terminals)
         async with asyncio.TaskGroup() as group:
-            while self._goes_on() and (trade := await self._feed.next()) is not None:
-                due = self._start + self._count / self._plan.rate
-                await asyncio.sleep(due - time.perf_counter())
-                terminal = self._terminals[trade.terminal or names[self._count % len(names)]]
-                group.create_task(self._make(terminal, trade, due))
+            while self._goes_on():
+                dealt = await self._feed.deal(names[self._count % len(names)])
+                if dealt is None:
+                    return
+                name, trade = dealt
+                due = self._start + self._count / self.plan.rate
+                if (early_s := due - time.perf_counter()) > 0:
+                    await asyncio.sleep(early_s)
+                group.create_task(self._make(self._terminals[name], trade, due))
 
     async def _work(self, terminal: SimulatedTerminal) -> None:
         while self._goes_on() and (trade := await self._feed.next_of(terminal.name)) is not None:
@@ -155,7 +201,7 @@ class _Run:
 
     def _make(self, terminal: SimulatedTerminal, trade: Trade, due: float) -> Coroutine[Any, Any, Message | None]:
         self._count += 1
-        plan, count = self._plan, self._count
+        plan, count = self.plan, self._count
         return terminal.trade(
             trade, due,
             again=bool(plan.repeat_every) and count % plan.repeat_every == 0,
@@ -163,7 +209,7 @@ class _Run:
         )  # fmt: skip
 
     def _goes_on(self) -> bool:
-        return not self._plan.seconds or time.perf_counter() - self._start < self._plan.seconds
+        return not self.plan.seconds or self.seconds < self.plan.seconds
 
 
 class _Feed:
@@ -173,6 +219,8 @@ class _Feed:
         self._trades = trades
         self._terminals = terminals
         self._kept: defaultdict[str, deque[Trade]] = defaultdict(deque)
+        self._given_back: defaultdict[str, deque[Trade]] = defaultdict(deque)
+        self._ready: defaultdict[str, deque[Trade]] = defaultdict(deque)  # what was given back
         self._turn = asyncio.Lock()
 
     async def next(self) -> Trade | None:
@@ -181,7 +229,20 @@ class _Feed:
             raise LookupError(f"terminal {trade.terminal} is not of this fleet")
         return trade
 
+    async def deal(self, terminal: str) -> tuple[str, Trade] | None:
+        """The next trade and who makes it: this terminal, unless the trade is another's."""
+        if trade := self._ready_for(terminal):
+            return terminal, trade
+        if trade := await self.next():
+            return trade.terminal or terminal, trade
+        for name in self._ready:
+            if trade := self._ready_for(name):
+                return name, trade
+        return None
+
     async def next_of(self, terminal: str) -> Trade | None:
+        if trade := self._ready_for(terminal):
+            return trade
         async with self._turn:
             while not self._kept[terminal]:
                 trade = await self.next()
@@ -190,25 +251,36 @@ class _Feed:
                 self._kept[trade.terminal].append(trade)
             return self._kept[terminal].popleft()
 
+    def give_back(self, terminal: str, trade: Trade) -> None:
+        """The terminal will make it, but not yet: after ``begin_again`` it gets these before any others."""
+        self._given_back[terminal].append(trade)
+
+    def begin_again(self) -> None:
+        self._ready, self._given_back = self._given_back, defaultdict(deque)
+
+    def _ready_for(self, terminal: str) -> Trade | None:
+        ready = self._ready.get(terminal)
+        return ready.popleft() if ready else None
+
 
 async def _stream(trades: Iterable[Trade]) -> AsyncIterator[Trade]:
     for trade in trades:
         yield trade
 
 
-async def _tick(every_s: float, tally: Tally, start: float, progress: Progress) -> None:
+async def _tick(run: _Run, progress: Progress) -> None:
     while True:
-        await asyncio.sleep(every_s)
-        progress(_progress(tally, start))
-
-
-def _progress(tally: Tally, start: float) -> FleetProgress:
-    return FleetProgress(
-        sent=tally.sent,
-        answered=tally.answered,
-        approved=sum(codes["00"] for codes in tally.codes.values()),
-        seconds=time.perf_counter() - start,
-    )
+        await asyncio.sleep(run.plan.progress_s)
+        tally = run.tally
+        progress(
+            FleetProgress(
+                signed_ahead=tally.signed_ahead,
+                sent=tally.sent,
+                answered=tally.answered,
+                approved=sum(codes["00"] for codes in tally.codes.values()),
+                seconds=run.seconds,
+            )
+        )
 
 
 def _result(tally: Tally, terminals: int, seconds: float) -> FleetResult:
@@ -222,6 +294,8 @@ def _result(tally: Tally, terminals: int, seconds: float) -> FleetResult:
         codes={template: dict(codes) for template, codes in tally.codes.items()},
         approved_fen=dict(tally.approved_fen),
         surprises=tally.surprises,
+        signed_ahead=tally.signed_ahead,
+        turned_away=dict(tally.turned_away),
         retries=tally.retries,
         repeats_equal=tally.repeats_equal,
         repeats_different=tally.repeats_different,

@@ -2,10 +2,11 @@
 
 import asyncio
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import NamedTuple
 
 from fengshou.codecs import MessageCodec
 from fengshou.hsm.x509 import Signer
@@ -50,6 +51,8 @@ class Tally:
     sent: int = 0
     answered: int = 0
     unknown: int = 0  # trades whose outcome the terminal did not learn
+    signed_ahead: int = 0
+    turned_away: Counter[str] = field(default_factory=Counter)  # codes that said: not now; each was asked again
     codes: dict[str, Counter[str]] = field(default_factory=dict)  # by template
     approved_fen: Counter[str] = field(default_factory=Counter)  # sum of amounts by template
     surprises: list[str] = field(default_factory=list)  # answers other than expected, in words
@@ -64,7 +67,19 @@ class Tally:
     batches_balanced: int = 0
     batches_different: int = 0
     latencies: Latencies = field(default_factory=Latencies)
+    timed_from: float = 0.0  # trades that were due before this have no latency, see ``time.perf_counter``
     traffic: Traffic = field(default_factory=Traffic)
+
+
+class _Ahead(NamedTuple):
+    """A request that is signed and not sent. Its signature holds in its session and in the order of sequences only."""
+
+    trade: Trade
+    session: TerminalSession
+    batch: int
+    request: dict[int, Value]
+    message: Message
+    signature: bytes
 
 
 class SimulatedTerminal:
@@ -92,11 +107,39 @@ class SimulatedTerminal:
         self._turn = asyncio.Lock()
         self._log = BatchLog()
         self._done: dict[int, tuple[int, int]] = {}  # key of each step that a later one may take back
+        self._ahead: deque[_Ahead] = deque()
 
     def close(self) -> None:
         if self._link is not None:
             self._link.close("the fleet is done")
         self._counters.close()
+
+    async def sign_in(self) -> None:
+        """Have a connection that is signed in, however often that has to be tried. Raises SignInRefused."""
+        delay_s = _FIRST_DELAY_S
+        while True:
+            try:
+                async with self._turn:
+                    await self._ready()
+                return
+            except LinkLost:
+                await asyncio.sleep(delay_s)
+                delay_s = min(2 * delay_s, _LONGEST_DELAY_S)
+
+    def sign_ahead(self, trade: Trade) -> bool:
+        """Sign a trade before it is made, after ``sign_in``; those that were signed are to be made first, in order.
+
+        False when it cannot be signed yet, because it names an earlier one or the connection is gone. What was signed
+        for a session that has ended meanwhile is signed again when its turn comes.
+        """
+        link, template = self._link, self._templates[trade.template]
+        if link is None or link.lost or link.session is None or not template.signed or trade.reverses:
+            return False
+        batch, request = self._new(template, trade)
+        message, digest = link.session.prepare(template.id, request)
+        self._ahead.append(_Ahead(trade, link.session, batch, request, message, self._signer.sign(digest)))
+        self._tally.signed_ahead += 1
+        return True
 
     async def trade(self, trade: Trade, due: float, *, again: bool = False, receipt: bool = False) -> Message | None:
         """Make one trade and count how it ended. Latency counts from ``due``, a reading of ``time.perf_counter``.
@@ -149,7 +192,7 @@ class SimulatedTerminal:
         self, template: Template, trade: Trade, receipt: bool, due: float
     ) -> tuple[dict[int, Value], int, Message]:
         """The request, its batch and its final answer, over as many connections as it takes."""
-        batch, request = self._new(template, trade)
+        batch, request = 0, dict[int, Value]()
         self._tally.sent += 1
         attempted = False
         delay_s = _FIRST_DELAY_S
@@ -157,11 +200,16 @@ class SimulatedTerminal:
             try:
                 async with self._turn:
                     link, session = await self._ready()
-                    if batch != self._counters.batch:
-                        if attempted:
+                    ahead = None if attempted or receipt else self._take_ahead(trade, session)
+                    if ahead is not None:
+                        batch, request, message = ahead.batch, ahead.request, ahead.message
+                        answered = link.post(message, session.frame(message, ahead.signature))
+                    else:
+                        if not attempted:
+                            batch, request = self._new(template, trade)
+                        elif batch != self._counters.batch:
                             raise _BatchClosed
-                        batch, request = self._new(template, trade)
-                    message, answered = self._post(link, session, template.id, request, attempted, receipt)
+                        message, answered = self._post(link, session, template.id, request, attempted, receipt)
                     self._tally.retries += attempted
                     attempted = True
                 try:
@@ -173,10 +221,12 @@ class SimulatedTerminal:
                         continue  # the session sends it whole now
                     if code not in _SIGN_IN_FIRST and action_of(code) != "B":
                         self._tally.answered += 1
-                        self._tally.latencies.record(round((time.perf_counter() - due) * 1e6))
+                        if due >= self._tally.timed_from:
+                            self._tally.latencies.record(round((time.perf_counter() - due) * 1e6))
                         if receipt:
                             await self._receipt(link, template, request, batch, message, answer)
                         return request, batch, answer
+                    self._tally.turned_away[code] += 1
                 finally:
                     link.forget(message.sequence)
             except LinkLost:
@@ -191,6 +241,15 @@ class SimulatedTerminal:
             original = (batch, STAN_MAX) if trade.reverses == NEVER_SENT else self._done[trade.reverses]
             values[de.ORIGINAL_BATCH], values[de.ORIGINAL_STAN] = original
         return batch, values
+
+    def _take_ahead(self, trade: Trade, session: TerminalSession) -> _Ahead | None:
+        """The trade as it was signed ahead, when it is the next one of this session."""
+        if not self._ahead:
+            return None
+        if self._ahead[0].trade is not trade or self._ahead[0].session is not session:
+            self._ahead.clear()
+            return None
+        return self._ahead.popleft()
 
     async def _again(self, template: Template, request: Mapping[int, Value], batch: int, first: Message) -> None:
         try:
@@ -303,6 +362,7 @@ class SimulatedTerminal:
         self, link: FleetLink, session: TerminalSession, template: int, values: Mapping[int, Value], repeat: bool,
         receipt: bool,
     ) -> tuple[Message, asyncio.Future[Message]]:  # fmt: skip
+        self._ahead.clear()  # their sequences are lower than the one that this takes
         message, digest = session.prepare(template, values, repeat=repeat, receipt=receipt)
         frame = session.frame(message, self._signer.sign(digest) if message.flags & Flag.SIGNED else b"")
         return message, link.post(message, frame, receipt=receipt)

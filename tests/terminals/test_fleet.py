@@ -37,6 +37,8 @@ PLANS = [
     {"in_flight": 1},
     {"in_flight": 8},
     {"rate": 400.0},
+    {"in_flight": 4, "sign_ahead": 20},
+    {"rate": 400.0, "sign_ahead": 1000},
 ]  # fmt: skip
 
 
@@ -72,6 +74,26 @@ def test_cut_connections_cost_retries_and_nothing_else(run):
     assert len(set(stand_in.effects)) == len(stand_in.effects) == 60
     assert result.retries > 0
     assert result.connections > 3
+
+
+def test_what_was_signed_ahead_for_a_lost_session_is_signed_again(run):
+    def cut(stand_in):
+        stand_in.cuts = [40, 0, 5, 30]
+
+    stand_in, result, _ = run(cash(60), cut, in_flight=4, sign_ahead=20)
+    assert result.signed_ahead == 60
+    assert (result.answered, result.unknown, result.surprises) == (60, 0, [])
+    assert len(set(stand_in.effects)) == len(stand_in.effects) == 60
+    assert result.connections > 3
+
+
+def test_what_is_turned_away_is_asked_again_and_told(run):
+    def busy(stand_in):
+        stand_in.codes = ["90", "09"]
+
+    _, result, _ = run(cash(6), busy, sign_ahead=6)
+    assert result.turned_away == {"90": 1, "09": 1}
+    assert result.codes == {"withdrawal": {"00": 6}}
 
 
 def test_repeats_get_the_same_answer(run):
