@@ -28,6 +28,7 @@ MODULES: tuple[tuple[str, list[str], list[str]], ...] = (
     ("_sm3", [], ["crypto"]),
     ("_verify", ["codecs/sm2_kernel.c"], []),
     ("_merkle", [], ["crypto"]),
+    ("_bloom", [], []),
     ("_sm4", [], ["crypto"]),
     ("_message", [], []),
     ("_iso8583", [], []),

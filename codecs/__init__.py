@@ -1,16 +1,17 @@
 """The compiled codecs: messages of the protocol, ISO 8583 of hosts, and the national cryptography under both.
 
-Each has a readable twin (``fengshou.protocol.grammar``, ``fengshou.protocol.merkle``) or an independent oracle, and
+Each has a readable twin (``fengshou.protocol.grammar``, ``merkle``, ``bloom``) or an independent oracle, and
 tests hold the two equal. Nothing here does I/O or decides anything.
 """
 
+from fengshou.codecs._bloom import Bloom
 from fengshou.codecs._iso8583 import Iso8583Codec
 from fengshou.codecs._merkle import merkle_path, merkle_root, merkle_root_from_path
 from fengshou.codecs._message import MessageCodec
 from fengshou.codecs._sm2 import BadKey, BadSignature, PrivateKey, PublicKey, za
 from fengshou.codecs._sm2_transport import Agreement, BadCiphertext, sm2_agree, sm2_decrypt, sm2_encrypt
 from fengshou.codecs._sm3 import hmac_sm3, sm3, sm3_many
-from fengshou.codecs._sm4 import BadTag, Sm4Gcm
+from fengshou.codecs._sm4 import BadTag, Sm4Cmac, Sm4Gcm
 from fengshou.codecs._verify import keep_tables, tables_kept, verify_batch
 
 __all__ = [
@@ -19,10 +20,12 @@ __all__ = [
     "BadKey",
     "BadSignature",
     "BadTag",
+    "Bloom",
     "Iso8583Codec",
     "MessageCodec",
     "PrivateKey",
     "PublicKey",
+    "Sm4Cmac",
     "Sm4Gcm",
     "hmac_sm3",
     "keep_tables",

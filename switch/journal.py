@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice, takewhile
 from pathlib import Path
 
 import lmdb
@@ -57,6 +58,8 @@ __all__ = [
 
 # Rows that one step of housekeeping writes or deletes: some milliseconds between two commits.
 _STEP = 1000
+# Rows that one view of the store copies: some milliseconds, in which its pages are not used again.
+_SLICE = 2000
 
 
 @dataclass(slots=True)
@@ -207,6 +210,10 @@ class Journal(JournalView):
         self.refresh()
         self._look()
 
+    def note_filter(self, rows: Sequence[tuple[bytes, bytes]]) -> None:
+        """The filter of a block, see ``journal_filters``. Raises JournalError."""
+        self._transact(lambda group: group.restore("filters", rows))
+
     @property
     def untidy(self) -> bool:
         """Whether this file still holds lines of sealed days, as of the current view."""
@@ -218,6 +225,16 @@ class Journal(JournalView):
         """The lines of this file for another thread. Hold it for moments: meanwhile no page is used again."""
         with self._pin, self._env.begin() as txn:
             yield Lines(txn, self._db)
+
+    def slices(self, table: str, first: int, last: int) -> Iterator[list[tuple[int, bytes]]]:
+        """Rows of a table of this file that is keyed by records, for another thread: each slice from a short view."""
+        while first <= last:
+            with self.snapshot() as lines:
+                rows = list(islice(takewhile(lambda row: row[0] <= last, lines.rows(table, first)), _SLICE))
+            if not rows:
+                return
+            yield rows
+            first = rows[-1][0] + 1
 
 
 def _check_format(env: lmdb.Environment, folder: Path, read_only: bool) -> None:

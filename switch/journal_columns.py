@@ -4,26 +4,34 @@ One row stands for a run of consecutive records: a commit's, or some thousands i
 and in order, a row costs a commit next to nothing, where a tree for each thing one may ask would cost a random page a
 record; and a scan passes a million records in some milliseconds, because each column is searched as one string.
 
-    records (4) | RRN (8 each) | terminal (8 each) | STAN (4 each) | tags: index (4), keyed hash (8) …
+    records (4) earliest latest (8) | RRN (8 each) | terminal (8 each) | STAN (4 each) | tags: index (4), hash (8) …
+
+Earliest and latest are the records' times. ``journal_filters`` tells which rows need not be scanned.
 """
 
-from collections.abc import Iterator, Sequence
+import struct
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 
+from fengshou.codecs import Bloom
+from fengshou.protocol.bloom import Place, place
 from fengshou.switch.journal_tables import TAG_BYTES, U32, U64, Entry
 
+_HEAD = struct.Struct(">IQQ")
 _WIDTHS = (8, 8, 4)
 _COLUMNS_BYTES = sum(_WIDTHS)
 _TAG = U32.size + TAG_BYTES
 RRN, TERMINAL, STAN = range(3)
+_TERMINAL_STAN, _TAGS = 3, 4  # what filters have besides: these two side by side; keyed hashes
 
 
 def pack_entries(entries: Sequence[Entry]) -> bytes:
     """The row of the entries of a commit."""
     records = [entry.record for entry in entries]
+    times = [record.time_us for record in records]
     return b"".join(
         (
-            U32.pack(len(records)),
+            _HEAD.pack(len(records), min(times), max(times)),
             *[U64.pack(record.rrn) for record in records],
             *[record.terminal.encode().ljust(8) for record in records],
             *[U32.pack(record.stan) for record in records],
@@ -52,22 +60,32 @@ class Wanted:
             found.append((TERMINAL, self.terminal.encode().ljust(8)))
         return found
 
+    def places(self, pages: int) -> list[Place]:
+        """Where in a filter of so many pages all that is wanted must stand."""
+        found = [place(column, value, pages) for column, value in self.needles()]
+        if self.terminal and self.stan:
+            found.append(place(_TERMINAL_STAN, self.terminal.encode().ljust(8) + U32.pack(self.stan), pages))
+        if self.tag:
+            found.append(place(_TAGS, self.tag, pages))
+        return found
+
 
 class Row:
     """One row, read."""
 
-    __slots__ = ("_data", "count")
+    __slots__ = ("_data", "count", "earliest", "latest")
 
     def __init__(self, data: bytes) -> None:
         """Raises ValueError when the row is damaged."""
         self._data = data
-        self.count = U32.unpack_from(data)[0] if len(data) >= U32.size else 0
-        rest = len(data) - U32.size - self.count * _COLUMNS_BYTES
+        head: tuple[int, int, int] = _HEAD.unpack_from(data) if len(data) >= _HEAD.size else (0, 0, 0)
+        self.count, self.earliest, self.latest = head
+        rest = len(data) - _HEAD.size - self.count * _COLUMNS_BYTES
         if not self.count or rest < 0 or rest % _TAG:
             raise ValueError("a row of the columns is damaged")
 
     def _begin(self, column: int) -> int:
-        return U32.size + self.count * sum(_WIDTHS[:column])
+        return _HEAD.size + self.count * sum(_WIDTHS[:column])
 
     def column(self, column: int) -> bytes:
         begin = self._begin(column)
@@ -82,6 +100,31 @@ class Row:
     def at(self, column: int, index: int) -> bytes:
         begin = self._begin(column) + index * _WIDTHS[column]
         return self._data[begin : begin + _WIDTHS[column]]
+
+    def rrns_among(self, wanted: Container[bytes]) -> Iterator[tuple[int, bytes]]:
+        """Index and RRN (8 bytes) of each record that has one of those wanted."""
+        rrns = self.column(RRN)
+        for index in range(self.count):
+            rrn = rrns[index * 8 : index * 8 + 8]
+            if rrn in wanted:
+                yield index, rrn
+
+    @property
+    def values(self) -> int:
+        """About how many different values the row brings to a filter: a transaction's RRN, STAN and STAN of its
+        terminal, which stand in two records mostly; and each hash."""
+        return self.count * 3 // 2 + (len(self._data) - self._begin(len(_WIDTHS))) // _TAG
+
+    def fill(self, bloom: Bloom) -> None:
+        """Bring everything that can be looked for to a filter."""
+        for column, width in enumerate(_WIDTHS):
+            bloom.add_column(column, self._data, self._begin(column), width, width, self.count)
+        bloom.add_pairs(
+            _TERMINAL_STAN, self._data, self._begin(TERMINAL), _WIDTHS[TERMINAL], self._begin(STAN), _WIDTHS[STAN],
+            self.count,
+        )  # fmt: skip
+        tags = self._begin(len(_WIDTHS))
+        bloom.add_column(_TAGS, self._data, tags + U32.size, TAG_BYTES, _TAG, (len(self._data) - tags) // _TAG)
 
     def matches(self, wanted: Wanted) -> list[int]:
         """The indices of all records of the row that have everything that is wanted."""
@@ -119,4 +162,5 @@ def join(rows: Sequence[Row]) -> bytes:
     for row in rows:
         tags += [U32.pack(before + index) + tag for index, tag in row.tags()]
         before += row.count
-    return b"".join((U32.pack(before), *(row.column(name) for name in range(len(_WIDTHS)) for row in rows), *tags))
+    head = _HEAD.pack(before, min(row.earliest for row in rows), max(row.latest for row in rows))
+    return b"".join((head, *(row.column(name) for name in range(len(_WIDTHS)) for row in rows), *tags))

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,10 @@ from fengshou.codecs import merkle_root, sm3
 from fengshou.protocol.record import Commit, RecordKind, parse_commit, parse_record
 from fengshou.switch.journal import Journal
 from fengshou.switch.journal_columns import Row, join
+from fengshou.switch.journal_filters import blocks_of, filter_rows
 from fengshou.switch.journal_lines import Segment
 from fengshou.switch.journal_tables import FORMAT_VERSION, LINES, U64, Day, JournalError, segment_name
 
-# Records that one view of the store copies: some milliseconds, in which its pages are not used again.
-_SLICE = 2000
 # Records a row of columns in a sealed day: long enough that a scan is all memory, short enough to read one.
 _ROW = 4096
 
@@ -51,8 +50,8 @@ class DayFile:
         with self._store() as store:
             sign_ins = self._copy_records(store)
             last = self._copy_commits(store)
-            self._copy_columns(store)
-            self.day = replace(self.day, last_hash=sm3(last.to_bytes()))
+            earliest_us, latest_us = self._copy_columns(store)
+            self.day = replace(self.day, last_hash=sm3(last.to_bytes()), earliest_us=earliest_us, latest_us=latest_us)
             if store.get("signatures", U64.pack(last.number)) is None:
                 store.put("signatures", [(U64.pack(last.number), sign(last))])
             row = U64.pack(self.day.first_record) + self.day.to_bytes()
@@ -75,7 +74,7 @@ class DayFile:
     def _copy_records(self, store: "_Store") -> set[int]:
         sign_ins: set[int] = set()
         for rows in self._slices("records"):
-            store.put("records", rows)
+            store.put("records", _keyed(rows))
             for _, data in rows:
                 record = parse_record(data)
                 if record.kind == RecordKind.INTENT and record.refers < self.day.first_record:
@@ -85,7 +84,7 @@ class DayFile:
     def _copy_commits(self, store: "_Store") -> Commit:
         header = None
         for rows in self._slices("commits"):
-            store.put("commits", rows)
+            store.put("commits", _keyed(rows))
             headers = [parse_commit(data) for _, data in rows]
             with self._journal.snapshot() as lines:
                 signatures = [(U64.pack(each.number), lines.signature(each.number)) for each in headers]
@@ -95,31 +94,32 @@ class DayFile:
             raise JournalError(f"day {self.day.day} has no commit in the store")
         return header
 
-    def _copy_columns(self, store: "_Store") -> None:
-        rows: list[tuple[bytes, Row]] = []
-        for part in self._slices("columns"):
-            for key, data in part:
-                rows.append((key, Row(data)))
-                if sum(row.count for _, row in rows) >= _ROW:
-                    store.put("columns", [(rows[0][0], join([row for _, row in rows]))])
-                    rows = []
-        if rows:
-            store.put("columns", [(rows[0][0], join([row for _, row in rows]))])
+    def _copy_columns(self, store: "_Store") -> tuple[int, int]:
+        """Returns the times between which the records were written."""
+        times: list[int] = []
+        for block in blocks_of(self._joined()):
+            store.put("columns", _keyed(block))
+            store.put("filters", filter_rows(block))
+            for _, data in block:
+                row = Row(data)
+                times += (row.earliest, row.latest)
+        return min(times), max(times)
 
-    def _slices(self, table: str) -> Iterator[list[tuple[bytes, bytes]]]:
-        """The day's rows of a table that is keyed by record, each slice from a short view of the store."""
-        first, last = self.day.first_record, self.day.last_record
-        while first <= last:
-            rows: list[tuple[bytes, bytes]] = []
-            with self._journal.snapshot() as lines:
-                for number, data in lines.rows(table, first):
-                    if number > last or len(rows) == _SLICE:
-                        break
-                    rows.append((U64.pack(number), data))
-            if not rows:
-                return
-            yield rows
-            first = U64.unpack(rows[-1][0])[0] + 1
+    def _joined(self) -> Iterator[tuple[int, bytes]]:
+        """The rows of columns, longer ones."""
+        rows: list[tuple[int, Row]] = []
+        records = 0
+        for first, data in chain.from_iterable(self._slices("columns")):
+            rows.append((first, Row(data)))
+            records += rows[-1][1].count
+            if records >= _ROW:
+                yield rows[0][0], join([row for _, row in rows])
+                rows, records = [], 0
+        if rows:
+            yield rows[0][0], join([row for _, row in rows])
+
+    def _slices(self, table: str) -> Iterator[list[tuple[int, bytes]]]:
+        return self._journal.slices(table, self.day.first_record, self.day.last_record)
 
     @contextmanager
     def _store(self) -> Iterator["_Store"]:
@@ -168,6 +168,10 @@ class _Store:
 
     def close(self) -> None:
         self._env.close()
+
+
+def _keyed(rows: list[tuple[int, bytes]]) -> list[tuple[bytes, bytes]]:
+    return [(U64.pack(number), data) for number, data in rows]
 
 
 def prove(path: Path) -> Day:

@@ -5,18 +5,20 @@ reversal; before it the sign-in that carried it, after it the transaction that u
 sign-in, stands for itself.
 """
 
-import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from fengshou.protocol.record import Record, RecordKind, parse_record
 from fengshou.switch.clock import rrn_base
-from fengshou.switch.journal_columns import RRN, Row, Wanted
+from fengshou.switch.journal_columns import Row, Wanted
+from fengshou.switch.journal_filters import Block, Filters
 from fengshou.switch.journal_lines import Lines, Segment
-from fengshou.switch.journal_tables import Day, DayAbsent, key_of, spans
+from fengshou.switch.journal_tables import U64, Day, DayAbsent, key_of, spans
 from fengshou.switch.journal_view import JournalView
 
 _RRN_COUNT = 10**8
+# What begins a story; every other record of it refers to its intent.
+_FIRST = (RecordKind.INTENT, RecordKind.SESSION, RecordKind.REFUSAL)
 
 
 @dataclass(slots=True)
@@ -35,8 +37,10 @@ class Place:
         self._source = source
 
     def days(self) -> list[tuple[Day, int]]:
-        """Oldest first, each with its last record, 0 where it has no end yet."""
-        return spans([self._source.day] if isinstance(self._source, Segment) else self._source.days())
+        """Oldest first, each with its last record."""
+        if isinstance(self._source, Segment):
+            return [(self._source.day, self._source.day.last_record)]
+        return [(day, last or self._source.next_record - 1) for day, last in spans(self._source.days())]
 
     def lines(self, day: Day) -> Lines:
         """Raises DayAbsent."""
@@ -56,31 +60,28 @@ class Place:
         """The record that undid a transaction; 0 for none, or where only the journal itself could tell."""
         if isinstance(self._source, Segment):
             return 0
-        known = self._source.known(key_of(intent.terminal, intent.merchant, intent.batch, intent.stan))
-        return known.undone_by if known and known.intent == intent.number else 0
+        return self._source.undone_by(key_of(intent.terminal, intent.merchant, intent.batch, intent.stan))
 
 
 def find(place: Place, wanted: Wanted, *, since_us: int = 0, until_us: int = 1 << 62, limit: int = 20) -> Found:
     """The newest ``limit`` stories in which a record has all that is wanted, written in the time given."""
     found = Found()
-    matched: dict[int, list[int]] = {}  # RRN → records; those without one under minus their own number
-    begin = 0
-    for day, last in reversed(_days(place, wanted)):
+    matched: dict[int, int] = {}  # story → its first record; a story is its RRN, or minus the record that has none
+    for day, last in reversed(_days(place, wanted, since_us, until_us)):
         try:
             lines = place.lines(day)
         except DayAbsent:
             found.absent.append(day.day)
             continue
-        for record in reversed(list(_matches(lines, day, last, wanted, since_us, until_us))):
+        for record in _newest_first(lines, day.first_record, last, wanted, since_us, until_us):
             story = record.rrn or -record.number
             if story not in matched and len(matched) >= limit:
                 found.more = True
                 break
-            matched.setdefault(story, []).append(record.number)
-            begin = day.first_record
+            matched[story] = record.number if record.kind in _FIRST or not record.refers else record.refers
         if found.more:
             break
-    numbers = _with_rrns(place, {story for story in matched if story > 0}, begin)
+    numbers = _with_rrns(place, {story: first for story, first in matched.items() if story > 0})
     for story in matched:
         chosen = numbers[story] if story > 0 else [-story]
         found.stories.append(_whole(place, [part for number in chosen if (part := place.record(number))]))
@@ -89,60 +90,72 @@ def find(place: Place, wanted: Wanted, *, since_us: int = 0, until_us: int = 1 <
     return found
 
 
-def _days(place: Place, wanted: Wanted) -> list[tuple[Day, int]]:
-    """The days on which it may be: an RRN is not older than the day in it."""
+def _days(place: Place, wanted: Wanted, since_us: int, until_us: int) -> list[tuple[Day, int]]:
+    """The days on which it may be: an RRN is not older than the day in it; a sealed day knows its times."""
     days = place.days()
     if wanted.rrn:
         of = [at for at, (day, _) in enumerate(days) if rrn_base(day.day) // _RRN_COUNT == wanted.rrn // _RRN_COUNT]
-        return days[of[-1] :] if of else []
-    return days
+        days = days[of[-1] :] if of else []
+    return [
+        (day, last)
+        for day, last in days
+        if not day.sealed or (day.latest_us >= since_us and day.earliest_us < until_us)
+    ]
 
 
-def _matches(lines: Lines, day: Day, last: int, wanted: Wanted, since_us: int, until_us: int) -> Iterator[Record]:
-    for number in _scan(lines, day, last, lambda row: row.matches(wanted)):
-        data = lines.record(number)
-        if data is not None:
-            record = parse_record(data)
-            if since_us <= record.time_us < until_us:
-                yield record
+def _newest_first(
+    lines: Lines, first: int, last: int, wanted: Wanted, since_us: int, until_us: int
+) -> Iterator[Record]:
+    filters = Filters(lines)
+    for block in reversed(filters.blocks(first, last)):
+        if block.latest < since_us or block.earliest >= until_us or not filters.may_have(block, wanted):
+            continue
+        found = [
+            at + index
+            for at, row in _rows(lines, block)
+            if row.latest >= since_us and row.earliest < until_us
+            for index in row.matches(wanted)
+            if block.first <= at + index <= block.last
+        ]
+        for number in reversed(found):
+            data = lines.record(number)
+            if data is not None:
+                record = parse_record(data)
+                if since_us <= record.time_us < until_us:
+                    yield record
 
 
-def _scan(lines: Lines, day: Day, last: int, matches: Callable[[Row], Iterable[int]]) -> Iterator[int]:
-    for first, data in lines.columns(day.first_record):
-        if last and first > last:
+def _rows(lines: Lines, block: Block) -> Iterator[tuple[int, Row]]:
+    """The rows that hold the block's records, which may hold others at both ends."""
+    for first, data in lines.columns(block.first):
+        if first > block.last:
             return
-        for index in matches(Row(data)):
-            yield first + index
+        yield first, Row(data)
 
 
-def _with_rrns(place: Place, rrns: set[int], begin: int) -> dict[int, list[int]]:
-    """All records that have one of these RRNs."""
+def _with_rrns(place: Place, rrns: Mapping[int, int]) -> dict[int, list[int]]:
+    """All records that have one of these RRNs, each with the record before which none has it."""
     found: dict[int, list[int]] = {rrn: [] for rrn in rrns}
-    if not rrns:
-        return found
-    one = Wanted(rrn=next(iter(rrns))) if len(rrns) == 1 else None
-
-    def matches(row: Row) -> list[int]:
-        if one is not None:
-            return row.matches(one)
-        return [index for index, rrn in enumerate(_rrns(row)) if rrn in rrns]
-
+    begin = min(rrns.values(), default=0)
     for day, last in place.days():
-        if day.first_record < begin:
+        if not rrns or last < begin:
             continue
         try:
             lines = place.lines(day)
         except DayAbsent:
             continue
-        for number in _scan(lines, day, last, matches):
-            written = place.record(number)
-            assert written is not None
-            found[written.rrn].append(number)
+        filters = Filters(lines)
+        for block in filters.blocks(max(day.first_record, begin), last):
+            here = {
+                U64.pack(rrn): rrn
+                for rrn, first in rrns.items()
+                if first <= block.last and filters.may_have(block, Wanted(rrn=rrn))
+            }
+            for at, row in _rows(lines, block) if here else ():
+                for index, rrn in row.rrns_among(here):
+                    if block.first <= at + index <= block.last:
+                        found[here[rrn]].append(at + index)
     return found
-
-
-def _rrns(row: Row) -> tuple[int, ...]:
-    return struct.unpack(f">{row.count}Q", row.column(RRN))
 
 
 def _whole(place: Place, records: list[Record]) -> list[Record]:

@@ -71,7 +71,7 @@ class Group:
         self._keys.turn(self.tail.next_record)
 
     def restore(self, table: str, rows: Sequence[tuple[bytes, bytes]]) -> None:
-        """Rows as they are, for a repair."""
+        """Rows as they are."""
         for key, value in rows:
             self._put(table, key, value)
 
@@ -280,12 +280,13 @@ class Group:
         if sealed:
             self._drop("records", sealed[-1].last_record, rows)
             self._drop("columns", sealed[-1].last_record, rows)
+            self._drop("filters", sealed[-1].last_record, rows)
             self._drop("commits", sealed[-1].last_record, rows)
             self._drop("signatures", sealed[-1].last_commit, rows)
 
     def _drop(self, table: str, last: int, rows: int) -> None:
         with self._txn.cursor(self._db[table]) as cursor:
             for _ in range(rows):
-                if not cursor.first() or U64.unpack(cursor.key())[0] > last:
+                if not cursor.first() or U64.unpack_from(cursor.key())[0] > last:
                     return
                 cursor.delete()

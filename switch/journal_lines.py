@@ -40,10 +40,20 @@ class Lines:
 
     def first(self) -> Iterator[int]:
         """The first record of each table that is keyed by records."""
-        for table in ("records", "columns", "commits"):
+        for table in ("records", "columns", "filters", "commits"):
             with self.txn.cursor(self._db[table]) as cursor:
                 if cursor.first():
-                    yield U64.unpack(cursor.key())[0]
+                    yield U64.unpack_from(cursor.key())[0]
+
+    def filter(self, key: bytes) -> bytes | None:
+        """A row of the table of filters."""
+        value: bytes | None = self.txn.get(key, db=self._db["filters"])
+        return value
+
+    def filter_from(self, key: bytes) -> tuple[bytes, bytes] | None:
+        """The first row of the table of filters from ``key`` on."""
+        with self.txn.cursor(self._db["filters"]) as cursor:
+            return (cursor.key(), cursor.value()) if cursor.set_range(key) else None
 
     def records(self, first: int) -> Iterator[tuple[int, bytes]]:
         """Record numbers and bytes from ``first`` on."""

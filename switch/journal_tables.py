@@ -1,7 +1,7 @@
 """What stands in the journal's tables, and what a caller hands over to be written.
 
 All integers are big-endian, so that LMDB's order is ours. ``LINES`` never change once they are written; a sealed day
-has them in a file of its own, see ``journal_segments``. The other tables follow from them and stay in one place.
+has them in a file of its own, see ``journal_days``. The other tables follow from them and stay in one place.
 
 ===========  ==========================================  ====================================================
 table        key                                         value
@@ -10,6 +10,7 @@ records      record number (8)                           record, see ``protocol.
 commits      number of its first record (8)              commit header (92)
 signatures   commit number (8)                           r || s of the switch over the header (64)
 columns      number of its first record (8)              what is searched for, see ``journal_columns``
+filters      number of its first record (8) page (2)     which columns to scan, see ``journal_filters``
 -----------  ------------------------------------------  ----------------------------------------------------
 days         number of its first record (8)              a business day, see ``Day``
 keys         terminal (8) merchant (15) batch (4) STAN   intent (8) outcome (8), 0 where not yet
@@ -38,7 +39,7 @@ from typing import Any
 from fengshou.protocol.record import GENESIS, Commit, Record
 
 FORMAT_VERSION = b"3"
-LINES = ("records", "commits", "signatures", "columns")
+LINES = ("records", "commits", "signatures", "columns", "filters")
 TABLES = (
     *LINES, "days", "keys", "undone", "rrns", "open", "due", "charges", "counters", "batches", "settlements",
     "events", "meta",
@@ -150,7 +151,7 @@ class Known:
     undone_by: int
 
 
-_DAY = struct.Struct(">IQQQ32s")
+_DAY = struct.Struct(">IQQQ32sQQ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +160,8 @@ class Day:
 
     A commit belongs to the latest business day that the journal has seen, so days follow each other without a gap and
     an outcome after midnight belongs to the new day. ``last_record`` is 0 until the day is sealed: then its lines stand
-    in a file of its own, and ``last_hash`` is SM3 of its last header, to which the next day's first one chains.
+    in a file of its own, and ``last_hash`` is SM3 of its last header, to which the next day's first one chains. Its
+    records were written between ``earliest_us`` and ``latest_us``.
     """
 
     first_record: int
@@ -168,13 +170,18 @@ class Day:
     last_record: int = 0
     last_commit: int = 0
     last_hash: bytes = bytes(32)
+    earliest_us: int = 0
+    latest_us: int = 0
 
     @property
     def sealed(self) -> bool:
         return self.last_record > 0
 
     def to_bytes(self) -> bytes:
-        return _DAY.pack(self.day, self.first_commit, self.last_record, self.last_commit, self.last_hash)
+        return _DAY.pack(
+            self.day, self.first_commit, self.last_record, self.last_commit, self.last_hash, self.earliest_us,
+            self.latest_us,
+        )  # fmt: skip
 
 
 def parse_day(key: bytes, value: bytes) -> Day:

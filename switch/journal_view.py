@@ -67,12 +67,13 @@ class JournalView:
         self._seen = 1  # the view's next record
         self._look()
         self._keys = RecentKeys(share.worker)
-        self._follow(self._keyed())
+        self._followed = self._keyed()  # the first record whose key is not in ``_keys``, of who follows
+        if not follows:
+            self._follow(self._followed)
 
     def refresh(self) -> None:
         """Let the reading methods see everything that is committed by now."""
         self._read.abort()
-        before = self._seen
         self._seen = self._tail.next_record  # first: the view may hold more than that, never less
         try:
             self._read = self._env.begin()
@@ -82,8 +83,6 @@ class JournalView:
         self._lines.txn = self._read
         if self._follows:
             self._look()
-            if self._seen > before:
-                self._follow(before)
         if self._keys.waits_for_reader():
             self._keys.release(self._keyed())
 
@@ -104,6 +103,14 @@ class JournalView:
     def _keyed_rows(self) -> dict[bytes, int]:
         with self._read.cursor(self._db["meta"]) as cursor:
             return keyed_rows(cursor)
+
+    def _recent_keys(self) -> RecentKeys:
+        """What the table of keys does not have yet. Who follows another process reads it when it is asked for: most
+        commands never do."""
+        if self._follows and self._followed < self._seen:
+            self._follow(self._followed)
+            self._followed = self._seen
+        return self._keys
 
     def _follow(self, first: int) -> None:
         for number, data in self.records(first):
@@ -141,9 +148,8 @@ class JournalView:
 
     def known(self, key: bytes) -> Known | None:
         """What stands under a duplicate key."""
-        value = self._keys.find(key, self._seen) or self._get("keys", key)
-        undone = self._get("undone", key)
-        undone_by = U64.unpack(undone)[0] if undone else 0
+        value = self._recent_keys().find(key, self._seen) or self._get("keys", key)
+        undone_by = self.undone_by(key)
         if value is None:
             return Known(0, undone_by, undone_by) if undone_by else None
         intent, outcome = PAIR.unpack(value)
@@ -157,11 +163,14 @@ class JournalView:
             while there and cursor.key().startswith(batch):
                 found[cursor.key()] = cursor.value()
                 there = cursor.next()
-        found |= self._keys.find_batch(batch, self._seen)
+        found |= self._recent_keys().find_batch(batch, self._seen)
         for key in sorted(found):
-            undone = self._get("undone", key)
             intent, outcome = PAIR.unpack(found[key])
-            yield Known(intent, outcome, U64.unpack(undone)[0] if undone else 0)
+            yield Known(intent, outcome, self.undone_by(key))
+
+    def undone_by(self, key: bytes) -> int:
+        """The record that undid the transaction under a duplicate key, or barred it before it came; 0 for none."""
+        return int.from_bytes(self._get("undone", key) or b"", "big")
 
     def last_rrn(self, year_and_day: int) -> int:
         """The highest RRN that begins with this YDDD; 0 when there is none."""
@@ -186,7 +195,7 @@ class JournalView:
 
     def _all_open(self) -> list[int]:
         known = set(self._numbers("open"))
-        for intent, is_open in self._keys.unfinished(self._seen):
+        for intent, is_open in self._recent_keys().unfinished(self._seen):
             (known.add if is_open else known.discard)(intent)
         return sorted(known)
 

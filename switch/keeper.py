@@ -1,21 +1,24 @@
-"""Seals the business days that are over, while the switch works."""
+"""Keeps the journal while the switch works: seals the business days that are over, makes filters of the newest one."""
 
 import logging
 from collections.abc import Callable
+from itertools import chain
 
 import trio
 
 from fengshou.hsm.custody import SWITCH_SIGN, Custody
 from fengshou.protocol.record import Commit
 from fengshou.switch.journal import DayAbsent, Journal, JournalError
+from fengshou.switch.journal_columns import Row
 from fengshou.switch.journal_days import DayFile, over
+from fengshou.switch.journal_filters import BLOCK, Filters, blocks_of, filter_rows
 from fengshou.switch.journal_tables import Day
 from fengshou.switch.writer import Writer, commit_digest
 
 logger = logging.getLogger(__name__)
 
 # How soon a day that is over is noticed, and how soon what failed (a full disk) is tried again.
-_LOOK_EVERY_S = 60.0
+_LOOK_EVERY_S = 10.0
 # Between two steps of housekeeping; each holds up the commits that wait for it by some milliseconds.
 _STEP_EVERY_S = 0.05
 
@@ -33,8 +36,9 @@ class Keeper:
         while True:
             try:
                 await self.seal()
+                await self.filter()
             except JournalError as error:
-                logger.error("past days stay in the store for now: %s", error)
+                logger.error("the journal is not tidied for now: %s", error)
             await trio.sleep(_LOOK_EVERY_S)
 
     async def seal(self) -> None:
@@ -52,6 +56,23 @@ class Keeper:
             await self._in_writer(Journal.tidy)
             self._journal.refresh()
             await trio.sleep(_STEP_EVERY_S)
+
+    async def filter(self) -> None:
+        """Every full block of the newest day gets its filter, see ``journal_filters``. Raises JournalError."""
+        self._journal.refresh()
+        days = self._journal.days()
+        if not days:
+            return
+        with self._journal.snapshot() as lines:
+            first = Filters(lines).end(days[-1].first_record)
+        while self._journal.next_record - first >= BLOCK:
+            block = await trio.to_thread.run_sync(self._block, first, self._journal.next_record - 1)
+            rows = filter_rows(block)
+            await self._in_writer(lambda journal, rows=rows: journal.note_filter(rows))  # type: ignore[misc]
+            first = block[-1][0] + Row(block[-1][1]).count
+
+    def _block(self, first: int, last: int) -> list[tuple[int, bytes]]:
+        return next(blocks_of(chain.from_iterable(self._journal.slices("columns", first, last))))
 
     def _sign(self, header: Commit) -> bytes:
         return self._custody.sign(SWITCH_SIGN, commit_digest(self._custody.public_key(SWITCH_SIGN).za, header))

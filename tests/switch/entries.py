@@ -53,8 +53,8 @@ def outcome(
     was = of.record
     return Entry(
         Record(
-            RecordKind.OUTCOME, 0, was.time_us, was.business_day, was.rrn, 1, TERMINAL, MERCHANT, was.batch, was.stan,
-            code=code, content=was.content, evidence=bytes(32),
+            RecordKind.OUTCOME, 0, was.time_us, was.business_day, was.rrn, 1, was.terminal, was.merchant, was.batch,
+            was.stan, code=code, content=was.content, evidence=bytes(32),
         ),
         intent=of, owes=owes, advice=advice, charges=charges, event=event, tombstone=tombstone, undoes=undoes,
     )  # fmt: skip
