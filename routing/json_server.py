@@ -7,7 +7,7 @@ what precedes one (bytes that are not HTTP) is answered unsigned and closed.
 
 import signal
 import traceback
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -86,8 +86,17 @@ class ApplicationHandler:
 class JsonServer:
     """One listening server. The counters are for metrics; they only grow."""
 
-    def __init__(self, handler: Handler, accept: Accept, envelope: Envelope, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        handler: Handler,
+        accept: Accept,
+        envelope: Envelope,
+        limits: Limits | None = None,
+        aside: Callable[[Callable[[], Body]], Awaitable[Body]] = trio.to_thread.run_sync,
+    ) -> None:
+        """``aside`` runs the application while others are heard: in a thread, unless a simulation has its own way."""
         self._handler = handler
+        self._aside = aside
         self._accept = accept
         self._envelope = envelope
         self._limits = limits or Limits()
@@ -112,7 +121,7 @@ class JsonServer:
             async with trio.open_nursery() as connections:
                 with self._accepting:
                     task_status.started(listeners[0].socket.getsockname()[:2])
-                    await trio.serve_listeners(self._connection, listeners, handler_nursery=connections)
+                    await trio.serve_listeners(self.converse, listeners, handler_nursery=connections)
 
     def drain(self) -> None:
         """Accept nothing more, close what is idle, let requests under way end within ``drain_s``."""
@@ -122,7 +131,7 @@ class JsonServer:
         for scope in self._idle:
             scope.cancel()
 
-    async def _connection(self, raw: trio.abc.Stream) -> None:
+    async def converse(self, raw: trio.abc.Stream) -> None:
         """One connection from its first byte to its last. What its peer does ends here."""
         if self.open >= self._limits.connections:
             self.crowded_out += 1
@@ -236,7 +245,7 @@ class JsonServer:
         call = partial(self._handler.answer, request.method, request.target, body)
         try:
             async with self._turn(request):
-                answer = msgspec.json.encode(await trio.to_thread.run_sync(call))
+                answer = msgspec.json.encode(await self._aside(call))
         except Refusal:
             raise
         except Exception as error:

@@ -1,6 +1,5 @@
 """``fengshou simulate``: the whole network in one process, with trouble, from seeds."""
 
-import logging
 import time
 from typing import Any
 
@@ -52,7 +51,6 @@ def simulate(seed: int | None, seeds: range | None, faults: frozenset[str] | Non
     fengshou simulate --seeds 1-1000
     fengshou simulate --seed 42 --faults kill,power
     """
-    logging.disable(logging.CRITICAL)  # the switch complains of every trouble that it is put to; the diary has it too
     chosen = range(seed, seed + 1) if seed is not None else seeds if seeds is not None else range(1, 201)
     began, tally, digests = time.monotonic(), Tally(), {}
     with simulator() as running:
@@ -69,7 +67,7 @@ def simulate(seed: int | None, seeds: range | None, faults: frozenset[str] | Non
     if as_json:
         click.echo(msgspec.json.encode(_as_dict(tally, digests, seconds)))
     else:
-        _sum_up(tally, seconds, hours * 3600)
+        _sum_up(tally, seconds)
     if tally.failed:
         raise SystemExit(1)
 
@@ -82,12 +80,13 @@ def _tell(verdict: Verdict) -> None:
     click.echo(f"trace {verdict.digest}\n")
 
 
-def _sum_up(tally: Tally, seconds: float, simulated_s: float) -> None:
+def _sum_up(tally: Tally, seconds: float) -> None:
     click.echo(
         f"{tally.runs} runs, {tally.lives} lives of the switch, {len(tally.failed)} failed; "
-        f"{seconds:.1f} s, {tally.runs * simulated_s / seconds:.0f} times as fast as the clock on the wall"
+        f"{seconds:.1f} s, {tally.seconds / seconds:.0f} times as fast as the clock on the wall"
     )
-    for title, counts in (("trouble", tally.faults), ("steps of transactions", tally.steps)):
+    counted = {"trouble": tally.troubles, "and what it did": tally.effects, "steps of transactions": tally.steps}
+    for title, counts in counted.items():
         click.echo(f"{title}: " + ", ".join(f"{name} {count}" for name, count in sorted(counts.items())))
     never = [name for name, count in tally.transitions.items() if not count]
     click.echo(f"transitions of the table: {len(tally.transitions) - len(never)} taken, {len(never)} never")
@@ -104,7 +103,8 @@ def _as_dict(tally: Tally, digests: dict[int, str], seconds: float) -> dict[str,
             {"seed": verdict.plan.seed, "problem": verdict.problem, "story": verdict.story()}
             for verdict in tally.failed
         ],
-        "faults": dict(sorted(tally.faults.items())),
+        "troubles": dict(sorted(tally.troubles.items())),
+        "effects": dict(sorted(tally.effects.items())),
         "steps": dict(sorted(tally.steps.items())),
         "transitions": dict(tally.transitions),
         "traces": {str(seed): digest for seed, digest in digests.items()},

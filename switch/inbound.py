@@ -52,6 +52,7 @@ class Inbound:
         receipt: Callable[[Exchange], None],
         owe: Callable[[int, Duty], None],
         machine: Machine,
+        keys: TerminalKeys,
     ) -> None:
         """``receipt`` answers a request for an earlier transaction's receipt; ``owe`` is told of each intent whose back
         end is owed something, once that is durable."""
@@ -94,7 +95,7 @@ class Inbound:
         try:
             message = self._codec.decode(exchange.frame, exchange.peer.session.history)
         except UntrustedBytesError as error:
-            exchange.sequence = _sequence_of(exchange.frame)
+            exchange.sequence = sequence_of(exchange.frame)
             return error.code, str(error), COMMAND_NONE
         exchange.message = message
         exchange.sequence = message.sequence
@@ -411,7 +412,7 @@ def _reason_of(unlawful: SessionRefusal) -> tuple[str, str, int]:
     return unlawful.value, unlawful.name.lower().replace("_", " "), command
 
 
-def _sequence_of(untrusted: bytes) -> int:
+def sequence_of(untrusted: bytes) -> int:
     """The sequence of a frame that has no meaning, so that its sender can tell which it was; 0 when unreadable."""
     value, shift = 0, 0
     for byte in untrusted[2:11]:

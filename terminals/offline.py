@@ -6,9 +6,9 @@ takes, until each item has its final answer; a cut at any moment loses nothing a
 was closed meanwhile, receipts tell what arrived, and what did not goes back among the stored.
 """
 
-import random
 from collections.abc import Mapping
 from dataclasses import dataclass
+from random import Random
 
 import trio
 
@@ -75,13 +75,15 @@ class Offline:
         signer: Signer,
         counters: Counters,
         clock: Clock = china_now,
+        random: Random | None = None,
     ) -> None:
-        """``signer`` and ``counters`` are those of the client."""
+        """``signer`` and ``counters`` are those of the client; ``random`` spreads attempts."""
         self._client = client
         self._store = store
         self._signer = signer
         self._counters = counters
         self._clock = clock
+        self._random = random or Random()
         self._codec = MessageCodec(client.grammar)
 
     def store(self, template: str, values: Mapping[int, Value]) -> int:
@@ -115,7 +117,7 @@ class Offline:
             except Unreachable as error:
                 unreachable = error
             if len(done) == before and len(self._store):
-                await trio.sleep(delay_s * random.uniform(0.5, 1.0))
+                await trio.sleep(delay_s * self._random.uniform(0.5, 1.0))
                 delay_s = min(2 * delay_s, _LONGEST_DELAY_S)
         if unreachable is not None and not done:
             raise unreachable

@@ -92,7 +92,7 @@ def takes_back(request: Request) -> tuple[Counter, ...]:
 
 
 def following_call(request: Request, mti: int, processing: str) -> Iso8583Call | None:
-    """The original's call with another purpose (first two digits of DE 3), this amount and clock, and DE 90.
+    """The original's call with another purpose (first two digits of DE 3), this amount, clock and day, and DE 90.
 
     None when the original asked no host for anything.
     """
@@ -108,6 +108,7 @@ def following_call(request: Request, mti: int, processing: str) -> Iso8583Call |
             4: f"{request.integer(de.AMOUNT):012d}",
             12: f"{request.integer(de.LOCAL_TIME):06d}",
             13: f"{request.integer(de.LOCAL_DATE):04d}",
+            15: f"{request.business_day % 10_000:04d}",  # it counts to its own day
             90: original_data(original.call.mti, original.rrn, original.received_us, request.terminal.acquirer),
         },
     )

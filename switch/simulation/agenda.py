@@ -8,9 +8,9 @@ from random import Random
 
 import trio
 
-from fengshou.switch.clock import Clock
+from fengshou.switch.clock import Clock, CutOver
 
-START_US = 1_774_252_800_000_000  # 2026-03-23 16:00 in China
+NOON_US = 1_774_238_400_000_000  # 2026-03-23 12:00 in China
 _DIARY_MAX = 20_000
 
 
@@ -19,14 +19,22 @@ class Diary:
 
     def __init__(self) -> None:
         self.lines: list[str] = []
-        self.counts: Counter[str] = Counter()  # of faults that took place, by name
+        self.troubles: Counter[str] = Counter()  # faults of the plan that began, by kind
+        self.effects: Counter[str] = Counter()  # what they did, by name: a message lost, a commit torn
+        self.last_s = 0.0  # when something happened last
         self._hash = hashlib.sha256()
 
     def note(self, who: str, what: str) -> None:
-        line = f"{trio.current_time():11.4f} {who:<8} {what}"
+        self.last_s = trio.current_time()
+        line = f"{self.last_s:11.4f} {who:<8} {what}"
         self._hash.update(line.encode() + b"\n")
         if len(self.lines) < _DIARY_MAX:
             self.lines.append(line)
+
+    def effect(self, who: str, what: str) -> None:
+        """A fault has done something."""
+        self.effects[what] += 1
+        self.note(who, what)
 
     def digest(self) -> str:
         return self._hash.hexdigest()[:32]
@@ -61,13 +69,15 @@ class Agenda:
 class WallClock(Clock):
     """A machine's idea of the time of day: it jumps, drifts and goes back, while virtual time only goes on."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, cut_over: CutOver, cut_over_in_s: float) -> None:
+        """It begins so many seconds before a cut-over at midnight."""
+        super().__init__(cut_over)
+        self.start_us = NOON_US + int((12 * 3600 - cut_over_in_s) * 1e6)
         self.offset_us = 0
         self.drift = 0.0
 
     def now_us(self) -> int:
-        return START_US + self.offset_us + int(trio.current_time() * 1e6 * (1.0 + self.drift))
+        return self.start_us + self.offset_us + int(trio.current_time() * 1e6 * (1.0 + self.drift))
 
 
 def stream_of_chance(seed: int, purpose: str) -> Random:

@@ -27,6 +27,8 @@ _META_PAGES = 2
 _SYNC_S = (0.0005, 0.004)  # what a synced commit takes, from its start to its report
 _HICCUP = 0.1  # odds that one takes this much longer: a disk that others use too
 _HICCUP_S = (0.02, 0.4)
+# What a back end has answered and the disk has refused is tried again in a second.
+_RETRY_S = 1.0
 
 
 class Disk:
@@ -39,22 +41,46 @@ class Disk:
         self.failing = False
         self.full = False
         self.slow_s = 0.0
+        self._busy_s = self._counted_s = 0.0
+        self._working = 0  # a life that was killed leaves it at work when the next one begins
+        self._refused = False
+        self._tried_again_s = 0.0
         self.loses_power_at_next_commit = False
         self.on_durable: Callable[[Sequence[Entry]], None] = lambda entries: None
 
     async def work(self) -> None:
         """Half of the time that a sync takes; the commit is durable between the two halves."""
         hiccup_s = self.chance.uniform(*_HICCUP_S) if self.chance.random() < _HICCUP else 0.0
+        self._count()
+        self._working += 1
         await trio.sleep((self.chance.uniform(*_SYNC_S) + hiccup_s + self.slow_s) / 2)
+        self._count()
+        self._working -= 1
+        if self._refused:
+            self._refused, self._tried_again_s = False, trio.current_time() + _RETRY_S
         if self.slow_s:
             self._fault("disk slow")
+
+    @property
+    def busy_s(self) -> float:
+        """For how long who needed it had to wait until now, all in all: it worked, or had refused to."""
+        self._count()
+        return self._busy_s
+
+    def _count(self) -> None:
+        now = trio.current_time()
+        until = now if self._working else min(now, self._tried_again_s)
+        self._busy_s += max(0.0, until - self._counted_s)
+        self._counted_s = now
 
     def refuse(self) -> None:
         """Raises JournalError when nothing can be written now."""
         if self.full:
+            self._refused = True
             self._fault("disk full")
             raise JournalError("the journal cannot be written: no space left on device")
         if self.failing:
+            self._refused = True
             self._fault("disk error")
             raise JournalError("the journal cannot be written: input/output error")
 
@@ -66,22 +92,22 @@ class Disk:
 
         LMDB orders it so: data pages, sync, meta page. Sometimes everything had just arrived; then it returns True.
         """
-        if self.chance.random() < 0.25:
+        reached = self.chance.choice((0.0, 0.5, 0.5, 1.0))  # how many of the pages
+        if reached == 1.0:
             self._fault("power lost behind a commit")
             return True
-        self._fault("commit torn")
+        self._fault("commit torn" if reached else "unsynced writes lost")
         for path, new in after.items():
             old = before.get(path, b"").ljust(len(new), b"\0")
             pages = []
             for at in range(0, len(new), _PAGE_BYTES):
-                kept = at < _META_PAGES * _PAGE_BYTES or self.chance.random() < 0.5
+                kept = at < _META_PAGES * _PAGE_BYTES or self.chance.random() >= reached
                 pages.append((old if kept else new)[at : at + _PAGE_BYTES])
             path.write_bytes(b"".join(pages))
         return False
 
     def _fault(self, name: str) -> None:
-        self.diary.counts[name] += 1
-        self.diary.note("disk", name)
+        self.diary.effect("disk", name)
 
 
 class SimulatedJournal(Journal):
@@ -144,7 +170,11 @@ class InLoopWriter(Writer):
         self._spawn(self._sign)
 
     async def stop(self) -> None:
-        """Nothing ends in good order here: a life is killed or goes on."""
+        """What is queued is written and signed; then the life may end."""
+        last = self._journal.last_commit
+        while self._items or (last is not None and self._signed < last.number):
+            await trio.sleep(SIGN_AFTER_S)
+            last = self._journal.last_commit
 
     def _put(self, item: _Item) -> None:
         if not self._life.alive:

@@ -11,8 +11,9 @@ import trio
 
 from fengshou.codecs import Iso8583Codec
 from fengshou.protocol.backend import Fields
+from fengshou.protocol.day_file import DayRow
 from fengshou.protocol.errors import UntrustedBytesError
-from fengshou.protocol.iso8583 import HostFormat
+from fengshou.protocol.iso8583 import MTI, HostFormat, answer_mti
 from fengshou.routing.connect import LINK_ERRORS
 from fengshou.routing.iso8583_wire import READ_BYTES, drain, is_network, is_request, network_answer
 from fengshou.switch.simulation.agenda import WallClock
@@ -20,6 +21,8 @@ from fengshou.switch.simulation.network import Connection, Network, Stream
 
 HOST = "host"
 APPLICATION = "fengshou.ext.hosts.core_banking.Application"
+_BUSY = ("91", "96")  # nothing was done
+_UNSURE = "68"
 
 
 @dataclass(slots=True)
@@ -31,8 +34,16 @@ class Mood:
     late: float = 0.0
     twice: float = 0.0
     garbled: float = 0.0  # answers with the fields of another request, or without a code
+    unsure: float = 0.0  # does it or not, and says that it does not know
+    busy: float = 0.0  # does nothing and says so
     late_s: float = 9.0
     frozen: bool = False
+
+
+def answer_head(request: Fields) -> dict[int, str | bytes]:
+    """What an answer repeats of its request."""
+    head = {number: request[number] for number in (3, 4, 7, 11, 12, 13, 32, 37, 41, 42, 49) if number in request}
+    return {**head, MTI: answer_mti(str(request[MTI]))}
 
 
 class Host:
@@ -68,6 +79,8 @@ class Host:
             module, _, name = APPLICATION.rpartition(".")
             self._application = getattr(import_module(module), name)(self._options, now_us=self._clock.now_us)
             self._network.listen(HOST, self._accept)
+            if self._life:
+                self._network.fault("host restarted")
 
     def kill(self) -> None:
         """What was in its memory is gone: requests that it had read, answers that it had not sent."""
@@ -96,6 +109,8 @@ class Host:
         buffer, life = bytearray(), self._life
         try:
             while data := await stream.receive_some(READ_BYTES):
+                if self.mood.frozen:
+                    self._network.fault("host frozen")
                 while self.mood.frozen:
                     await trio.sleep(0.5)
                 buffer += data
@@ -119,7 +134,12 @@ class Host:
             self._on_request(fields)
             if self._happens(self.mood.deaf, "host deaf"):
                 continue
-            heard.append(fields)
+            if self._happens(self.mood.busy, "host busy"):
+                self._write(stream, {**answer_head(fields), 39: self._chance.choice(_BUSY)}, life)
+            elif self._happens(self.mood.unsure / 2, "host unsure"):  # and has not done it
+                self._write(stream, {**answer_head(fields), 39: _UNSURE}, life)
+            else:
+                heard.append(fields)
         await trio.sleep(self._chance.uniform(0.001, 0.01))
         if life != self._life or not heard:
             if heard:
@@ -142,6 +162,8 @@ class Host:
                 self._chance.uniform(0.5, 1.5) * self.mood.late_s, lambda: self._write(stream, answer, life)
             )
             return
+        if self._happens(self.mood.unsure / 2, "host unsure"):  # and has done it
+            answer = {**answer, 39: _UNSURE}
         if self._happens(self.mood.garbled, "host answers wrong fields"):
             answer = self._garble(answer)
         self._write(stream, answer, life)
@@ -159,6 +181,10 @@ class Host:
     def _write(self, stream: Stream, answer: Fields, life: int) -> None:
         if life == self._life:
             stream.write(self._codec.frame(answer))
+
+    def day_rows(self, business_day: int) -> list[DayRow]:
+        """What it decided for a business day, as its file for the switch has it."""
+        return list(self._application.day_rows(self._options, business_day))
 
     def _happens(self, odds: float, name: str) -> bool:
         if odds and self._chance.random() < odds:

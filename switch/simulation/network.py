@@ -57,6 +57,7 @@ class Pipe:
         self._under_way += len(piece)
         weather = self._network.weather(self.source, self.target)
         if weather.cut:
+            self._network.fault("message held back")
             self._held.append(piece)
         else:
             self._send(piece, weather)
@@ -71,8 +72,12 @@ class Pipe:
     def _send(self, piece: bytes, weather: Weather) -> None:
         chance, note = self._network.chance, self._network.fault
         now = trio.current_time()
-        delay_s = chance.uniform(0.002, 0.02) + (weather.delay_s * chance.uniform(0.5, 1.5) if weather.delay_s else 0.0)
-        if weather.bytes_per_s:
+        delay_s = chance.uniform(0.002, 0.02)
+        if piece and weather.delay_s:
+            note("message delayed")
+            delay_s += weather.delay_s * chance.uniform(0.5, 1.5)
+        if piece and weather.bytes_per_s:
+            note("message trickled")
             delay_s += len(piece) / weather.bytes_per_s
         arrives_s = max(self._last_s, now + delay_s)
         if piece and weather.reset and chance.random() < weather.reset:
@@ -197,11 +202,23 @@ class Stream(trio.abc.Stream):
 class Socket:
     """The end that a pump holds: what a pump uses of a socket and of the TLS connection on it."""
 
-    def __init__(self, fd: int, connection: Connection, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, fd: int, connection: Connection, changed: Callable[[], None], moment: Callable[[], tuple[float, float]]
+    ) -> None:
+        """``moment`` is asked when there is something to read, see ``readable``."""
         self._fd = fd
         self._in, self._out = connection.up, connection.down
-        self._in.on_change = self._out.on_room = changed
+        self._in.on_change = self._arrived
+        self._out.on_room = self._changed = changed
+        self._moment = moment
+        self.readable = moment()  # when what was read last could have been read first
+        self._waits = False
         self.closed = False
+
+    def _arrived(self) -> None:
+        if not self._waits:
+            self._waits, self.readable = True, self._moment()
+        self._changed()
 
     def fileno(self) -> int:
         return self._fd
@@ -216,6 +233,7 @@ class Socket:
             raise SSL.SysCallError(-1, "connection reset")
         if not self._in.buffer:
             raise SSL.ZeroReturnError if self._in.ended else SSL.WantReadError
+        self._waits = len(self._in.buffer) > count
         return self._in.take(count)
 
     def pending(self) -> int:
@@ -243,7 +261,9 @@ class Socket:
 class Readiness:
     """The pump's epoll set over simulated sockets."""
 
-    def __init__(self) -> None:
+    def __init__(self, moment: Callable[[], tuple[float, float]]) -> None:
+        """``moment``: see ``Socket``."""
+        self._moment = moment
         self._sockets: dict[int, Socket] = {}
         self._masks: dict[int, int] = {}
         self._changed = trio.Event()
@@ -251,7 +271,7 @@ class Readiness:
 
     def socket(self, connection: Connection) -> Socket:
         self._next_fd += 1
-        socket = Socket(self._next_fd, connection, lambda: self._changed.set())
+        socket = Socket(self._next_fd, connection, lambda: self._changed.set(), self._moment)
         self._sockets[socket.fileno()] = socket
         return socket
 
@@ -291,8 +311,7 @@ class Network:
 
     def fault(self, name: str) -> None:
         """A fault has taken place."""
-        self.diary.counts[name] += 1
-        self.diary.note("network", name)
+        self.diary.effect("network", name)
 
     def weather(self, source: str, target: str) -> Weather:
         return self._weather.setdefault((source, target), Weather())
@@ -338,4 +357,6 @@ class Network:
         for connection in self._connections:
             if {connection.client, connection.server} == {machine, other}:
                 pipe = connection.up if connection.up.target == machine else connection.down
-                pipe.breaks()
+                if not pipe.broken:
+                    self.fault("half-open")
+                    pipe.breaks()

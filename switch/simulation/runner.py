@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from fengshou.switch.simulation.plan import Plan
 from fengshou.switch.simulation.scheduling import run
+from fengshou.switch.simulation.secrecy import logged
 from fengshou.switch.simulation.town import Keys, Town, problem_of
 
 T = TypeVar("T")
@@ -28,10 +29,12 @@ class Verdict:
     problem: str
     digest: str
     diary: list[str]
-    faults: Counter[str]
+    troubles: Counter[str]  # that were brought about, by kind
+    effects: Counter[str]  # what they did
     steps: Counter[str]
     transitions: Counter[str]
     lives: int
+    seconds: float  # of simulated time
 
     def story(self) -> list[str]:
         """What a person reads: what was planned, what happened, what is wrong."""
@@ -50,15 +53,19 @@ class Tally:
 
     runs: int = 0
     lives: int = 0
+    seconds: float = 0.0
     failed: list[Verdict] = field(default_factory=list)
-    faults: Counter[str] = field(default_factory=Counter)
+    troubles: Counter[str] = field(default_factory=Counter)
+    effects: Counter[str] = field(default_factory=Counter)
     steps: Counter[str] = field(default_factory=Counter)
     transitions: Counter[str] = field(default_factory=Counter)
 
     def add(self, verdict: Verdict) -> None:
         self.runs += 1
         self.lives += verdict.lives
-        self.faults += verdict.faults
+        self.seconds += verdict.seconds
+        self.troubles += verdict.troubles
+        self.effects += verdict.effects
         self.steps += verdict.steps
         self.transitions.update(verdict.transitions)
         if verdict.problem:
@@ -75,8 +82,8 @@ class Simulator:
 
     def run(self, plan: Plan) -> Verdict:
         """One run, from nothing to its verdict."""
-        with tempfile.TemporaryDirectory(dir=self._folder, prefix="run-") as folder:
-            town = Town(plan, self._keys, Path(folder))
+        with tempfile.TemporaryDirectory(dir=self._folder, prefix="run-") as folder, logged() as log:
+            town = Town(plan, self._keys, Path(folder), log)
             problem = ""
             try:
                 run(str(plan.seed), town.run)
@@ -89,10 +96,12 @@ class Simulator:
                 problem,
                 town.diary.digest(),
                 town.diary.lines,
-                town.diary.counts,
+                town.diary.troubles,
+                town.diary.effects,
                 town.witness.steps,
-                town.transitions,
-                town.lives,
+                town.process.transitions,
+                town.process.lives,
+                town.diary.last_s,
             )
 
     def smallest(self, verdict: Verdict) -> Verdict:

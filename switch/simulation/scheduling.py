@@ -33,6 +33,10 @@ class Life:
         self.alive = True
         self.steps = 0
         self.dies_at_step = 0  # 0: never
+        self._stands_still = False
+        self._stands_since = 0.0
+        self._stood_still_s = 0.0
+        self._parked: list[trio.lowlevel.Task] = []  # tasks that would run
         self.on_death: list[Callable[[], None]] = []
         self.scope = trio.CancelScope()
 
@@ -40,9 +44,39 @@ class Life:
         if not self.alive:
             return
         self.alive = False
+        self.go_on()
         for let_go in self.on_death:
             let_go()
         self.scope.cancel()
+
+    def stand_still(self) -> None:
+        """No task of this process runs until ``go_on``; time, network and everybody else go on without it."""
+        if not self.alive or self._stands_still:
+            return
+        self._stands_still, self._stands_since = True, trio.current_time()
+        queue = internals.GLOBAL_RUN_CONTEXT.runner.runq
+        self._parked += [task for task in queue if task.context.get(LIFE) is self]
+        others = [task for task in queue if task.context.get(LIFE) is not self]
+        queue.clear()
+        queue.extend(others)
+
+    def go_on(self) -> None:
+        """Everything that has become ready meanwhile runs now."""
+        self._stood_still_s, self._stands_still = self.stood_still_s, False
+        parked, self._parked = self._parked, []
+        internals.GLOBAL_RUN_CONTEXT.runner.runq.extend(parked)
+
+    @property
+    def stood_still_s(self) -> float:
+        """For how long it has stood still until now, all in all."""
+        return self._stood_still_s + (trio.current_time() - self._stands_since if self._stands_still else 0.0)
+
+    def park(self, task: trio.lowlevel.Task) -> None:
+        """Take a task that was just scheduled out of Trio's queue, if this process stands still."""
+        if self._stands_still:
+            last = internals.GLOBAL_RUN_CONTEXT.runner.runq.pop()
+            assert last is task
+            self._parked.append(task)
 
     async def run(self, main: Callable[[], Awaitable[None]]) -> bool:
         """Live until ``main`` ends (True) or the life is killed (False)."""
@@ -64,7 +98,7 @@ LIFE: ContextVar[Life | None] = ContextVar("LIFE", default=None)
 
 
 class _Steps(trio.abc.Instrument):
-    """Counts the steps of each life's tasks, and ends a life at the step that it is meant to end at."""
+    """Counts the steps of each life's tasks, ends a life at the step at which it is to end, and parks its tasks."""
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
         life = task.context.get(LIFE)
@@ -72,6 +106,11 @@ class _Steps(trio.abc.Instrument):
             life.steps += 1
             if life.steps == life.dies_at_step:
                 life.kill()
+
+    def task_scheduled(self, task: trio.lowlevel.Task) -> None:
+        life = task.context.get(LIFE)
+        if life is not None:
+            life.park(task)
 
 
 def run(seed: str, main: Callable[[], Awaitable[T]]) -> T:

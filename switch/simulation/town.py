@@ -1,49 +1,59 @@
-"""The simulated town: a switch, its disk, a host, terminals and the network between them, from one plan."""
+"""The simulated town: a switch, its disk, its back ends, terminals and the network between them, from one plan."""
 
 import shutil
-from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import trio
 
 from fengshou.codecs import PrivateKey
-from fengshou.hsm.custody import SWITCH_SIGN
+from fengshou.hsm.custody import SWITCH_SIGN, Kind
 from fengshou.hsm.software import SoftwareCustody, provision
 from fengshou.hsm.x509 import TERMINAL, Certificate, CustodySigner, Subject, issue
-from fengshou.protocol.iso8583 import HostFormat
 from fengshou.protocol.service import TerminalFacts
-from fengshou.routing.iso8583_link import Iso8583Link
-from fengshou.switch.core import Core, World
+from fengshou.routing.event_handler import EventHandler
+from fengshou.routing.json_server import ApplicationHandler, Handler
+from fengshou.switch.clock import CutOver
 from fengshou.switch.grammar import Catalogue, load_service
-from fengshou.switch.journal import JournalError
-from fengshou.switch.outbound import Route
+from fengshou.switch.recording import Recorder
 from fengshou.switch.simulation.agenda import Agenda, Diary, WallClock, stream_of_chance
-from fengshou.switch.simulation.checks import Witness
-from fengshou.switch.simulation.disk import Disk, InLoopWriter, SimulatedJournal
-from fengshou.switch.simulation.host import HOST, Host
-from fengshou.switch.simulation.network import Connection, Network, Readiness
+from fengshou.switch.simulation.deeds import CARD, FARMER, STRANGER
+from fengshou.switch.simulation.disk import Disk
+from fengshou.switch.simulation.host import Host
+from fengshou.switch.simulation.judgement import judge
+from fengshou.switch.simulation.network import Network
+from fengshou.switch.simulation.offices import ANALYTICS, GOVERNMENT, OFFICE_SIGN, KeptStore, Office
 from fengshou.switch.simulation.plan import Plan
-from fengshou.switch.simulation.scheduling import Life
-from fengshou.switch.simulation.terminal import SWITCH, Broken, Deed, Terminal
+from fengshou.switch.simulation.process import Process, Settings
+from fengshou.switch.simulation.secrecy import LogBook, Secrets
+from fengshou.switch.simulation.terminal import Broken, Terminal
 from fengshou.switch.simulation.trouble import Trouble
-from fengshou.switch.site import SERVICES
+from fengshou.switch.simulation.witness import Witness
+from fengshou.switch.site import SERVICES, STANDARD_SERVICES
+from fengshou.switch.stand_in import Caps, Limits
 from fengshou.terminals.binding import AppRow, Status, TerminalRow
 from fengshou.terminals.identity import Identity
-from fengshou.terminals.pump import Closing, Pump, PumpLimits
+from fengshou.terminals.pump import Closing
 
-_SERVED = ("farm_purchase", "withdrawal", "deposit", "transfer", "balance", "reversal")
-_NAMES = frozenset(name.replace("_", "-") for name in _SERVED)
+_NAMES = frozenset(name.replace("_", "-") for name in STANDARD_SERVICES)
 _APP, _VERSION, _MANIFEST = "fengshou.pos", "1.0", bytes(range(32))
-FARMER, CARD = "9156001004001187857", "9156004000001267043"
+_GOVERNMENT = "fengshou.ext.hosts.government.Application"
+_ANALYTICS = "fengshou.ext.hosts.analytics.Store"
 TERMINALS_MAX = 4
-# After the last trouble all must come to rest within this time; the longest pause between attempts is a minute.
-_REST_S = 900.0
-_DEADLINE_S = 5.0
+# After the last trouble all must come to rest within this time; the longest pause between attempts is a minute, and a
+# reversal that the host has refused is asked for again after ten.
+_REST_S = 1800.0
+# Transfers are refused about the time at which the business day changes.
+_CUT_OVER = CutOver(minute=0, before_s=3, after_s=3, services=frozenset(("transfer",)))
+# What the bank lets the switch approve by itself while the host is away.
+_CAPS = {
+    "farm-purchase": Caps(transaction_fen=150_000, card_fen=10**9, terminal_fen=250_000, service_fen=400_000),
+    "withdrawal": Caps(transaction_fen=10_000, card_fen=20_000, terminal_fen=20_000, service_fen=20_000),
+}
 
 
 def account_of(terminal: str) -> str:
@@ -56,6 +66,7 @@ class Keys:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         custody = provision(folder / "keys")
+        SoftwareCustody.initialise(folder / "office").create(OFFICE_SIGN, Kind.SM2)
         signer = CustodySigner(custody, SWITCH_SIGN)
         self.terminals: dict[str, tuple[PrivateKey, Certificate]] = {}
         for number in range(1, TERMINALS_MAX + 1):
@@ -74,26 +85,41 @@ class Keys:
 class Town:
     """One run. ``run`` raises Broken when something that must always hold does not."""
 
-    def __init__(self, plan: Plan, keys: Keys, folder: Path) -> None:
+    def __init__(self, plan: Plan, keys: Keys, folder: Path, log: LogBook) -> None:
+        """``log`` has what the switch logs."""
         self.plan = plan
         self.folder = folder
-        for name in ("journal", "host"):
+        self.log = log
+        for name in ("journal", "host", "offices", "terminals"):
             (folder / name).mkdir(parents=True)
         shutil.copytree(keys.folder / "keys", folder / "keys")
         chance = partial(stream_of_chance, plan.seed)
         self.chance = chance("town")
         self.diary = Diary()
         self.agenda = Agenda()
-        self.clock = WallClock()
+        self.clock = WallClock(_CUT_OVER, plan.cut_over_in_s)
         self.network = Network(self.agenda, self.diary, chance("network"))
         self.custody = SoftwareCustody(folder / "keys")
-        self.catalogue = Catalogue(load_service(f"{SERVICES}.{name}", {}) for name in _SERVED)
+        self.catalogue = Catalogue(load_service(f"{SERVICES}.{name}", {}) for name in STANDARD_SERVICES)
+        now = datetime.fromtimestamp(self.clock.start_us / 1e6, UTC)
+        self.stand_in = Limits(now - timedelta(days=1), now + timedelta(days=30), _CAPS)
         self.disk = Disk(folder / "journal", chance("disk"), self.diary)
-        self.witness = Witness(self.diary, self.fail)
+        self.witness = Witness(
+            self.diary, self.fail, self.catalogue, Recorder(self.catalogue, self.custody, self.clock), _CAPS
+        )
         self.disk.on_durable = self.witness.durable
         self.host = Host(
-            self.network, folder / "host", keys.accounts, WallClock(), chance("host"), self.witness.at_host
-        )
+            self.network, folder / "host", keys.accounts, WallClock(_CUT_OVER, plan.cut_over_in_s), chance("host"),
+            self.witness.at_host,
+        )  # fmt: skip
+        self.analytics_told: dict[int, Any] = {}  # event by number
+        office_keys = SoftwareCustody(keys.folder / "office")
+        self.office_key = office_keys.public_key(OFFICE_SIGN)
+        self.offices = [
+            Office(name, self.network, office_keys, self.custody, chance(name), opened)
+            for name, opened in ((GOVERNMENT, self._open_government), (ANALYTICS, self._open_analytics))
+        ]
+        self.back_ends: list[Host | Office] = [self.host, *self.offices]
         self.ends: list[Callable[[], None]] = []  # of the faults that are on
         self.certificates = {name: certificate for name, (_, certificate) in keys.terminals.items()}
         self.rows: dict[str, TerminalRow] = {}
@@ -103,40 +129,51 @@ class Town:
             self.terminals.append(
                 Terminal(
                     _identity(row.facts), key, self.catalogue.grammar, self.network, self.diary, self.clock,
-                    chance(name), {"farmer": FARMER, "card": CARD}, self.witness.at_terminal,
+                    chance(name), folder / "terminals", self.witness.at_terminal,
                 )
             )  # fmt: skip
-        self.life: Life | None = None
-        self.core: Core | None = None
-        self.lives = 0
-        self.transitions: Counter[str] = Counter()  # of the transaction table, also those that were never taken
-        self._dies_again_in = 0
+        self.secrets = Secrets(
+            [folder / "keys", keys.folder / "office"],
+            {f"the key of {name}": key.to_scalar() for name, (key, _) in keys.terminals.items()},
+            {
+                "the number of the card": CARD, "the number of the farmer": FARMER, "a stranger's number": STRANGER,
+                **{f"the account of {name}": account_of(name) for name in keys.terminals},
+            },
+        )  # fmt: skip
+        self.process = Process(self, Settings(stands_in=self.chance.random() < 0.5))
         self._nursery: trio.Nursery
         self._scope = trio.CancelScope()
         self._problem = ""
 
-    # -- what trouble does to the switch -------------------------------------------------------------------------------
+    def _open_government(self) -> Handler:
+        return ApplicationHandler(_made(_GOVERNMENT, {"database": str(self.folder / "offices/government.db")}))
 
-    def kill_in(self, steps: int, again_in: int = 0) -> None:
-        """End the switch's process after so many steps of its tasks; ``again_in`` counts those of its next life."""
-        if self.life is not None and self.life.alive:
-            self.life.dies_at_step = self.life.steps + steps
-        self._dies_again_in = again_in
+    def _open_analytics(self) -> Handler:
+        store = _made(_ANALYTICS, {"database": str(self.folder / "offices/analytics.db"), "products": ""})
+        return EventHandler(KeptStore(store, self.analytics_told))
 
-    def rush(self, who: int) -> None:
-        """A terminal sends more at once than the switch takes on."""
-        terminal = self.terminals[who % len(self.terminals)]
-        self._nursery.start_soon(self._guarded, partial(terminal.live, [Deed(0.0, "rush", 1)]))
+    # -- what trouble does ---------------------------------------------------------------------------------------------
 
-    def change_registry(self, who: int) -> None:
-        """An operator changes a row; its session ends, as it does in a running switch."""
-        name = self.terminals[who % len(self.terminals)].name
-        row = self.rows[name]
-        self.rows[name] = replace(row, rate_per_second=row.rate_per_second + 1)
-        if self.life is not None and self.life.alive and self.core is not None:
-            for peer in self.core.pump:
-                if peer.row is not None and peer.row.facts.terminal == name:
-                    self.core.pump.close(peer, Closing.REVOKED)
+    def change_row(self, name: str, change: Callable[[TerminalRow], TerminalRow]) -> None:
+        """An operator changes the registry; the switch looks whether the terminal's session may go on."""
+        self.rows[name] = change(self.rows[name])
+        core = self.process.running
+        if core is not None:
+            for peer in core.pump:
+                if (
+                    peer.row is not None
+                    and peer.row.facts.terminal == name
+                    and not core.inbound.review(peer, self.rows[name])
+                ):
+                    core.pump.close(peer, Closing.REVOKED)
+
+    def spawn(self, work: Callable[[], Awaitable[object]]) -> None:
+        """A task that outlives the one that asks for it."""
+        self._nursery.start_soon(work)
+
+    def spawn_guarded(self, work: Callable[[], Awaitable[object]]) -> None:
+        """One whose failure ends the run."""
+        self._nursery.start_soon(self._guarded, work)
 
     # -- the run -------------------------------------------------------------------------------------------------------
 
@@ -147,20 +184,21 @@ class Town:
         with self._scope:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                self.host.start()
-                for work in (self.agenda.run, self.host.serve, self._supervise):
+                for back_end in self.back_ends:
+                    back_end.start()
+                    nursery.start_soon(self._guarded, back_end.serve)
+                for work in (self.agenda.run, self.process.run):
                     nursery.start_soon(self._guarded, work)
                 await self._guarded(self._day)
                 nursery.cancel_scope.cancel()
         if self._problem:
             raise Broken(self._problem)
-        self.witness.judge(self)
+        judge(self)
 
     def fail(self, problem: str) -> None:
         """Something that must always hold does not: the run ends here. The first problem counts."""
         self._problem = self._problem or problem
-        if self.life is not None:
-            self.life.kill()
+        self.process.kill()
         self._scope.cancel()
 
     async def _guarded(self, work: Callable[[], Awaitable[object]]) -> None:
@@ -179,17 +217,15 @@ class Town:
 
     def close(self) -> None:
         """Let go of files, however the run ended."""
-        if self.life is not None:
-            self.life.kill()
-        self.host.kill()
+        self.process.kill()
+        for back_end in self.back_ends:
+            back_end.kill()
 
     def _fair_weather(self) -> None:
         self.diary.note("town", "no more trouble")
         for end in self.ends:
             end()
         self.ends.clear()
-        self.disk.loses_power_at_next_commit = False
-        self.host.start()
 
     async def _rest(self) -> None:
         """Everybody asks for what he does not know; then nothing is in flight and nothing is owed."""
@@ -197,85 +233,30 @@ class Town:
             async with trio.open_nursery() as nursery:
                 for terminal in self.terminals:
                     nursery.start_soon(terminal.settle)
-            while not self._at_rest():
+            while self._open_work():
                 await trio.sleep(1.0)
         if patience.cancelled_caught:
             raise Broken(f"{_REST_S:.0f} s after the last trouble there is still work open: {self._open_work()}")
-        if self.life is not None:
-            self.life.kill()
-
-    def _at_rest(self) -> bool:
-        core, life = self.core, self.life
-        return (
-            core is not None
-            and life is not None
-            and life.alive
-            and not len(core.duplicates)
-            and not core.forwarder.owed
-        )
+        self.process.kill()
 
     def _open_work(self) -> str:
-        core = self.core
-        if core is None:
+        """What is not at rest; empty when everything is."""
+        core, feed = self.process.running, self.process.feed
+        if core is None or feed is None:
             return "the switch does not start"
         waiting = [terminal.name for terminal in self.terminals if not terminal.finished]
-        return f"{len(core.duplicates)} in flight, {core.forwarder.owed} owed, {waiting} waiting"
+        untold = len(self.witness.events) - feed.cursor
+        if not (len(core.duplicates) or core.forwarder.owed or waiting or untold):
+            return ""
+        return (
+            f"{len(core.duplicates)} in flight, {core.forwarder.owed} owed, {untold} events untold, {waiting} waiting"
+        )
 
-    async def _supervise(self) -> None:
-        """Start the switch again and again, as a service manager does. Raises what the switch dies of by itself."""
-        while True:
-            self.life = life = Life()
-            self.lives += 1
-            life.dies_at_step, self._dies_again_in = self._dies_again_in, 0
-            self.diary.note(SWITCH, "starts")
-            try:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._live, life)
-            except* JournalError as refused:
-                self.diary.note(SWITCH, f"cannot start: {refused.exceptions[0]}")
-                life.kill()
-            if self.core is not None:
-                self.transitions.update(self.core.machine.counts())
-            self.core = None
-            self.network.ignore(SWITCH)
-            self.network.drop(SWITCH)
-            self.diary.note(SWITCH, "is dead")
-            await trio.sleep(self.chance.uniform(0.2, 3.0))
 
-    async def _live(self, life: Life) -> None:
-        await life.run(partial(self._work, life))
-
-    async def _work(self, life: Life) -> None:
-        await trio.lowlevel.checkpoint()
-        life.on_death.append(partial(self.network.ignore, SWITCH))
-        life.on_death.append(lambda: self.network.drop(SWITCH))
-        journal = SimulatedJournal(self.disk, life)
-        readiness = Readiness()
-        link = Iso8583Link(
-            HOST, [partial(self.network.dial, SWITCH, HOST)] * 2, HostFormat(), self.chance,
-            now_us=self.clock.now_us,
-        )  # fmt: skip
-        limits = PumpLimits(sign_in_s=10.0, idle_s=900.0, stalled_s=10.0, outbox_bytes=8 * 1024)
-        async with trio.open_nursery() as behind, trio.open_nursery() as before:
-            core = Core(
-                World(
-                    self.catalogue, self.custody, journal, self.clock, self.chance, self.rows.get,
-                    {"core-banking": Route(link, _DEADLINE_S)}, 8,
-                    lambda codec, on_closed: Pump(codec, limits, on_closed, readiness),
-                    lambda journal, custody, on_signed: InLoopWriter(
-                        journal, custody, on_signed, self.disk, life, self._nursery.start_soon
-                    ),
-                )
-            )  # fmt: skip
-            self.core = core
-
-            def accept(connection: Connection) -> None:
-                socket = readiness.socket(connection)
-                ends: Any = socket  # a socket and the TLS connection on it in one
-                core.pump.add(ends, ends, self.certificates[connection.client], connection.binding)
-
-            core.start(behind, before)
-            self.network.listen(SWITCH, accept)
+def _made(application: str, options: dict[str, str]) -> Any:
+    """A back end by its dotted name, as it is in its configuration."""
+    module, _, name = application.rpartition(".")
+    return getattr(import_module(module), name)(options)
 
 
 def problem_of(error: BaseException) -> str:

@@ -10,9 +10,9 @@ from itertools import pairwise
 
 import pytest
 
+from fengshou.switch.simulation.deeds import Deed
 from fengshou.switch.simulation.plan import FAULTS, Fault, Plan, plan
 from fengshou.switch.simulation.runner import Simulator, simulator
-from fengshou.switch.simulation.terminal import Deed
 from tests.simulation import plants
 
 # `make simulate` runs 200 and more; FENGSHOU_SEEDS sets how many run here.
@@ -54,7 +54,7 @@ def test_each_fault_takes_place_and_is_survived(simulated, kind):
     busy = replace(calm, faults=tuple(replace(fault, for_s=2.0) for fault in calm.faults))
     verdict = simulated.run(busy)
     assert not verdict.problem, "\n".join(verdict.story())
-    assert verdict.faults[kind] == len(busy.faults)
+    assert verdict.troubles[kind] == len(busy.faults)
 
 
 def test_the_same_seed_gives_the_same_run(simulated):
