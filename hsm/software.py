@@ -47,6 +47,9 @@ __all__ = ["SWITCH_KEYS", "Kind", "SoftwareCustody", "load_private_key", "make_k
 _SEALED_BYTES_MIN = 1 + sm4.NONCE_BYTES + sm4.TAG_BYTES
 _MAC_BYTES_MIN = 8  # GB/T 15852.1 annex: shorter ones can be guessed on line
 
+# What protects the keys at rest when nothing does.
+DEVELOPMENT = "development"
+
 # What `provision` makes.
 SWITCH_KEYS: Mapping[str, Kind] = {
     SWITCH_SIGN: Kind.SM2,
@@ -87,7 +90,7 @@ class SoftwareCustody:
         self._table = KeyTable(vault or (sealed.open_vault(folder) if is_sealed else FileVault(folder)))
         self._nonces = sm4.Nonces()
         # "sealed" or "development": what protects the keys at rest.
-        self.protection = "sealed" if is_sealed else "development"
+        self.protection = "sealed" if is_sealed else DEVELOPMENT
 
     @classmethod
     def initialise(cls, folder: Path | str) -> "SoftwareCustody":

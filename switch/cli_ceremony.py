@@ -12,11 +12,11 @@ from fengshou.hsm import agent, components, quorum
 from fengshou.hsm.custody import CustodyError, Kind
 from fengshou.hsm.files import write_public
 from fengshou.hsm.quorum import Holder, Passphrase
-from fengshou.hsm.software import SoftwareCustody
 from fengshou.switch import ceremonies
 from fengshou.switch.cli_common import explained, home_option
 from fengshou.switch.cli_keys import keys
 from fengshou.switch.config import load
+from fengshou.switch.custodies import custody_of
 from fengshou.switch.office import acting, card_holder
 from fengshou.switch.server import only_one
 
@@ -136,7 +136,7 @@ def ceremony(label: str, kind: str, names: tuple[str, ...], record: Path | None,
     """
     if len(set(names)) < 2:
         raise click.UsageError("a ceremony takes two custodians, each with a component")
-    custody = SoftwareCustody(_folder(home))
+    custody = custody_of(load(home / "switch.toml"))
     with acting(home, "keys.ceremony", label, custodians=", ".join(names)) as act:
         parts = [(name, _typed(name)) for name in names]
         whole = ceremonies.check_value_of([part for _, part in parts])

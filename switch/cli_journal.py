@@ -11,13 +11,13 @@ from rich.padding import Padding
 from rich.text import Text
 
 from fengshou.codecs import PublicKey
-from fengshou.hsm.software import SoftwareCustody
 from fengshou.protocol.codes import APPROVED, text_of
 from fengshou.protocol.record import Record, RecordKind, parse_record
 from fengshou.switch.audit import Finding, verify_day, verify_journal
 from fengshou.switch.cli_common import console, explained, home_option, json_option, print_json, print_table, yuan
 from fengshou.switch.clock import Clock, local_time, time_us_of
 from fengshou.switch.config import Loaded, load
+from fengshou.switch.custodies import custody_of
 from fengshou.switch.grammar import Catalogue, load_service
 from fengshou.switch.journal import Journal
 from fengshou.switch.journal_columns import Wanted
@@ -48,7 +48,7 @@ class Reader:
         """``file`` is a sealed day to read in the place of the journal. Raises JournalError."""
         self.loaded = loaded
         self.catalogue = Catalogue(load_service(entry.module, entry.options) for entry in loaded.config.service)
-        self.custody = SoftwareCustody(loaded.path(loaded.config.files.keys))
+        self.custody = custody_of(loaded)
         self.segment = Segment(file) if file else None
         self.recorder = Recorder(self.catalogue, self.custody, Clock())
 

@@ -6,10 +6,11 @@ from typing import Any
 
 import click
 
+from fengshou.hsm.custody import Custody
 from fengshou.hsm.pki import Authority
-from fengshou.hsm.software import SoftwareCustody
 from fengshou.switch.cli_common import explained, home_option, json_option, print_json, print_table
 from fengshou.switch.config import Loaded, load
+from fengshou.switch.custodies import custody_of
 from fengshou.switch.office import acting
 from fengshou.switch.rotation import POLICIES, Rotation, RotationError, forget_tickets, key_rows, retire_due
 
@@ -163,9 +164,9 @@ def destroy(label: str, epoch: int, yes: bool, home: Path) -> None:
     click.echo(f"{label} {epoch} is destroyed")
 
 
-def _custody(home: Path) -> tuple[Loaded, SoftwareCustody]:
+def _custody(home: Path) -> tuple[Loaded, Custody]:
     loaded = load(home / "switch.toml")
-    return loaded, SoftwareCustody(loaded.path(loaded.config.files.keys))
+    return loaded, custody_of(loaded)
 
 
 def _tell(facts: dict[str, Any], lines: list[str], as_json: bool) -> None:

@@ -7,12 +7,12 @@ from typing import Any
 import click
 import trio
 
-from fengshou.hsm.software import SoftwareCustody
 from fengshou.routing.connect import LINK_ERRORS
 from fengshou.routing.events import EventStoreClient, StoreRefused
 from fengshou.routing.json_connection import ExchangeFault
 from fengshou.switch.cli_common import explained, home_option, json_option, print_json, print_table, yuan
 from fengshou.switch.config import JsonPeer, Loaded, load
+from fengshou.switch.custodies import custody_of
 from fengshou.switch.links import json_connect, json_envelope
 
 GROUPS = ("product", "variety", "grade", "day", "town")
@@ -62,7 +62,7 @@ def prices(
 
 
 def _ask(loaded: Loaded, peer: JsonPeer, arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
-    custody = SoftwareCustody(loaded.path(loaded.config.files.keys))
+    custody = custody_of(loaded)
 
     async def ask() -> list[dict[str, Any]]:
         connect, envelope = json_connect(peer, loaded, custody), json_envelope(peer, loaded, custody)

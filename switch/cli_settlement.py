@@ -13,12 +13,13 @@ from typing import Any
 
 import click
 
-from fengshou.hsm.software import SoftwareCustody
+from fengshou.hsm.custody import Custody
 from fengshou.protocol.batch import BatchState, Totals
 from fengshou.protocol.day_file import read_day_file
 from fengshou.switch.cli_common import explained, home_option, json_option, print_json, print_table, yuan
 from fengshou.switch.clock import Clock
 from fengshou.switch.config import Loaded, load
+from fengshou.switch.custodies import custody_of
 from fengshou.switch.grammar import Catalogue, load_service
 from fengshou.switch.hosting import write_day_file
 from fengshou.switch.journal import Journal
@@ -38,7 +39,7 @@ class _Books:
     """The journal of a site, opened for reading."""
 
     loaded: Loaded
-    custody: SoftwareCustody
+    custody: Custody
     journal: Journal
     settlements: Settlements
     today: int
@@ -68,7 +69,7 @@ class _Books:
 def _books(home: Path) -> Iterator[_Books]:
     loaded = load(home / "switch.toml")
     config = loaded.config
-    custody = SoftwareCustody(loaded.path(config.files.keys))
+    custody = custody_of(loaded)
     catalogue = Catalogue(load_service(entry.module, entry.options) for entry in config.service)
     clock = Clock(config.cut_over.rule())
     journal = Journal(loaded.path(config.files.journal), map_bytes=config.limits.journal_gib << 30, read_only=True)

@@ -14,6 +14,7 @@ from fengshou.switch import stand_in
 from fengshou.switch.cli_common import explained, home_option, json_option, print_json, print_table, yuan
 from fengshou.switch.clock import Clock
 from fengshou.switch.config import load
+from fengshou.switch.custodies import custody_of
 from fengshou.switch.grammar import Catalogue, load_service
 from fengshou.switch.journal import Journal
 from fengshou.switch.recording import Recorder
@@ -63,7 +64,7 @@ def differences(home: Path, as_json: bool) -> None:
     loaded = load(home / "switch.toml")
     config = loaded.config
     catalogue = Catalogue(load_service(entry.module, entry.options) for entry in config.service)
-    recorder = Recorder(catalogue, SoftwareCustody(loaded.path(config.files.keys)), Clock())
+    recorder = Recorder(catalogue, custody_of(loaded), Clock())
     journal = Journal(loaded.path(config.files.journal), map_bytes=config.limits.journal_gib << 30, read_only=True)
     try:
         found = list(stand_in.differences(journal, recorder))

@@ -7,6 +7,7 @@ import click
 from fengshou.switch import status as status_socket
 from fengshou.switch.cli_common import explained, home_option, json_option, pairs, print_json, print_table
 from fengshou.switch.config import load
+from fengshou.switch.custodies import custody_of, prove
 from fengshou.switch.grammar import Catalogue, load_service
 from fengshou.switch.hosting import run_host
 from fengshou.switch.logs import configure
@@ -26,12 +27,18 @@ HOSTS = ("core-banking", "government", "analytics")
     help="CSV of the accounts with which the embedded core-banking host opens.",
 )
 @click.option("--port", default=7443, show_default=True, help="Port for terminals.")
+@click.option(
+    "--custody",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="TOML with tables [custody.NAME]: cards and devices that keep some of the keys. Its paths are from FOLDER.",
+)
 @explained
-def init(folder: Path, accounts: Path, port: int) -> None:
+def init(folder: Path, accounts: Path, port: int, custody: Path | None) -> None:
     """Make a site: authority, keys, certificates, configuration, and three embedded back ends."""
     folder.mkdir(parents=True, exist_ok=True)
     with acting(folder, "site.make", folder.name):
-        site = make_site(folder, accounts, Ports(terminals=port))
+        providers = custody.read_text("utf-8") if custody else ""
+        site = make_site(folder, accounts, Ports(terminals=port), providers=providers)
     click.echo(f"Made {site.folder}. Next, each in a terminal of its own:")
     for name in HOSTS:
         click.echo(f"  fengshou host {name} --home {folder}")
@@ -103,8 +110,9 @@ def status(home: Path, as_json: bool) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @explained
 def check(file: Path) -> None:
-    """Read a configuration and say whether a switch would start with it."""
-    config = load(file).config
+    """Read a configuration and say whether a switch would start with it. Each key that signs does so once."""
+    loaded = load(file)
+    config = loaded.config
     catalogue = Catalogue(load_service(entry.module, entry.options) for entry in config.service)
     print_table(
         "services",
@@ -122,4 +130,6 @@ def check(file: Path) -> None:
             for service in catalogue.services
         ],
     )
-    click.echo(f"{file}: good")
+    custody = custody_of(loaded)
+    prove(custody)
+    click.echo(f"{file}: good; keys are kept by: {custody.protection}")

@@ -10,13 +10,13 @@ import click
 
 from fengshou.hsm import manifest
 from fengshou.hsm.pem import CERTIFICATE, from_pem
-from fengshou.hsm.software import SoftwareCustody
 from fengshou.hsm.x509 import parse_certificate
 from fengshou.protocol.elements import FROM_ACCOUNT, mask
 from fengshou.protocol.service import TerminalFacts
 from fengshou.protocol.templates import Grammar
 from fengshou.switch.cli_common import explained, home_option, json_option, print_json, print_table
 from fengshou.switch.config import Loaded, load
+from fengshou.switch.custodies import custody_of
 from fengshou.switch.enrolment import enrol as enrol_terminals
 from fengshou.switch.enrolment import publish_app
 from fengshou.switch.office import acting
@@ -37,7 +37,7 @@ _ACCOUNT = Grammar().elements[FROM_ACCOUNT]
 @contextmanager
 def _registry(home: Path) -> Iterator[tuple[Loaded, Registry]]:
     loaded = load(home / "switch.toml")
-    custody = SoftwareCustody(loaded.path(loaded.config.files.keys))
+    custody = custody_of(loaded)
     with Registry.open(loaded.path(loaded.config.files.registry), custody) as registry:
         yield loaded, registry
 

@@ -4,11 +4,13 @@ Paths are relative to the file. Every error names the key and says what is wrong
 """
 
 import tomllib
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 
+from fengshou.hsm.custody import SWITCH_TLS
 from fengshou.switch.clock import CutOver
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
@@ -125,6 +127,41 @@ class StandInSection(_Section, frozen=True):
     signer: str
 
 
+class SdfProvider(_Section, frozen=True, tag="sdf", tag_field="kind"):
+    """A device by GM/T 0018 that keeps some labels. ``passwords`` is a file: an index and its password on each line."""
+
+    library: str  # the vendor's; a path, or a name that the loader finds
+    storage_index: Count  # the key pair under which symmetric keys leave the device
+    pairs: dict[Name, Annotated[list[Count], msgspec.Meta(min_length=1)]] = {}  # by label: indices, an epoch each
+    symmetric: list[Name] = []  # labels whose keys the device makes itself
+    max_bits: Literal[256, 512] = 512  # ECCref_MAX_BITS of the vendor's header
+    sessions: Count = 8
+    passwords: str = ""
+
+    def labels(self) -> list[str]:
+        return [*self.pairs, *self.symmetric]
+
+
+class CardRow(_Section, frozen=True):
+    """A card in its reader. ``pin`` is a file that holds the PIN."""
+
+    reader: str  # as `pcsc_scan` shows it, or the end of that
+    pin: str
+
+
+class CardProvider(_Section, frozen=True, tag="card", tag_field="kind"):
+    """Smart cards that keep some labels: one card an epoch."""
+
+    cards: dict[Name, Annotated[list[CardRow], msgspec.Meta(min_length=1)]]
+    profile: Literal["gmt-0017", "iso-7816"] = "gmt-0017"
+
+    def labels(self) -> list[str]:
+        return list(self.cards)
+
+
+Provider = SdfProvider | CardProvider
+
+
 class Config(_Section, frozen=True):
     """The whole file."""
 
@@ -136,6 +173,7 @@ class Config(_Section, frozen=True):
     cut_over: CutOverSection = CutOverSection()
     analytics: JsonPeer | None = None
     stand_in: StandInSection | None = None
+    custody: dict[Name, Provider] = {}  # what keeps keys beside software
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 
@@ -176,6 +214,42 @@ def load(file: Path) -> Loaded:
     for key, reason in _problems(loaded):
         raise ConfigError(f"{file}: {key}: {reason}")
     return loaded
+
+
+def parse_providers(text: str) -> dict[str, Provider]:
+    """The tables ``[custody.NAME]`` of a document that has nothing else. Raises ConfigError."""
+    try:
+        document = tomllib.loads(text)
+        if document.keys() - {"custody"}:
+            raise ConfigError(f"only tables of custody belong here, not {', '.join(document.keys() - {'custody'})}")
+        providers = msgspec.convert(document.get("custody", {}), dict[Name, Provider])
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"not TOML: {error}") from None
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"custody.{_explain(str(error))}") from None
+    for key, reason in _provider_problems(providers):
+        raise ConfigError(f"{key}: {reason}")
+    return providers
+
+
+def _provider_problems(providers: dict[str, Provider]) -> list[tuple[str, str]]:
+    problems = []
+    labels, readers = Counter[str](), Counter[str]()
+    for name, provider in providers.items():
+        labels.update(provider.labels())
+        if SWITCH_TLS in provider.labels():
+            problems.append(
+                (f"custody.{name}", f"{SWITCH_TLS} stays in software: the TLS library needs the key itself")
+            )
+        if isinstance(provider, CardProvider):
+            readers.update(card.reader for prepared in provider.cards.values() for card in prepared)
+    problems += [("custody", f"{label} has two keepers") for label, count in labels.items() if count > 1]
+    problems += [
+        ("custody", f"reader {reader} stands twice: a card is one epoch of one key")
+        for reader, count in readers.items()
+        if count > 1
+    ]
+    return problems
 
 
 def _explain(text: str) -> str:
@@ -225,6 +299,7 @@ def _problems(loaded: Loaded) -> list[tuple[str, str]]:
         needs_file("stand-in.signer", config.stand_in.signer, "certificate of who may sign them")
     if config.analytics:
         needs_peer("analytics", config.analytics)
+    problems += _provider_problems(config.custody)
     modules = [entry.module for entry in config.service]
     for module in modules:
         if modules.count(module) > 1:

@@ -18,11 +18,11 @@ from typing import Any
 
 import msgspec
 
-from fengshou.hsm.software import SoftwareCustody
 from fengshou.switch import status
 from fengshou.switch.audit import Finding, verify_journal
 from fengshou.switch.clock import Clock
 from fengshou.switch.config import load
+from fengshou.switch.custodies import custody_of
 from fengshou.switch.enrolment import enrol, publish_app
 from fengshou.switch.fleets import FARM_PURCHASE, FleetFile, FleetProcess, merge
 from fengshou.switch.grammar import Catalogue, load_service
@@ -129,7 +129,7 @@ def prepare(home: Path, examples: Path) -> Site:
     """Make the site and enrol every terminal of the examples."""
     site = make_site(home, examples / "accounts.csv", free_ports())
     loaded = load(site.path("switch.toml"))
-    custody = SoftwareCustody(loaded.path(loaded.config.files.keys))
+    custody = custody_of(loaded)
     services = [load_service(entry.module, entry.options).name for entry in loaded.config.service]
     with Registry.open(loaded.path(loaded.config.files.registry), custody) as registry:
         registry.add_sites(read_sites(examples / "sites.csv"))
@@ -213,7 +213,7 @@ def _settled(site: Site) -> dict[str, Any]:
 def _compare(site: Site, fleets: FleetResult, seconds: float, last: dict[str, Any]) -> Outcome:
     loaded = load(site.path("switch.toml"))
     catalogue = Catalogue(load_service(entry.module, entry.options) for entry in loaded.config.service)
-    custody = SoftwareCustody(loaded.path(loaded.config.files.keys))
+    custody = custody_of(loaded)
     recorder = Recorder(catalogue, custody, Clock())
     journal = Journal(loaded.path(loaded.config.files.journal), read_only=True)
     try:

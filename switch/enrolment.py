@@ -11,6 +11,7 @@ from fengshou.hsm.pki import AUTHORITIES, Authority
 from fengshou.hsm.software import SoftwareCustody
 from fengshou.hsm.x509 import TERMINAL, CustodySigner, Subject
 from fengshou.switch.config import Loaded
+from fengshou.switch.custodies import custody_of
 from fengshou.switch.site import LOCALHOST, PUBLISHER_SIGN
 from fengshou.terminals.binding import AppRow
 from fengshou.terminals.home import Configuration, SwitchAddress, make_home
@@ -41,7 +42,7 @@ def enrol(loaded: Loaded, registry: Registry, terminals: Sequence[NewTerminal], 
     For terminals whose key is made here. One with a secure medium makes its own key and sends a request to be signed.
     """
     authority = Authority(loaded.path("pki"))
-    custody = SoftwareCustody(loaded.path(loaded.config.files.keys))
+    custody = custody_of(loaded)
     switch = SwitchAddress(
         host=LOCALHOST,
         port=loaded.config.listen.port,

@@ -18,6 +18,7 @@ from fengshou.routing.iso8583_server import run_iso8583_server
 from fengshou.routing.json_server import ApplicationHandler, Handler, run_json_server
 from fengshou.routing.zone_keys import PinPad, ZoneHost
 from fengshou.switch.config import ConfigError
+from fengshou.switch.custodies import open_custody
 from fengshou.switch.links import SignerFiles
 from fengshou.switch.site import HOST_SIGN, HOST_TLS, HostConfig, load_host
 
@@ -80,7 +81,7 @@ def _load(config: HostConfig, pins: PinVerifier | None = None) -> Any:
 
 
 def _run_json(folder: Path, config: HostConfig, handler: Handler, on_ready: Callable[[tuple[str, int]], None]) -> None:
-    custody = SoftwareCustody(folder / config.keys)
+    custody = open_custody(folder, config.keys, config.custody)
     trust = Trust(folder / config.authorities, folder / config.revoked if config.revoked else None)
     context = LiveContext(server_context, folder / config.certificate, custody, HOST_TLS, trust, NATIONAL)
     peers = SignerFiles([folder / peer for peer in config.peers])

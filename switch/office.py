@@ -22,6 +22,8 @@ from fengshou.hsm.personal import CARD, CardSigner, SigningCard, open_key
 from fengshou.hsm.quorum import Holder
 from fengshou.hsm.software import SoftwareCustody
 from fengshou.hsm.x509 import CustodySigner
+from fengshou.switch.config import ConfigError, load
+from fengshou.switch.custodies import custody_of
 
 AUDIT_FILE = "audit.log"
 PEOPLE = "people"
@@ -84,8 +86,12 @@ def proof(signer: Signer | None, event: str, of: str) -> dict[str, str]:
 
 
 def seal(folder: Path) -> int | None:
-    """Sign the log with the custody beside it. Raises CustodyError: there is none, or it is sealed."""
-    custody = SoftwareCustody(folder / "keys")
+    """Sign the log with the custody beside it. Raises CustodyError: there is none, it is sealed, its card is away."""
+    site = folder / "switch.toml"
+    try:
+        custody = custody_of(load(site)) if site.exists() else SoftwareCustody(folder / "keys")
+    except ConfigError as error:
+        raise CustodyError(str(error)) from None
     return log_of(folder).seal(CustodySigner(custody, AUDIT_SIGN), custody.key(AUDIT_SIGN).epoch)
 
 

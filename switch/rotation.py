@@ -19,15 +19,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from fengshou.hsm.custody import AUDIT_SIGN, JOURNAL_DATA, SWITCH_SIGN, SWITCH_TLS, CustodyError, KeyInfo, Kind
+from fengshou.hsm.custody import AUDIT_SIGN, JOURNAL_DATA, SWITCH_SIGN, SWITCH_TLS, Custody, CustodyError, KeyInfo, Kind
 from fengshou.hsm.files import write_public
 from fengshou.hsm.pem import CERTIFICATE, to_pem
 from fengshou.hsm.pki import Authority
-from fengshou.hsm.software import SoftwareCustody
 from fengshou.hsm.x509 import PUBLISHER, SWITCH, Subject
 from fengshou.protocol.epoch import ACCEPTING, EpochState
 from fengshou.switch import status
 from fengshou.switch.config import Loaded
+from fengshou.switch.custodies import custody_of
 from fengshou.switch.links import read_certificate, read_certificates
 from fengshou.terminals.home import add_switch_key
 
@@ -81,7 +81,7 @@ class KeyRow:
         }
 
 
-def key_rows(custody: SoftwareCustody) -> list[KeyRow]:
+def key_rows(custody: Custody) -> list[KeyRow]:
     """Every epoch of every key."""
     keys = custody.inventory()
     began = {info.label: info.created for info in keys if info.state is EpochState.CURRENT}
@@ -107,7 +107,7 @@ class Rotation:
         self._loaded = loaded
         self._policy = POLICIES[name]
         self._step = step
-        self._custody = SoftwareCustody(loaded.path(loaded.config.files.keys))
+        self._custody = custody_of(loaded)
 
     def plan(self) -> list[str]:
         """What ``rotate`` would do, in words."""
@@ -235,7 +235,7 @@ def forget_tickets(loaded: Loaded) -> bool:
     return False
 
 
-def retire_due(custody: SoftwareCustody, now: datetime) -> list[KeyInfo]:
+def retire_due(custody: Custody, now: datetime) -> list[KeyInfo]:
     """Refuse every epoch whose overlap has ended."""
     due = [
         row.info for row in key_rows(custody) if row.info.state is EpochState.RETIRING and row.due and row.due <= now

@@ -20,15 +20,16 @@ from typing import Any
 import trio
 
 from fengshou.hsm.channel import PROFILES, Trust, terminal_server_context
-from fengshou.hsm.custody import SWITCH_TLS, Custody, CustodyError
+from fengshou.hsm.custody import SWITCH_TLS, CustodyError
 from fengshou.hsm.memory import forbid_core_dumps
 from fengshou.hsm.renewal import LiveContext
-from fengshou.hsm.software import SoftwareCustody
+from fengshou.hsm.software import DEVELOPMENT
 from fengshou.routing.events import EventFeed
 from fengshou.routing.iso8583_link import Iso8583Link
 from fengshou.switch.clock import Clock
 from fengshou.switch.config import ConfigError, Loaded
 from fengshou.switch.core import Core, World
+from fengshou.switch.custodies import custody_of, prove
 from fengshou.switch.grammar import Catalogue, load_service
 from fengshou.switch.journal import Journal
 from fengshou.switch.keeper import Keeper
@@ -65,11 +66,11 @@ class Switch(Core):
         config, limits = loaded.config, loaded.config.limits
         self._loaded = loaded
         forbid_core_dumps()
-        custody = SoftwareCustody(loaded.path(config.files.keys))
-        if custody.protection == "development":
+        custody = custody_of(loaded)
+        if DEVELOPMENT in custody.protection:
             logger.warning("keys are plain files in %s: for development only", loaded.path(config.files.keys))
-        self.custody: Custody = custody
-        self.protection = custody.protection
+        prove(custody)
+        self.custody = custody
         self.catalogue = Catalogue(load_service(entry.module, entry.options) for entry in config.service)
         self.registry = Registry.open(loaded.path(config.files.registry), self.custody)
         stack.callback(self.registry.close)

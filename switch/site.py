@@ -25,10 +25,10 @@ from typing import Any
 
 import msgspec
 
-from fengshou.hsm.custody import AUDIT_SIGN, SWITCH_SIGN, SWITCH_TLS
-from fengshou.hsm.files import write_public
+from fengshou.hsm.custody import AUDIT_SIGN, SWITCH_SIGN, SWITCH_TLS, Custody
+from fengshou.hsm.files import make_folder, write_public
 from fengshou.hsm.pki import AUTHORITIES, CRL, Authority
-from fengshou.hsm.software import Kind, SoftwareCustody, provision
+from fengshou.hsm.software import Kind, SoftwareCustody, make_keys
 from fengshou.hsm.x509 import HOST, PUBLISHER, SWITCH, Profile, Subject
 from fengshou.switch.config import ConfigError, Provider, parse_providers
 from fengshou.switch.custodies import open_custody
@@ -71,6 +71,7 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     authorities: str = ""
     revoked: str = ""
     peers: list[str] = []  # certificates of the keys that sign requests
+    custody: dict[str, Provider] = {}  # what keeps keys beside software
 
 
 def load_host(folder: Path) -> HostConfig:
@@ -98,13 +99,20 @@ class Site:
 
 
 def make_site(
-    folder: Path, accounts: Path, ports: Ports | None = None, organisation: str = "Fengshou Rural Bank"
-) -> Site:
-    """Make everything but terminals. ``accounts`` opens the embedded ledger. Raises PkiError when one is there."""
+    folder: Path, accounts: Path, ports: Ports | None = None, organisation: str = "Fengshou Rural Bank",
+    providers: str = "",
+) -> Site:  # fmt: skip
+    """Make everything but terminals. ``accounts`` opens the embedded ledger.
+
+    ``providers`` are tables ``[custody.NAME]`` in TOML: cards and devices that keep some of the keys from the start.
+    Raises PkiError when a site is there, ConfigError, CustodyError: a card or device cannot be used.
+    """
     site = Site(folder.resolve(), ports or Ports())
     now = datetime.now(UTC)
+    make_folder(site.path("keys"))
+    custody = open_custody(site.folder, "keys", parse_providers(providers))
+    make_keys(custody)  # first: a card or device that cannot be used must not leave half a site
     authority = Authority.initialise(site.path("pki"), organisation, now)
-    custody = provision(site.path("keys"))
     site.path("certificates").mkdir()
     _certify(authority, SWITCH, "switch", custody, SWITCH_TLS, site.path("certificates", "switch.crt"), now)
     for name, label in (("switch-sign", SWITCH_SIGN), ("audit-sign", AUDIT_SIGN)):
@@ -132,12 +140,12 @@ def make_site(
         text = template.format(port=port) + _JSON_HOST
         write_public(site.path("hosts", name, "host.toml"), text.encode())
     services = "".join(f'\n[[service]]\nmodule = "{SERVICES}.{name}"\n' for name in STANDARD_SERVICES)
-    write_public(site.path("switch.toml"), (_SWITCH.format(ports=ports) + services).encode())
+    write_public(site.path("switch.toml"), (_SWITCH.format(ports=ports) + services + providers).encode())
     return site
 
 
 def _certify(
-    authority: Authority, profile: Profile, name: str, custody: SoftwareCustody, label: str, file: Path, now: datetime
+    authority: Authority, profile: Profile, name: str, custody: Custody, label: str, file: Path, now: datetime
 ) -> None:
     subject = Subject(name, names=(LOCALHOST, "localhost")) if profile in (SWITCH, HOST) else Subject(name)
     certificate = authority.issue(profile, subject, custody.public_key(label), now)

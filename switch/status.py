@@ -21,7 +21,7 @@ def snapshot(switch: "Switch") -> dict[str, Any]:
     journal = switch.journal.statistics
     return {
         "process": os.getpid(),
-        "custody": switch.protection,  # "development": keys in plain files
+        "custody": switch.custody.protection,  # "development": keys in plain files
         "connections": len(switch.pump),
         "handshakes": {"accepted": switch.listener.accepted, "refused": dict(switch.listener.refused)},
         "closed": {why.value: count for why, count in switch.closed.items() if count},

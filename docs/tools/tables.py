@@ -273,8 +273,11 @@ def config_keys() -> str:
         ("[analytics]", config.JsonPeer),
         ("[stand-in]", config.StandInSection),
         ("[[service]]", config.ServiceEntry),
+        ('[custody.NAME] kind = "sdf"', config.SdfProvider),
+        ('[custody.NAME] kind = "card"', config.CardProvider),
+        ("a card of it", config.CardRow),
     )
-    tables = {"stand_in", "listen", "service", "destination", "files", "limits", "cut_over", "analytics"}
+    tables = {"stand_in", "listen", "service", "destination", "files", "limits", "cut_over", "analytics", "custody"}
     parts, used = [], set()
     for title, section in sections:
         rows = []

@@ -11,9 +11,10 @@ from fengshou.hsm import _sdf_device
 from fengshou.hsm._sdf_abi import ERRORS, DeviceLost, Layout, SdfError
 from fengshou.hsm.custody import CustodyError, Kind, Unavailable, Unsupported
 from fengshou.hsm.sdf import SdfCustody
+from tests.devices import SDF_PASSWORDS
 
 DIGEST = sm3(b"message")
-PASSWORDS = {1: b"first password", 2: b"second password", 3: b"storage password"}
+PASSWORDS = SDF_PASSWORDS
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ import trio
 from fengshou.codecs import PublicKey
 from fengshou.ext.hosts.core_banking import ledger_report
 from fengshou.hsm.pki import Authority
-from fengshou.hsm.software import SoftwareCustody
 from fengshou.protocol import elements as de
 from fengshou.protocol.money import amount_of
 from fengshou.protocol.record import Record, RecordKind, parse_record
@@ -26,6 +25,7 @@ from fengshou.switch import status as status_socket
 from fengshou.switch.audit import Finding, verify_journal
 from fengshou.switch.clock import Clock
 from fengshou.switch.config import load
+from fengshou.switch.custodies import custody_of
 from fengshou.switch.enrolment import enrol, publish_app
 from fengshou.switch.grammar import Catalogue, load_service
 from fengshou.switch.journal import Journal
@@ -108,15 +108,21 @@ class Town:
     """A site in ``folder`` and its processes, as far as they were started."""
 
     def __init__(
-        self, folder: Path, *, deadline_ms: int = 0, cut_over: Mapping[str, Any] | None = None, **limits: float
+        self,
+        folder: Path,
+        *,
+        deadline_ms: int = 0,
+        cut_over: Mapping[str, Any] | None = None,
+        providers: str = "",
+        **limits: float,
     ) -> None:
         """``deadline_ms`` is that of all back ends; ``cut_over`` the configuration's section of that name, ``limits``
-        keys of another, underscored."""
+        keys of another, underscored; ``providers`` its tables of custody."""
         self.folder = folder
-        _make(folder, deadline_ms, cut_over or {}, limits)
+        _make(folder, deadline_ms, cut_over or {}, providers, limits)
         self.loaded = load(folder / "switch.toml")
         self.catalogue = Catalogue(load_service(entry.module, entry.options) for entry in self.loaded.config.service)
-        self.custody = SoftwareCustody(folder / "keys")
+        self.custody = custody_of(self.loaded)
         self.recorder = Recorder(self.catalogue, self.custody, Clock())
         self.authority = Authority(folder / "pki")
         self.processes = SiteProcesses(folder)
@@ -264,7 +270,9 @@ class Town:
         )  # fmt: skip
 
 
-def _make(folder: Path, deadline_ms: int, cut_over: Mapping[str, Any], limits: Mapping[str, float]) -> None:
+def _make(
+    folder: Path, deadline_ms: int, cut_over: Mapping[str, Any], providers: str, limits: Mapping[str, float]
+) -> None:
     accounts = [f"{account_of(terminal)},buyer,buyer,400000000000" for terminal in TERMINALS]
     accounts += [
         f"{FARMER},farmer,farmer,0",
@@ -276,7 +284,7 @@ def _make(folder: Path, deadline_ms: int, cut_over: Mapping[str, Any], limits: M
     folder.parent.mkdir(parents=True, exist_ok=True)
     csv = folder.parent / f"{folder.name}-accounts.csv"
     csv.write_text("\n".join(["number,name,kind,opening_fen", *accounts]) + "\n", "utf-8")
-    site = make_site(folder, csv, free_ports())
+    site = make_site(folder, csv, free_ports(), providers=providers)
     file = site.path("switch.toml")
     section = "".join(f"{name.replace('_', '-')} = {value}\n" for name, value in limits.items())
     section += "\n[cut-over]\n" + "".join(f"{name} = {json.dumps(value)}\n" for name, value in cut_over.items())
@@ -285,7 +293,7 @@ def _make(folder: Path, deadline_ms: int, cut_over: Mapping[str, Any], limits: M
         text = text.replace(f"deadline-ms = {usual}", f"deadline-ms = {deadline_ms or usual}")
     file.write_text(text.replace('log-level = "info"', 'log-level = "debug"'), "utf-8")
     loaded = load(file)
-    with Registry.open(site.path("registry.db"), SoftwareCustody(site.path("keys"))) as registry:
+    with Registry.open(site.path("registry.db"), custody_of(loaded)) as registry:
         registry.add_sites([Site("TOWN", "东山村", "point", 1)])
         app = publish_app(loaded, registry, APP, VERSION, SERVICES)
         publish_app(loaded, registry, READER_APP, VERSION, ("balance", "gov-enquiry"))
