@@ -1,4 +1,4 @@
-# SM4-GCM for short data under a key that stays. This is the index; the meaning stands in _sm4.pyi.
+# SM4-GCM and SM4-CMAC for short data under a key that stays. This is the index; the meaning stands in _sm4.pyi.
 
 from libc.stdint cimport uint8_t, uint64_t
 
@@ -19,3 +19,8 @@ cdef class Sm4Gcm:
         uint8_t *out
     ) except -1 nogil
     cdef int cover(self, const uint8_t *nonce, const uint8_t *data, uint8_t *out, size_t size) except -1 nogil
+
+cdef class Sm4Cmac:
+    cdef EVP_CIPHER_CTX *cbc
+    cdef uint8_t[16] whole  # what masks a last block that is whole (K1), and one that was filled up (K2)
+    cdef uint8_t[16] filled

@@ -1,4 +1,4 @@
-"""SM4-GCM (GB/T 32907, GB/T 36624, AEAD_SM4_GCM of RFC 8998) for short data. The meaning of each name is in ``_sm4.pyi``.
+"""SM4-GCM (GB/T 32907, GB/T 36624, AEAD_SM4_GCM of RFC 8998) and SM4-CMAC for short data. ``_sm4.pyi`` has meanings.
 
 The block cipher is libcrypto's, which has SM4 but, up to OpenSSL 3.0, not its GCM; the context is set up once a key, not
 once a message, and that is what it is here for. GHASH goes by tables of four bits (Shoup), as NIST SP 800-38D describes
@@ -194,6 +194,75 @@ cdef class Sm4Gcm:
             out = data
             self.cover(at, given, &out[0], size)
         return data
+
+    def __reduce__(self):
+        raise TypeError("a key is not pickled")
+
+
+cdef void double(uint8_t *block) noexcept nogil:
+    """Times x in the field of NIST SP 800-38B section 6.1."""
+    cdef uint64_t high = load(block), low = load(block + 8)
+    store(block, high << 1 | low >> 63)
+    store(block + 8, low << 1 ^ (0x87 if high >> 63 else 0))
+
+
+cdef class Sm4Cmac:
+    def __cinit__(self, key not None):
+        cdef const uint8_t[::1] octets = key
+        cdef uint8_t zeros[BLOCK_BYTES]
+        cdef int size = 0, index
+        cdef EVP_CIPHER *cipher
+        if octets.shape[0] != BLOCK_BYTES:
+            raise ValueError("an SM4 key has 16 bytes")
+        for index in range(BLOCK_BYTES):
+            zeros[index] = 0
+        cipher = EVP_CIPHER_fetch(NULL, b"SM4-CBC", NULL)
+        self.cbc = EVP_CIPHER_CTX_new()
+        try:
+            if cipher == NULL or self.cbc == NULL or not EVP_EncryptInit_ex2(self.cbc, cipher, &octets[0], zeros, NULL):
+                ERR_clear_error()
+                raise MemoryError("this libcrypto was built without SM4, or memory is short")
+        finally:
+            EVP_CIPHER_free(cipher)
+        EVP_CIPHER_CTX_set_padding(self.cbc, 0)
+        EVP_EncryptUpdate(self.cbc, self.whole, &size, zeros, BLOCK_BYTES)
+        double(self.whole)
+        memcpy(self.filled, self.whole, BLOCK_BYTES)
+        double(self.filled)
+
+    def __dealloc__(self):
+        EVP_CIPHER_CTX_free(self.cbc)  # wipes the key schedule
+        OPENSSL_cleanse(self.whole, BLOCK_BYTES)
+        OPENSSL_cleanse(self.filled, BLOCK_BYTES)
+
+    def mac(self, bytes data not None):
+        cdef uint8_t chain[BLOCK_BYTES * BLOCKS_AT_ONCE]
+        cdef uint8_t last[BLOCK_BYTES]
+        cdef const uint8_t *at = <const uint8_t *>PyBytes_AS_STRING(data)
+        cdef const uint8_t *mask
+        cdef size_t left = len(data), piece
+        cdef int size = 0, index
+        for index in range(BLOCK_BYTES):
+            last[index] = 0
+        if not EVP_EncryptInit_ex2(self.cbc, NULL, NULL, last, NULL):
+            raise MemoryError
+        while left > BLOCK_BYTES:
+            piece = (left - 1) // BLOCK_BYTES * BLOCK_BYTES
+            if piece > sizeof(chain):
+                piece = sizeof(chain)
+            if not EVP_EncryptUpdate(self.cbc, chain, &size, at, <int>piece):
+                raise MemoryError
+            at += piece
+            left -= piece
+        memcpy(last, at, left)
+        if left < BLOCK_BYTES:
+            last[left] = 0x80
+        mask = &self.whole[0] if left == BLOCK_BYTES else &self.filled[0]
+        for index in range(BLOCK_BYTES):
+            last[index] ^= mask[index]
+        if not EVP_EncryptUpdate(self.cbc, last, &size, last, BLOCK_BYTES):
+            raise MemoryError
+        return PyBytes_FromStringAndSize(<char *>last, BLOCK_BYTES)
 
     def __reduce__(self):
         raise TypeError("a key is not pickled")

@@ -6,7 +6,7 @@ import os
 import resource
 import threading
 
-from fengshou.codecs import Sm4Gcm
+from fengshou.codecs import Sm4Cmac, Sm4Gcm
 
 _SLOT_BYTES = 32  # the longest symmetric key; a page holds 128 of them
 
@@ -65,7 +65,7 @@ class Secret:
     ``view`` may outlive the object: the bytes are wiped when the last view goes, so nobody computes with a wiped key.
     """
 
-    __slots__ = ("_gcm", "view")
+    __slots__ = ("_cmac", "_gcm", "view")
 
     def __init__(self, data: bytes | bytearray | memoryview) -> None:
         """Copies ``data``; wipe the original if it can be wiped."""
@@ -77,6 +77,7 @@ class Secret:
         self.view = memoryview(slot).cast("B")[: len(data)]
         self.view[:] = data
         self._gcm: Sm4Gcm | None = None
+        self._cmac: Sm4Cmac | None = None
 
     @property
     def gcm(self) -> Sm4Gcm:
@@ -84,6 +85,13 @@ class Secret:
         if self._gcm is None:
             self._gcm = Sm4Gcm(self.view)
         return self._gcm
+
+    @property
+    def cmac(self) -> Sm4Cmac:
+        """SM4-CMAC under this key, likewise."""
+        if self._cmac is None:
+            self._cmac = Sm4Cmac(self.view)
+        return self._cmac
 
     @classmethod
     def random(cls, count: int) -> "Secret":

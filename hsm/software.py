@@ -174,8 +174,8 @@ class SoftwareCustody:
 
     def mac(self, label: KeyName, data: bytes, epoch: int | None = None) -> bytes:
         held = self._find(label, epoch, Kind.HMAC, Kind.MAC)
-        key = _as(Secret, held).view
-        return hmac_sm3(bytes(key), data) if held.info.kind is Kind.HMAC else sm4.cmac(key, data)
+        key = _as(Secret, held)
+        return hmac_sm3(bytes(key.view), data) if held.info.kind is Kind.HMAC else key.cmac.mac(data)
 
     def verify_mac(self, label: KeyName, data: bytes, mac: bytes, epoch: int | None = None) -> None:
         if len(mac) < _MAC_BYTES_MIN or not sm4.equal(self.mac(label, data, epoch)[: len(mac)], mac):

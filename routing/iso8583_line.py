@@ -41,11 +41,12 @@ class Line:
         settings: LineSettings,
         now_us: Callable[[], int],
         receive: Callable[[Sequence[Fields]], None],
+        forged: Callable[[Fields], None],
         zone: ZoneKeys | None = None,
     ) -> None:
         """``receive`` gets the messages of one read that are not network management. ``now_us`` is a wall clock.
 
-        ``zone`` are the keys that the host must have before it gets calls.
+        ``forged`` gets those whose MAC does not hold; ``zone`` are the keys that the host must have before a call.
         """
         self.up = False
         self.load = 0  # calls in flight; kept by who hands them over
@@ -56,6 +57,7 @@ class Line:
         self._settings = settings
         self._now_us = now_us
         self._receive_messages = receive
+        self._forged = forged
         self._zone = zone
         self._brought: set[tuple[str, int]] = set()  # keys that the host has from this line
         self._news = trio.Event()
@@ -120,7 +122,7 @@ class Line:
             buffer += data
             messages: list[Fields] = []
             try:
-                for fields in drain(self._codec, buffer):
+                for fields in drain(self._codec, buffer, self._forged):
                     if is_network(fields):
                         self._hear_network(fields)
                     else:

@@ -12,14 +12,16 @@ from random import Random
 import trio
 
 from fengshou.codecs import Iso8583Codec
+from fengshou.hsm.custody import CustodyError
 from fengshou.protocol.backend import Fields
 from fengshou.protocol.errors import UntrustedBytesError
-from fengshou.protocol.iso8583 import HostFormat
+from fengshou.protocol.iso8583 import Codec, HostFormat
 from fengshou.protocol.service import Iso8583Call, Reply
 from fengshou.routing.connect import LINK_ERRORS, Backoff, Connect
 from fengshou.routing.deadlines import NEVER
 from fengshou.routing.destination import Completion, Failure, Outbound, Sink
 from fengshou.routing.iso8583_line import Line, LineSettings
+from fengshou.routing.iso8583_mac import MacCodec
 from fengshou.routing.iso8583_matching import Flight, InFlight, request_fields
 from fengshou.routing.zone_keys import ZoneKeys
 
@@ -51,15 +53,18 @@ class Iso8583Link:
         late_max: int = LATE_MAX,
         line: LineSettings | None = None,
         zone: ZoneKeys | None = None,
+        mac: bool = False,
         now_us: Callable[[], int] = _wall_us,
     ) -> None:
         """A line for each of ``connects``, to one address or several. ``now_us`` dates sign-on and echo (DE 7).
 
-        Beyond ``in_flight_max`` open calls the next fails as BUSY. ``zone`` are the keys that are shared with the host.
+        Beyond ``in_flight_max`` open calls the next fails as BUSY. ``zone`` are the keys that are shared with the host;
+        with ``mac`` every message bears a MAC under one of them, and an answer whose MAC does not hold never came.
         """
         self.name = name
         self._connects = connects
-        self._codec = Iso8583Codec(host_format)
+        codec = Iso8583Codec(host_format)
+        self._codec: Codec = MacCodec(codec, zone) if zone and mac else codec
         self._random = random
         self._in_flight_max = in_flight_max
         self._line_settings = line or LineSettings()
@@ -72,6 +77,7 @@ class Iso8583Link:
         self._sleeps_until = NEVER
         self._sent_by_closed_lines = 0
         self.answered = self.timed_out = self.late = self.unmatched = 0
+        self.forged = 0
         self.lost = self.malformed = self.connects = self.connect_failures = 0
 
     @property
@@ -124,6 +130,8 @@ class Iso8583Link:
             frame = self._codec.frame(fields)
         except UntrustedBytesError:
             return Failure.UNSENDABLE
+        except CustodyError:
+            return Failure.UNAVAILABLE
         flight = self._in_flight.add(fields, frame, outbound, line)
         if flight is None:
             return Failure.BUSY
@@ -171,6 +179,7 @@ class Iso8583Link:
             self._line_settings,
             self._now_us,
             lambda fields: self._receive(fields, sink),
+            self._forged,
             self.zone,
         )
         self._lines.append(line)
@@ -202,6 +211,10 @@ class Iso8583Link:
                 self.late += 1
                 self._complete(taken, Reply(code, fields), late=True)
         self._flush(sink)
+
+    def _forged(self, fields: Fields) -> None:
+        """Whoever made it, the host did not: its call goes on waiting."""
+        self.forged += 1
 
     def _give_up(self, flight: Flight, *, unsent: Failure) -> None:
         self._put_down(flight)

@@ -16,11 +16,13 @@ import structlog
 import uvloop
 
 from fengshou.codecs import Iso8583Codec
+from fengshou.hsm.custody import CustodyError
 from fengshou.protocol.backend import Fields, Iso8583Application
-from fengshou.protocol.codes import UNSUPPORTED
+from fengshou.protocol.codes import MAC_ERROR, UNSUPPORTED
 from fengshou.protocol.errors import UntrustedBytesError
 from fengshou.protocol.iso8583 import KEY_CHANGE, Codec, HostFormat
-from fengshou.routing.iso8583_wire import drain, is_network, is_request, network_answer
+from fengshou.routing.iso8583_mac import SECURITY_CONTROL, MacCodec
+from fengshou.routing.iso8583_wire import drain, is_network, is_request, network_answer, refusal
 from fengshou.routing.zone_keys import ZoneHost
 
 # The most requests in one call of the application: bounds how long the first of them waits for the last.
@@ -39,18 +41,28 @@ log = structlog.get_logger(__name__)
 class Iso8583Server:
     """Serves one application on one address."""
 
-    def __init__(self, application: Iso8583Application, host_format: HostFormat, zone: ZoneHost | None = None) -> None:
-        """``zone`` takes the keys that the peer brings; without one it is told that keys are not supported."""
+    def __init__(
+        self,
+        application: Iso8583Application,
+        host_format: HostFormat,
+        zone: ZoneHost | None = None,
+        mac: bool = False,
+    ) -> None:
+        """``zone`` takes the keys that the peer brings; without one it is told that keys are not supported.
+
+        With ``mac`` a message whose MAC does not hold is answered A0 and nothing is done.
+        """
         self._application = application
         self._zone = zone
-        self._codec: Codec = Iso8583Codec(host_format)
+        codec = Iso8583Codec(host_format)
+        self._codec: Codec = MacCodec(codec, zone) if zone and mac else codec
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="application")
         self._connections: set[_Connection] = set()
         self._waiting: list[tuple[_Connection, Fields]] = []
         self._work = asyncio.Event()
         self._paused = False  # too many wait; nothing is read
         self._stopping = False
-        self.malformed = 0
+        self.malformed = self.forged = 0
 
     async def serve(
         self, host: str, port: int, on_ready: Callable[[tuple[str, int]], None], stop: asyncio.Event
@@ -128,9 +140,9 @@ class Iso8583Server:
         self, batch: Sequence[tuple["_Connection", Fields]], answers: Sequence[Fields | None]
     ) -> Mapping["_Connection", list[bytes]]:
         frames: defaultdict[_Connection, list[bytes]] = defaultdict(list)
-        for (connection, _), answer in zip(batch, answers, strict=True):
+        for (connection, request), answer in zip(batch, answers, strict=True):
             if answer is not None:
-                frames[connection].append(self._codec.frame(answer))
+                frames[connection].append(self._codec.frame(_under_same_keys(request, answer)))
         return frames
 
     async def _close_connections(self) -> None:
@@ -166,7 +178,7 @@ class _Connection(asyncio.Protocol):
         self._buffer += data
         requests: list[Fields] = []
         try:
-            for fields in drain(self._codec, self._buffer):
+            for fields in drain(self._codec, self._buffer, self._refuse):
                 if not is_request(fields):
                     continue  # an answer to nothing we asked
                 if is_network(fields):
@@ -179,6 +191,17 @@ class _Connection(asyncio.Protocol):
             self._transport.close()
         if requests:
             self._server.take(self, requests)
+
+    def _refuse(self, forged: Fields) -> None:
+        """Not the application's business. The answer is authentic, as far as the request names a key that is known."""
+        self._server.forged += 1
+        if not is_request(forged):
+            return
+        log.warning("a message was altered on its way, or comes from a stranger")
+        try:
+            self.write(self._codec.frame(_under_same_keys(forged, refusal(forged, MAC_ERROR))))
+        except CustodyError:
+            self._transport.close()
 
     def pause_writing(self) -> None:
         self._full = True
@@ -208,6 +231,12 @@ class _Connection(asyncio.Protocol):
         self._transport.abort()
 
 
+def _under_same_keys(request: Fields, answer: Fields) -> Fields:
+    """An answer says which keys its request named, so that both are of one epoch."""
+    control = request.get(SECURITY_CONTROL)
+    return answer if control is None else {**answer, SECURITY_CONTROL: control}
+
+
 def run_iso8583_server(
     application: Iso8583Application,
     host: str,
@@ -216,6 +245,7 @@ def run_iso8583_server(
     *,
     host_format: HostFormat | None = None,
     zone: ZoneHost | None = None,
+    mac: bool = False,
 ) -> None:
     """Serve in this process until SIGTERM or SIGINT, then end in good order: every request that arrived is answered.
 
@@ -226,7 +256,7 @@ def run_iso8583_server(
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        await Iso8583Server(application, host_format or HostFormat(), zone).serve(host, port, on_ready, stop)
+        await Iso8583Server(application, host_format or HostFormat(), zone, mac).serve(host, port, on_ready, stop)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve())

@@ -1,10 +1,11 @@
 """What both ends of an ISO 8583 link share: messages off a stream, and network management (08xx)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from fengshou.protocol.backend import Fields
 from fengshou.protocol.codes import APPROVED
 from fengshou.protocol.iso8583 import MTI, Codec, answer_mti
+from fengshou.routing.iso8583_mac import ForgedMessage
 
 # One read. A batch of 200 requests of 12 fields fits it.
 READ_BYTES = 64 * 1024
@@ -32,8 +33,16 @@ def network_answer(request: Fields, told: Fields | None = None) -> dict[int, str
     return {MTI: answer_mti(mti_of(request)), **kept, 39: APPROVED, **(told or {})}
 
 
-def drain(codec: Codec, buffer: bytearray) -> Iterator[dict[int, str | bytes]]:
-    """The whole messages in ``buffer``, decoded, while their bytes leave it.
+def refusal(request: Fields, code: str) -> dict[int, str | bytes]:
+    """An answer that says nothing but why there is no other: what tells calls apart, and the code."""
+    kept = {number: request[number] for number in (3, 4, 7, 11, 12, 13, 32, 37, 41, 42, 49) if number in request}
+    return {MTI: answer_mti(mti_of(request)), **kept, 39: code}
+
+
+def drain(
+    codec: Codec, buffer: bytearray, forged: Callable[[Fields], None] = lambda fields: None
+) -> Iterator[dict[int, str | bytes]]:
+    """The whole messages in ``buffer``, decoded, while their bytes leave it; those with a false MAC go to ``forged``.
 
     Raises UntrustedBytesError after giving every message before the fault; the stream has no more meaning then.
     """
@@ -43,4 +52,7 @@ def drain(codec: Codec, buffer: bytearray) -> Iterator[dict[int, str | bytes]]:
             return
         del buffer[:used]
         for message in messages:
-            yield codec.decode(message)
+            try:
+                yield codec.decode(message)
+            except ForgedMessage as error:
+                forged(error.fields)

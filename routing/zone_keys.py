@@ -60,6 +60,7 @@ class ZoneKeys:
     def __init__(self, custody: Custody, name: str) -> None:
         self._custody = custody
         self._master = master_label(name)
+        self._mac = mac_label(name)
         self.labels: Mapping[str, Kind] = {pin_label(name): Kind.PIN, mac_label(name): Kind.MAC}
         self.confirmed: set[tuple[str, int]] = set()  # label and epoch that the back end has said to have
 
@@ -75,6 +76,15 @@ class ZoneKeys:
         check_value = self._custody.key(label, epoch).check_value.hex().upper()
         control = SecurityControl(pin_epoch=epoch) if is_pin else SecurityControl(mac_epoch=epoch)
         return {48: check_value + block.decode("ascii"), 53: control.digits}
+
+    def mac_epoch(self) -> int:
+        return self._custody.key(self._mac).epoch
+
+    def mac(self, epoch: int, data: bytes) -> bytes:
+        return self._custody.mac(self._mac, data, epoch)
+
+    def verify_mac(self, epoch: int, data: bytes, mac: bytes) -> None:
+        self._custody.verify_mac(self._mac, data, mac, epoch)
 
     def hear(self, label: str, epoch: int, answer: Fields) -> bool:
         """Whether the back end has the key now."""
@@ -109,6 +119,19 @@ class ZoneHost:
         except CustodyError:
             return {39: MAC_ERROR}
         return {39: APPROVED, 48: check_value}
+
+    def mac_epoch(self) -> int:
+        """Of an answer: that of its request, which stands in it, so this is for what begins here. The newest."""
+        held = [info for info in self._infos() if info.label.startswith(_label(Kind.MAC, 0)[:-1])]
+        if not held:
+            raise CustodyError("the peer has brought no authentication key yet")
+        return int(max(held, key=lambda info: info.created).label.rpartition(".")[2])
+
+    def mac(self, epoch: int, data: bytes) -> bytes:
+        return self._custody.mac(_label(Kind.MAC, epoch), data)
+
+    def verify_mac(self, epoch: int, data: bytes, mac: bytes) -> None:
+        self._custody.verify_mac(_label(Kind.MAC, epoch), data, mac)
 
     def verify(self, request: Fields, offset: str) -> None:
         """Check the PIN of a request against the card's offset. Raises ``protocol.backend.PinRefused``."""

@@ -88,6 +88,7 @@ class Iso8583Destination(_Section, frozen=True, tag="iso8583", tag_field="kind")
     in_flight: Count = 2048
     packing: Literal["bcd", "ascii"] = "bcd"
     zone_keys: bool = False  # PIN and authentication key are brought to the host under its zone master key
+    mac: bool = False  # every message bears DE 64 or 128; with zone_keys only
     pin_format: Literal["iso-4", "unionpay"] = "iso-4"  # of the PIN blocks that the host reads
     match: tuple[int, ...] = (11, 37, 41)
 
@@ -292,6 +293,8 @@ def _problems(loaded: Loaded) -> list[tuple[str, str]]:
         if isinstance(destination, JsonDestination):
             needs_peer(key, destination)
         else:
+            if destination.mac and not destination.zone_keys:
+                problems.append((f"{key}.mac", "needs zone-keys = true: there is no key without them"))
             for address in destination.addresses:
                 needs_address(f"{key}.addresses", address)
     if config.stand_in:

@@ -30,7 +30,7 @@ def run_host(folder: Path, on_ready: Callable[[tuple[str, int]], None]) -> None:
         case "iso8583":
             zone = ZoneHost(open_custody(folder, config.keys, config.custody)) if config.keys else None
             application = _load(config, zone)
-            run_iso8583_server(application, config.host, config.port, on_ready, zone=zone)
+            run_iso8583_server(application, config.host, config.port, on_ready, zone=zone, mac=config.mac)
         case "json":
             _run_json(folder, config, ApplicationHandler(_load(config)), on_ready)
         case "events":
@@ -75,7 +75,7 @@ def _application(config: HostConfig) -> Any:
 def _load(config: HostConfig, pins: PinVerifier | None = None) -> Any:
     more = {"pins": pins} if pins else {}
     try:
-        return _application(config)(config.options)
+        return _application(config)(config.options, **more)
     except ValueError as error:
         raise ConfigError(f"application {config.application}: {error}") from error
 

@@ -35,7 +35,7 @@ def destination(name: str, row: Iso8583Destination | JsonDestination, loaded: Lo
         host_format = CHARACTER_FORMAT if row.packing == "ascii" else HostFormat()
         return Iso8583Link(
             name, connects, host_format, Random(), in_flight_max=row.in_flight, match_fields=row.match,
-            zone=ZoneKeys(custody, name) if row.zone_keys else None,
+            zone=ZoneKeys(custody, name) if row.zone_keys else None, mac=row.mac,
         )  # fmt: skip
     return JsonLink(
         name,

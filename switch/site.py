@@ -64,6 +64,7 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     kind: str  # iso8583, json or events
     host: str = LOCALHOST
     port: int
+    mac: bool = False  # of ISO 8583: every message bears one, see ``routing.iso8583_mac``
     options: dict[str, Any] = {}
     paths: list[str] = []
     keys: str = ""
@@ -160,6 +161,7 @@ port = {port}
 options = {{ database = "ledger.db", accounts = "{accounts}" }}
 paths = ["database", "accounts"]
 keys = "keys"
+mac = true
 """
 
 _GOVERNMENT = """\
@@ -206,7 +208,8 @@ kind = "iso8583"
 addresses = ["{LOCALHOST}:{{ports.core_banking}}"]
 links = 2
 deadline-ms = 5000
-zone-keys = true            # PINs and messages are protected by keys of this link
+zone-keys = true            # PINs travel under a key of this link
+mac = true                  # and every message is authenticated by another one
 
 [destination.government]
 kind = "json"

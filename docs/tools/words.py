@@ -107,6 +107,7 @@ CONFIG: Mapping[str, str] = {
     "Iso8583Destination.in_flight": "calls without an answer; past it a request gets 96",
     "Iso8583Destination.packing": "`bcd` or `ascii`: MTI, bitmap, numbers and lengths packed or as characters",
     "Iso8583Destination.zone_keys": "true: PIN and authentication key are brought to the host, see PROTOCOL section 13",
+    "Iso8583Destination.mac": "true: every message bears DE 64 or 128 under the authentication key; with zone-keys only",
     "Iso8583Destination.pin_format": "layout of the PIN blocks that the host reads: `iso-4` or `unionpay`",
     "Iso8583Destination.match": "elements that the host repeats in its answer and that tell calls apart",
     "JsonPeer.address": "`host:port`",
