@@ -1,25 +1,51 @@
-"""``fengshou``: the command line. Each group of commands has a module of its own."""
+"""``fengshou``: the command line. Each group of commands has a module of its own, read when it is asked for."""
+
+from importlib import import_module
 
 import click
 
-from fengshou.switch import cli_ceremony  # noqa: F401 adds its commands to `keys`
-from fengshou.switch.cli_audit import audit
-from fengshou.switch.cli_bench import bench
-from fengshou.switch.cli_demo import demo, fleet
-from fengshou.switch.cli_journal import journal
-from fengshou.switch.cli_keys import keys
-from fengshou.switch.cli_people import people
-from fengshou.switch.cli_pki import pki
-from fengshou.switch.cli_pos import kiosk, pos
-from fengshou.switch.cli_prices import prices
-from fengshou.switch.cli_settlement import settle
-from fengshou.switch.cli_simulate import simulate
-from fengshou.switch.cli_stand_in import stand_in_commands
-from fengshou.switch.cli_switch import check, host, init, status, switch
-from fengshou.switch.cli_terminal import app, terminal
+# Commands in the order in which help lists them: module in this room and name there.
+_COMMANDS = {
+    "demo": ("cli_demo", "demo"),
+    "init": ("cli_switch", "init"),
+    "switch": ("cli_switch", "switch"),
+    "host": ("cli_switch", "host"),
+    "status": ("cli_switch", "status"),
+    "check": ("cli_switch", "check"),
+    "journal": ("cli_journal", "journal"),
+    "settle": ("cli_settlement", "settle"),
+    "prices": ("cli_prices", "prices"),
+    "terminal": ("cli_terminal", "terminal"),
+    "app": ("cli_terminal", "app"),
+    "pos": ("cli_pos", "pos"),
+    "kiosk": ("cli_pos", "kiosk"),
+    "pki": ("cli_pki", "pki"),
+    "keys": ("cli_ceremony", "keys"),  # which adds its own to those of cli_keys
+    "people": ("cli_people", "people"),
+    "audit": ("cli_audit", "audit"),
+    "bench": ("cli_bench", "bench"),
+    "fleet": ("cli_demo", "fleet"),
+    "simulate": ("cli_simulate", "simulate"),
+    "stand-in": ("cli_stand_in", "stand_in_commands"),
+}
+
+
+class _Commands(click.Group):
+    """Reads the module of a command only: all of them together take longer than most commands do."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in _COMMANDS:
+            return None
+        module, attribute = _COMMANDS[name]
+        command: click.Command = getattr(import_module(f"fengshou.switch.{module}"), attribute)
+        return command
 
 
 @click.group(
+    cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
     epilog="Start with: fengshou init DIR, then fengshou switch --home DIR. `fengshou demo` does all of it for you.",
 )
@@ -29,11 +55,3 @@ from fengshou.switch.cli_terminal import app, terminal
 def main(context: click.Context, name: str | None) -> None:
     """Fengshou (丰收): a transaction switch for a rural bank's service network."""
     context.obj = name
-
-
-for command in (
-    demo, init, switch, host, status, check, journal, settle, prices, terminal, app, pos, kiosk, pki, keys, people,
-    audit, bench, fleet, simulate,
-    stand_in_commands,
-):  # fmt: skip
-    main.add_command(command)

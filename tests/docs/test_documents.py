@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import click
 import pytest
 
 from fengshou.switch.cli import main
@@ -49,7 +50,7 @@ def test_tests_and_sources_that_are_named_exist(document: Path) -> None:
 @each_document
 def test_commands_that_are_named_exist(document: Path) -> None:
     for words in re.findall(r"\bfengshou ([a-z]+(?:-[a-z]+)*)(?: ([a-z]+(?:-[a-z]+)*))?", document.read_text("utf-8")):
-        command = main.commands.get(words[0])
+        command = main.get_command(click.Context(main), words[0])
         assert command is not None, words
         if hasattr(command, "commands") and words[1]:
             assert words[1] in command.commands, words
