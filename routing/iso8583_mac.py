@@ -10,11 +10,12 @@ from typing import Protocol
 
 from fengshou.hsm.custody import CustodyError, MacMismatch
 from fengshou.protocol.backend import Fields
-from fengshou.protocol.iso8583 import LENGTH_BYTES, MTI, Codec, SecurityControl
+from fengshou.protocol.iso8583 import LENGTH_BYTES, MTI, Codec, SecurityControl, mac_epoch_of, with_mac_epoch
 
 MAC_BYTES = 8
 MAC, MAC_2, SECURITY_CONTROL = 64, 128, 53
-_ABSENT = "0" * 16  # DE 53 of a message that says nothing
+_PLACEHOLDER = bytes(MAC_BYTES)
+_NO_PIN = SecurityControl().digits
 
 
 class ForgedMessage(Exception):
@@ -50,11 +51,10 @@ class MacCodec:
         """The message with its MAC. Raises UntrustedBytesError, and CustodyError when there is no key."""
         if _is_network(fields):
             return self._codec.encode(fields)
-        control = SecurityControl.parse(str(fields.get(SECURITY_CONTROL, _ABSENT)))
-        epoch = control.mac_epoch or self._keys.mac_epoch()
-        control = SecurityControl(control.pin_format, control.pin_epoch, epoch)
+        control = str(fields.get(SECURITY_CONTROL, _NO_PIN))
+        epoch = mac_epoch_of(control) or self._keys.mac_epoch()
         number = MAC_2 if max(fields) > MAC else MAC
-        whole = self._codec.encode({**fields, SECURITY_CONTROL: control.digits, number: bytes(MAC_BYTES)})
+        whole = self._codec.encode({**fields, SECURITY_CONTROL: with_mac_epoch(control, epoch), number: _PLACEHOLDER})
         covered = whole[:-MAC_BYTES]
         return covered + self._keys.mac(epoch, covered)[:MAC_BYTES]
 
@@ -67,11 +67,11 @@ class MacCodec:
         fields = self._codec.decode(message)
         if _is_network(fields):
             return fields
-        mac = fields.pop(MAC_2 if max(fields) == MAC_2 else MAC, b"")
-        epoch = SecurityControl.parse(str(fields.get(SECURITY_CONTROL, _ABSENT))).mac_epoch
+        mac = fields.pop(MAC_2, None) or fields.pop(MAC, None)
         try:
-            if not isinstance(mac, bytes) or not mac:
-                raise MacMismatch("no MAC")
+            if not isinstance(mac, bytes) or message[-MAC_BYTES:] != mac:
+                raise MacMismatch("no MAC at the end")
+            epoch = mac_epoch_of(str(fields.get(SECURITY_CONTROL, _NO_PIN)))
             self._keys.verify_mac(epoch, message[:-MAC_BYTES], mac)
         except CustodyError:
             raise ForgedMessage(fields) from None
