@@ -27,11 +27,11 @@ class Profile(Protocol):
 
     def random(self, link: Link, count: int) -> bytes: ...
 
-    def read(self, link: Link, count: int) -> bytes:
-        """The first bytes of the file for a custodian's share."""
+    def read(self, link: Link, offset: int, count: int) -> bytes:
+        """Bytes of the file for a custodian's shares."""
         ...
 
-    def write(self, link: Link, data: bytes) -> None: ...
+    def write(self, link: Link, offset: int, data: bytes) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +69,13 @@ class Iso7816:
     def random(self, link: Link, count: int) -> bytes:
         return link.send(Command(0x00, 0x84, 0x00, 0x00, answer_bytes=count))
 
-    def read(self, link: Link, count: int) -> bytes:
+    def read(self, link: Link, offset: int, count: int) -> bytes:
         self._select_file(link)
-        return link.send(Command(0x00, 0xB0, 0x00, 0x00, answer_bytes=count))
+        return link.send(Command(0x00, 0xB0, offset >> 8, offset & 0xFF, answer_bytes=count))
 
-    def write(self, link: Link, data: bytes) -> None:
+    def write(self, link: Link, offset: int, data: bytes) -> None:
         self._select_file(link)
-        link.send(Command(0x00, 0xD6, 0x00, 0x00, data))
+        link.send(Command(0x00, 0xD6, offset >> 8, offset & 0xFF, data))
 
     def _select_file(self, link: Link) -> None:
         link.send(Command(0x00, 0xA4, 0x02, 0x0C, self.share_file.to_bytes(2, "big")))
@@ -110,12 +110,12 @@ class Gmt0017:
     def random(self, link: Link, count: int) -> bytes:
         return link.send(self._command(0x50, answer_bytes=count))
 
-    def read(self, link: Link, count: int) -> bytes:
-        what = bytes(2) + count.to_bytes(2, "big") + self._file()
+    def read(self, link: Link, offset: int, count: int) -> bytes:
+        what = offset.to_bytes(2, "big") + count.to_bytes(2, "big") + self._file()
         return link.send(self._command(0x38, data=self._application(link) + what, answer_bytes=count))
 
-    def write(self, link: Link, data: bytes) -> None:
-        what = bytes(2) + self._file() + len(data).to_bytes(2, "big") + data
+    def write(self, link: Link, offset: int, data: bytes) -> None:
+        what = offset.to_bytes(2, "big") + self._file() + len(data).to_bytes(2, "big") + data
         link.send(self._command(0x3A, data=self._application(link) + what))
 
     def _application(self, link: Link) -> bytes:

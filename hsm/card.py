@@ -1,6 +1,6 @@
 """A smart card: it signs and keeps a custodian's share. Its private key never leaves it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from fengshou.codecs import BadSignature, PublicKey
 from fengshou.hsm._card_profiles import Gmt0017, Iso7816, Profile
@@ -21,6 +21,7 @@ __all__ = [
 ]
 
 PIN_BYTES_MAX = 16
+_SLOT_BYTES = 32  # a share of a master key has 16
 
 
 class Card:
@@ -83,11 +84,12 @@ class Card:
         """From the card's own generator, at most 255 bytes."""
         return self._link.run(self._open, lambda: self._profile.random(self._link, count))
 
-    def read_share(self, count: int) -> bytes:
-        return self._link.run(self._open, lambda: self._profile.read(self._link, count))
+    def read_share(self, slot: int, count: int) -> bytes:
+        return self._link.run(self._open, lambda: self._profile.read(self._link, slot * _SLOT_BYTES, count))
 
-    def write_share(self, data: bytes) -> None:
-        self._link.run(self._open, lambda: self._profile.write(self._link, data))
+    def write_share(self, slot: int, data: bytes) -> None:
+        """The card's file has room for two shares: the one that counts, and the one that is about to."""
+        self._link.run(self._open, lambda: self._profile.write(self._link, slot * _SLOT_BYTES, data))
 
     def close(self) -> None:
         """Give the card back; the PIN has to be presented again afterwards."""
@@ -103,15 +105,21 @@ class CardHolder:
         self.name = name
         self._card = card
 
-    def keep(self, share: bytes) -> bytes:
-        """Write the share and read it back. What the database keeps is the card's public key: which card it is."""
-        self._card.write_share(share)
-        if self._card.read_share(len(share)) != share:
+    def keep(self, share: bytes, standing: Sequence[bytes] = ()) -> bytes:
+        """Write the share beside the one that counts until now, and read it back.
+
+        What the database keeps is which card it is, by its public key, the share's length and its slot.
+        """
+        point = self._card.public_key().point
+        used = [kept[-1] for kept in standing if kept[:-2] == point]
+        slot = 1 - used[0] if used else 0
+        self._card.write_share(slot, share)
+        if self._card.read_share(slot, len(share)) != share:
             raise ShareRefused(f"the card of {self.name} did not keep the share")
-        return self._card.public_key().point + bytes((len(share),))
+        return point + bytes((len(share), slot))
 
     def give(self, kept: bytes) -> bytes:
-        point, count = kept[:-1], kept[-1]
+        point, count, slot = kept[:-2], kept[-2], kept[-1]
         if self._card.public_key().point != point:
             raise ShareRefused(f"this is not the card of {self.name}")
-        return self._card.read_share(count)
+        return self._card.read_share(slot, count)

@@ -29,7 +29,8 @@ class _Arena:
         """A page and an offset in it."""
         with self._guard:
             if not self._free:
-                page = mmap.mmap(-1, mmap.PAGESIZE)
+                # Private: a forked child wipes its own copies, and must not wipe ours.
+                page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
                 page.madvise(mmap.MADV_DONTDUMP)
                 address = ctypes.addressof(ctypes.c_char.from_buffer(page))
                 if self._libc.mlock(ctypes.c_void_p(address), ctypes.c_size_t(mmap.PAGESIZE)):

@@ -43,8 +43,11 @@ class Holder(Protocol):
         """How the share is kept, for the record: ``passphrase``, ``card``."""
         ...
 
-    def keep(self, share: bytes) -> bytes:
-        """Take a share; returns what the database keeps of it. Raises CustodyError."""
+    def keep(self, share: bytes, standing: Sequence[bytes] = ()) -> bytes:
+        """Take a share; returns what the database keeps of it. Raises CustodyError.
+
+        ``standing`` is what was kept of the shares that open the custody until the new ones do: they stay good.
+        """
         ...
 
     def give(self, kept: bytes) -> bytes:
@@ -63,7 +66,7 @@ class Passphrase:
     def form(self) -> str:
         return "passphrase"
 
-    def keep(self, share: bytes) -> bytes:
+    def keep(self, share: bytes, standing: Sequence[bytes] = ()) -> bytes:
         if len(self.passphrase) < PASSPHRASE_CHARACTERS_MIN:
             raise CustodyError(f"{self.name}: a passphrase has at least {PASSPHRASE_CHARACTERS_MIN} characters")
         salt, nonce = os.urandom(_SALT_BYTES), os.urandom(sm4.NONCE_BYTES)
@@ -152,22 +155,37 @@ def unseal(folder: Path, holders: Sequence[Holder]) -> Secret:
 def change_master(folder: Path, old: Secret, needed: int, holders: Sequence[Holder]) -> Secret:
     """A new master key for new custodians; every key is sealed anew. The agent, where one serves, is told.
 
-    Cards of the old quorum open nothing afterwards. Raises CustodyError, and then nothing was changed.
+    Shares of the old quorum open nothing afterwards. Cut short at any instant, custody and agent are as they were or as
+    they shall be: old shares stay good until the one transaction that replaces all of it, and the agent has both keys
+    meanwhile. Raises CustodyError, and then nothing was changed.
     """
     vault = sealed.SealedVault(KeyDatabase(folder / sealed.DATABASE), old)
-    if not sealed.fits(old, _facts(folder)):
+    facts = _facts(folder)
+    if not sealed.fits(old, facts):
         raise SealBroken(f"this is not the master key of {folder}")
     new = Secret.random(sm4.KEY_BYTES)
-    vault.reseal(new, _share_out(new, needed, holders))
-    try:
-        agent.fetch(folder)
-    except Unavailable:
-        return new
-    agent.replace(folder, old, new)
+    standing = [bytes.fromhex(json.loads(fact)["kept"]) for name, fact in facts.items() if name.startswith("share.")]
+    shared = _share_out(new, needed, holders, standing)
+    served = _is_served(folder)
+    if served:
+        agent.replace(folder, old, new)
+    vault.reseal(new, shared)
+    if served:
+        agent.settle(folder, new)
     return new
 
 
-def _share_out(master: Secret, needed: int, holders: Sequence[Holder]) -> dict[str, bytes]:
+def _is_served(folder: Path) -> bool:
+    try:
+        agent.fetch(folder)
+    except Unavailable:
+        return False
+    return True
+
+
+def _share_out(
+    master: Secret, needed: int, holders: Sequence[Holder], standing: Sequence[bytes] = ()
+) -> dict[str, bytes]:
     if len({holder.name for holder in holders}) != len(holders):
         raise CustodyError("a custodian holds one share only")
     try:
@@ -183,7 +201,7 @@ def _share_out(master: Secret, needed: int, holders: Sequence[Holder]) -> dict[s
         record = {
             "custodian": holder.name,
             "form": holder.form,
-            "kept": holder.keep(share).hex(),
+            "kept": holder.keep(share, standing).hex(),
             # Tells a damaged share by name. It says nothing of the share, which is 16 random bytes.
             "digest": sm3(share)[:8].hex(),
         }

@@ -31,7 +31,17 @@ def is_sealed(folder: Path) -> bool:
 
 def open_vault(folder: Path) -> "SealedVault":
     """With the master key of the folder's agent. Raises Unavailable: nobody unsealed it yet."""
-    return SealedVault(KeyDatabase(folder / DATABASE), agent.fetch(folder))
+    database = KeyDatabase(folder / DATABASE)
+    return SealedVault(database, _fitting(database))
+
+
+def _fitting(database: KeyDatabase) -> Secret:
+    """Which of the agent's master keys it is. Raises Unavailable; SealBroken: none of them."""
+    facts = database.facts()
+    for master in agent.fetch(database.path.parent):
+        if fits(master, facts):
+            return master
+    raise SealBroken(f"{database.path} is sealed under another master key; start the agent anew: fengshou keys unseal")
 
 
 def verifier(master: Secret) -> bytes:
@@ -63,10 +73,7 @@ class SealedVault:
 
     def load(self) -> list[Held[Material]]:
         if not fits(self._master, self._database.facts()):
-            # The master key was changed while we ran; the agent has the new one.
-            self._master = agent.fetch(self._database.path.parent)
-            if not fits(self._master, self._database.facts()):
-                raise SealBroken(f"{self.place} is sealed under another master key")
+            self._master = _fitting(self._database)  # it was changed while we ran
         return [Held(info, self._unseal(info, body)) for info, body in self._database.rows()]
 
     def add(self, held: Held[Material]) -> None:

@@ -18,6 +18,7 @@ import pytest
 
 from fengshou.hsm import agent, quorum, shamir
 from fengshou.hsm.custody import CustodyError, Kind, SealBroken, Unavailable
+from fengshou.hsm.database import KeyDatabase
 from fengshou.hsm.memory import Secret
 from fengshou.hsm.software import SoftwareCustody
 
@@ -190,6 +191,46 @@ def test_a_new_master_key_locks_out_the_old_quorum_and_nobody_else(custody, site
     assert quorum.describe(folder).needed == 2
 
 
+def test_killed_at_any_instant_of_it_everything_opens_as_before_or_as_it_shall(custody, site, monkeypatch):
+    folder, master = site
+    monkeypatch.setattr(quorum, "_SCRYPT_COST", 2)  # what it costs to guess is no matter here
+    master = quorum.change_master(folder, master, 2, holders("wang", "li"))
+    sealed = custody.seal("a.sm4", b"x", b"")
+    whose = []
+    for instant in range(1, 100):
+        child = os.fork()
+        if child == 0:
+            _change_and_die(folder, master, instant)
+        ended = os.waitpid(child, 0)[1]
+        whose.append(tuple(who.name for who in quorum.describe(folder).custodians))
+        master = quorum.unseal(folder, holders(*whose[-1]))
+        assert SoftwareCustody(folder).open("a.sm4", sealed, b"") == b"x", "the agent has what opens it"
+        custody.refresh()
+        assert custody.open("a.sm4", sealed, b"") == b"x"
+        if os.WIFEXITED(ended):
+            break
+    assert set(whose) == {("wang", "li"), ("sun", "qian")}
+    assert len(whose) > 15
+
+
+def _change_and_die(folder: Path, master: Secret, instant: int) -> None:
+    """Change the master key; be killed at the so-many-th share, word to the agent, or statement to the database."""
+    left = instant
+
+    def step(*_: object) -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    keep, tell, opened = quorum.Passphrase.keep, agent._tell, KeyDatabase.__init__
+    quorum.Passphrase.keep = lambda *given: (step(), keep(*given))[1]
+    agent._tell = lambda *given: (step(), tell(*given), step())[1]
+    KeyDatabase.__init__ = lambda self, path: (opened(self, path), self._connection.set_trace_callback(step))[0]
+    quorum.change_master(folder, master, 2, holders("sun", "qian"))
+    os._exit(0)
+
+
 # --- the agent
 
 
@@ -202,7 +243,7 @@ def test_the_agent_survives_peers_that_say_nothing_or_nonsense(site):
                 peer.connect(f"/proc/self/fd/{descriptor}/agent.sock")
                 os.close(descriptor)
                 peer.sendall(noise)
-        assert agent.fetch(folder).view == master.view
+        assert [key.view for key in agent.fetch(folder)] == [master.view]
         with pytest.raises(Unavailable):
             agent.replace(folder, Secret.random(16), Secret.random(16))
         with pytest.raises(FileExistsError):
@@ -222,13 +263,13 @@ def test_an_agent_that_was_killed_leaves_nothing_in_the_way(site):
     process.stdin.write(master.view.hex() + "\n")
     process.stdin.flush()
     assert process.stdout.readline() == "ready\n"
-    assert agent.fetch(folder).view == master.view
+    assert [key.view for key in agent.fetch(folder)] == [master.view]
     process.send_signal(signal.SIGKILL)
     process.communicate()
     with pytest.raises(Unavailable):
         agent.fetch(folder)
     with served(folder, master):
-        assert agent.fetch(folder).view == master.view
+        assert [key.view for key in agent.fetch(folder)] == [master.view]
 
 
 # --- memory
@@ -252,3 +293,14 @@ def test_a_secret_tells_nothing():
         secret.__reduce__()
     with pytest.raises(ValueError, match="32"):
         Secret(bytes(33))
+
+
+def test_a_child_wipes_no_key_of_its_parent():
+    secret = Secret(b"sixteen byte key")
+    child = os.fork()
+    if child == 0:
+        secret.__init__(bytes(16))  # lets go of the first one
+        gc.collect()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert secret.view == b"sixteen byte key"

@@ -17,8 +17,17 @@ from fengshou.hsm import sm4
 ATR = bytes.fromhex("3B878101534D322D46502B3B")
 TRIES = 3
 OK, WRONG_LENGTH, DENIED, BLOCKED = 0x9000, 0x6700, 0x6982, 0x6983
-WRONG_DATA, NO_FILE, WRONG_PARAMETERS, NO_KEY, NO_COMMAND, NO_CLASS = 0x6A80, 0x6A82, 0x6A86, 0x6A88, 0x6D00, 0x6E00
+WRONG_DATA, NO_ROOM, NO_FILE, WRONG_PARAMETERS, NO_KEY, NO_COMMAND, NO_CLASS = (
+    0x6A80,
+    0x6A84,
+    0x6A82,
+    0x6A86,
+    0x6A88,
+    0x6D00,
+    0x6E00,
+)
 APPLICATION = b"FENGSHOU"
+FILE_BYTES = 64
 
 
 class Refused(Exception):
@@ -66,14 +75,19 @@ class Card:
         signature = self.key.sign(digest)
         return bytes(64) if (self.state / "faulty").exists() else signature
 
-    def read(self, count: int) -> bytes:
+    def file(self) -> bytes:
         self.need_pin()
         path = self.state / "share"
-        return (path.read_bytes() if path.exists() else b"")[:count].ljust(count, b"\xff")
+        return path.read_bytes() if path.exists() else b"\xff" * FILE_BYTES
 
-    def write(self, data: bytes) -> bytes:
-        self.need_pin()
-        (self.state / "share").write_bytes(data)
+    def read(self, offset: int, count: int) -> bytes:
+        return self.file()[offset : offset + count]
+
+    def write(self, offset: int, data: bytes) -> bytes:
+        content = self.file()
+        if offset + len(data) > FILE_BYTES:
+            raise Refused(NO_ROOM)
+        (self.state / "share").write_bytes(content[:offset] + data + content[offset + len(data) :])
         return b""
 
     # --- commands
@@ -124,14 +138,14 @@ class Card:
                 return self.sign(body)
             case 0x84, 0:
                 return os.urandom(wanted or 0)
-            case 0xB0, 0:
+            case 0xB0, offset:
                 if not self.file_selected:
                     raise Refused(NO_FILE)
-                return self.read(wanted or 0)
-            case 0xD6, 0:
+                return self.read(offset, wanted or 0)
+            case 0xD6, offset:
                 if not self.file_selected:
                     raise Refused(NO_FILE)
-                return self.write(body)
+                return self.write(offset, body)
             case _:
                 raise Refused(NO_COMMAND)
         return b""
@@ -180,11 +194,11 @@ class Card:
 
     def read_file(self, rest: bytes) -> bytes:
         self.check_file(rest[4:11])
-        return self.read(int.from_bytes(rest[2:4], "big"))
+        return self.read(int.from_bytes(rest[:2], "big"), int.from_bytes(rest[2:4], "big"))
 
     def write_file(self, rest: bytes) -> bytes:
         self.check_file(rest[2:9])
-        self.write(rest[11 : 11 + int.from_bytes(rest[9:11], "big")])
+        self.write(int.from_bytes(rest[:2], "big"), rest[11 : 11 + int.from_bytes(rest[9:11], "big")])
         return b"\0"
 
     @staticmethod
