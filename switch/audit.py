@@ -15,11 +15,11 @@ from fengshou.protocol import offline
 from fengshou.protocol.errors import UntrustedBytesError
 from fengshou.protocol.limits import DIGEST_BYTES, SIGNATURE_BYTES
 from fengshou.protocol.record import GENESIS, Commit, Record, RecordKind, parse_commit, parse_record
+from fengshou.switch.commit_signature import commit_digest
 from fengshou.switch.journal import DayAbsent, Journal, JournalError
 from fengshou.switch.journal_lines import Lines, Segment
 from fengshou.switch.journal_tables import Day, spans
 from fengshou.switch.recording import Recorder
-from fengshou.switch.writer import commit_digest
 
 _PROBLEMS_MAX = 20
 _SIGNATURES_A_BATCH = 512

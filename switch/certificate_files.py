@@ -26,6 +26,19 @@ def facts_of(certificate: Certificate) -> dict[str, Any]:
     return {name: value for name, value in facts.items() if value}
 
 
+def read_certificate(path: Path) -> Certificate:
+    """The first certificate of a PEM file. Raises CertificateError."""
+    return read_certificates(path)[0]
+
+
+def read_certificates(path: Path) -> list[Certificate]:
+    """All certificates of a PEM file, at least one: of a key that signs, the newest epoch first. CertificateError."""
+    try:
+        return [x509.parse_certificate(der) for der in from_pem(CERTIFICATE, path.read_bytes())]
+    except (OSError, ValueError) as error:
+        raise CertificateError(f"{path}: {error}") from error
+
+
 def stem(common_name: str) -> str:
     """The common name as a file name."""
     return (

@@ -7,8 +7,8 @@ import click
 from fengshou.codecs import PublicKey
 from fengshou.hsm import audit_proof
 from fengshou.hsm.audit import Record
+from fengshou.switch.certificate_files import read_certificates
 from fengshou.switch.cli_common import explained, home_option, json_option, print_json, print_table
-from fengshou.switch.links import read_certificates
 from fengshou.switch.office import AUDIT_FILE, acting, seal
 
 AUDIT_CERTIFICATE = "certificates/audit-sign.crt"

@@ -23,7 +23,7 @@ from fengshou.switch.journal import JournalError
 from fengshou.switch.settlement_close import CloseError
 from fengshou.switch.settlement_commission import RatesError
 from fengshou.switch.stand_in import StandInError
-from fengshou.terminals.client import TerminalError
+from fengshou.terminals.answers import TerminalError
 from fengshou.terminals.csv_rows import CsvError
 from fengshou.terminals.home import HomeError
 from fengshou.terminals.identity import CountersError

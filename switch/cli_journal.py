@@ -14,6 +14,7 @@ from fengshou.codecs import PublicKey
 from fengshou.protocol.codes import APPROVED, text_of
 from fengshou.protocol.record import Record, RecordKind, parse_record
 from fengshou.switch.audit import Finding, verify_day, verify_journal
+from fengshou.switch.certificate_files import read_certificates
 from fengshou.switch.cli_common import console, explained, home_option, json_option, print_json, print_table, yuan
 from fengshou.switch.clock import Clock, local_time, time_us_of
 from fengshou.switch.config import Loaded, load
@@ -27,8 +28,7 @@ from fengshou.switch.journal_find import Place, find
 from fengshou.switch.journal_lines import Segment
 from fengshou.switch.journal_repair import repair as repair_journal
 from fengshou.switch.journal_tables import JournalError, spans
-from fengshou.switch.links import read_certificates
-from fengshou.switch.logs import masked
+from fengshou.switch.masking import masked
 from fengshou.switch.receipts import receipt as make_receipt
 from fengshou.switch.recording import Recorder, pseudonyms
 

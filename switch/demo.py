@@ -20,6 +20,7 @@ import msgspec
 
 from fengshou.switch import status
 from fengshou.switch.audit import Finding, verify_journal
+from fengshou.switch.certificate_files import read_certificate
 from fengshou.switch.clock import Clock
 from fengshou.switch.config import load
 from fengshou.switch.custodies import custody_of
@@ -27,7 +28,6 @@ from fengshou.switch.enrolment import enrol, publish_app
 from fengshou.switch.fleets import FARM_PURCHASE, FleetFile, FleetProcess, merge
 from fengshou.switch.grammar import Catalogue, load_service
 from fengshou.switch.journal import Journal
-from fengshou.switch.links import read_certificate
 from fengshou.switch.processes import SiteProcesses
 from fengshou.switch.reconcile import Reconciliation, reconcile, standing_approvals
 from fengshou.switch.recording import Recorder

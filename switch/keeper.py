@@ -8,12 +8,13 @@ import trio
 
 from fengshou.hsm.custody import SWITCH_SIGN, Custody
 from fengshou.protocol.record import Commit
+from fengshou.switch.commit_signature import commit_digest
 from fengshou.switch.journal import DayAbsent, Journal, JournalError
 from fengshou.switch.journal_columns import Row
 from fengshou.switch.journal_days import DayFile, over
 from fengshou.switch.journal_filters import BLOCK, Filters, blocks_of, filter_rows
 from fengshou.switch.journal_tables import Day
-from fengshou.switch.writer import Writer, commit_digest
+from fengshou.switch.writer import Writer
 
 logger = logging.getLogger(__name__)
 

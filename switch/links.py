@@ -10,9 +10,8 @@ import trio
 from fengshou.codecs import PublicKey
 from fengshou.hsm.channel import PROFILES, Trust, client_context
 from fengshou.hsm.custody import SWITCH_SIGN, SWITCH_TLS, Custody
-from fengshou.hsm.pem import CERTIFICATE, from_pem
 from fengshou.hsm.renewal import LiveContext, stamps
-from fengshou.hsm.x509 import Certificate, CertificateError, parse_certificate
+from fengshou.hsm.x509 import CertificateError
 from fengshou.protocol.iso8583 import CHARACTER_FORMAT, HostFormat
 from fengshou.routing.connect import Connect, tcp_connect, tls_connect
 from fengshou.routing.destination import Destination
@@ -21,6 +20,7 @@ from fengshou.routing.events import EventFeed
 from fengshou.routing.iso8583_link import Iso8583Link
 from fengshou.routing.json_link import JsonLink
 from fengshou.routing.zone_keys import ZoneKeys
+from fengshou.switch.certificate_files import read_certificates
 from fengshou.switch.config import Iso8583Destination, JsonDestination, JsonPeer, Loaded, address_of
 from fengshou.switch.journal import Journal
 from fengshou.switch.writer import Writer
@@ -91,19 +91,6 @@ class SignerFiles:
             return None
         self._seen = now
         return keys
-
-
-def read_certificate(path: Path) -> Certificate:
-    """The first certificate of a PEM file. Raises CertificateError."""
-    return read_certificates(path)[0]
-
-
-def read_certificates(path: Path) -> list[Certificate]:
-    """All certificates of a PEM file, at least one: of a key that signs, the newest epoch first. CertificateError."""
-    try:
-        return [parse_certificate(der) for der in from_pem(CERTIFICATE, path.read_bytes())]
-    except (OSError, ValueError) as error:
-        raise CertificateError(f"{path}: {error}") from error
 
 
 class JournalEvents:

@@ -3,15 +3,11 @@
 import logging
 import sys
 import traceback
-from collections.abc import Mapping, MutableMapping
+from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any, TextIO
 
 import structlog
-
-from fengshou.protocol.elements import mask
-from fengshou.protocol.message import Value
-from fengshou.protocol.templates import Grammar
 
 
 def configure(level: str, stream: TextIO | None = None) -> None:
@@ -51,8 +47,3 @@ def _tell_failure(logger: Any, method: str, event: MutableMapping[str, Any]) -> 
         frames = traceback.extract_tb(failure.__traceback__)
         event["at"] = [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames]
     return event
-
-
-def masked(grammar: Grammar, values: Mapping[int, Value]) -> dict[str, str]:
-    """Values by element name as a log or a screen may show them: C2 shortened, C3 withheld."""
-    return {grammar.elements[key].name: mask(grammar.elements[key], value) for key, value in sorted(values.items())}

@@ -6,6 +6,7 @@ What stands in the record's own columns is not written again.
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from fengshou.codecs import sm3
 from fengshou.hsm.custody import JOURNAL_DATA, PSEUDONYM, Custody
@@ -15,9 +16,11 @@ from fengshou.protocol.message import Message, Value
 from fengshou.protocol.record import Record, RecordKind
 from fengshou.protocol.service import Conclusion, Request, TerminalFacts
 from fengshou.switch.clock import Clock
-from fengshou.switch.exchange import Exchange
 from fengshou.switch.grammar import Catalogue
 from fengshou.switch.journal import Charges, Entry
+
+if TYPE_CHECKING:  # commands that read a journal need none of what an exchange stands on
+    from fengshou.switch.exchange import Exchange
 
 _COLUMNS = frozenset((de.TERMINAL, de.MERCHANT, de.BATCH, de.STAN))
 _RESPONSE_COLUMNS = frozenset((de.RESPONSE_CODE, de.RRN))
@@ -36,7 +39,7 @@ class Recorder:
 
     # -- entries ---------------------------------------------------------------------------------------------------
 
-    def intent(self, exchange: Exchange) -> Entry:
+    def intent(self, exchange: "Exchange") -> Entry:
         """The line that is durable before a back end hears of the request."""
         request, message = exchange.request, exchange.asked
         assert request is not None
@@ -64,7 +67,7 @@ class Recorder:
 
     def outcome(
         self,
-        exchange: Exchange,
+        exchange: "Exchange",
         *,
         owes: int = 0,
         advice: bool = False,
@@ -131,7 +134,7 @@ class Recorder:
         )
         return record, values
 
-    def session(self, exchange: Exchange, facts: TerminalFacts, batch: int) -> Entry:
+    def session(self, exchange: "Exchange", facts: TerminalFacts, batch: int) -> Entry:
         """An accepted sign-in or sign-off: who, with which key, on which channel."""
         peer, message = exchange.peer, exchange.asked
         values = {
@@ -162,7 +165,7 @@ class Recorder:
             )
         )
 
-    def refusal(self, exchange: Exchange) -> Entry:
+    def refusal(self, exchange: "Exchange") -> Entry:
         """Why something never became an intent. The frame itself is kept as a digest only."""
         assert exchange.conclusion is not None
         row = exchange.peer.row

@@ -26,9 +26,9 @@ from fengshou.hsm.pki import Authority
 from fengshou.hsm.x509 import PUBLISHER, SWITCH, Subject
 from fengshou.protocol.epoch import ACCEPTING, EpochState
 from fengshou.switch import status
+from fengshou.switch.certificate_files import read_certificate, read_certificates
 from fengshou.switch.config import Loaded
 from fengshou.switch.custodies import custody_of
-from fengshou.switch.links import read_certificate, read_certificates
 from fengshou.terminals.home import add_switch_key
 
 # The running switch looks twice a second; a machine that is busy may take its time.

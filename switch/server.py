@@ -26,6 +26,7 @@ from fengshou.hsm.renewal import LiveContext
 from fengshou.hsm.software import DEVELOPMENT
 from fengshou.routing.events import EventFeed
 from fengshou.routing.iso8583_link import Iso8583Link
+from fengshou.switch.certificate_files import read_certificate
 from fengshou.switch.clock import Clock
 from fengshou.switch.config import ConfigError, Loaded
 from fengshou.switch.core import Core, World
@@ -33,7 +34,7 @@ from fengshou.switch.custodies import custody_of, prove
 from fengshou.switch.grammar import Catalogue, load_service
 from fengshou.switch.journal import Journal
 from fengshou.switch.keeper import Keeper
-from fengshou.switch.links import JournalEvents, destination, feed, read_certificate
+from fengshou.switch.links import JournalEvents, destination, feed
 from fengshou.switch.outbound import Route
 from fengshou.switch.stand_in import Limits
 from fengshou.switch.stand_in import load as load_limits

@@ -13,10 +13,9 @@ from collections.abc import Callable, Sequence
 
 import trio
 
-from fengshou.codecs import sm3
-from fengshou.hsm.custody import SWITCH_SIGN, Custody
+from fengshou.hsm.custody import Custody
 from fengshou.protocol.record import Commit
-from fengshou.protocol.signing import TAG_COMMIT
+from fengshou.switch.commit_signature import sign_commit
 from fengshou.switch.journal import Entry, Journal, JournalError, LimitPassed
 
 logger = logging.getLogger(__name__)
@@ -252,14 +251,3 @@ class Notary:
             with self._condition:
                 self._signed = header.number
             self._deliver(_Signature(header.number, signature))
-
-
-def sign_commit(custody: Custody, header: Commit) -> bytes:
-    """r || s by the signing key of this moment. Raises CustodyError."""
-    epoch = custody.key(SWITCH_SIGN).epoch  # asked for once: digest and signature must be of the same key
-    return custody.sign(SWITCH_SIGN, commit_digest(custody.public_key(SWITCH_SIGN, epoch).za, header), epoch)
-
-
-def commit_digest(za: bytes, header: Commit) -> bytes:
-    """What the switch signs for a commit: SM3(ZA || "FP1J" || header), see ``protocol.signing``."""
-    return sm3(za + TAG_COMMIT + header.to_bytes())

@@ -17,10 +17,11 @@ import trio
 
 from fengshou.hsm.custody import Custody
 from fengshou.protocol.record import Commit
+from fengshou.switch.commit_signature import sign_commit
 from fengshou.switch.journal import Entry, Journal, JournalError
 from fengshou.switch.simulation.agenda import Diary
 from fengshou.switch.simulation.scheduling import Killed, Life
-from fengshou.switch.writer import SIGN_AFTER_S, Writer, _Item, _Signature, _Ticket, sign_commit
+from fengshou.switch.writer import SIGN_AFTER_S, Writer, _Item, _Signature, _Ticket
 
 _PAGE_BYTES = 4096
 _META_PAGES = 2

@@ -21,7 +21,7 @@ from fengshou.hsm.channel import Fault
 from fengshou.hsm.pki import AUTHORITIES, CRL, Authority
 from fengshou.hsm.software import save_private_key
 from fengshou.hsm.x509 import Profile, Subject
-from fengshou.switch.links import read_certificate
+from fengshou.switch.certificate_files import read_certificate
 from tests.switch.line import Closed, Line, code_of, dial
 from tests.switch.town import TERMINALS, Town, purchase, trade_now
 

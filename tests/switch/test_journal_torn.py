@@ -15,6 +15,7 @@ from fengshou.hsm.software import SoftwareCustody, provision
 from fengshou.protocol.record import Commit
 from fengshou.switch.audit import Finding, verify_journal
 from fengshou.switch.clock import Clock
+from fengshou.switch.commit_signature import commit_digest
 from fengshou.switch.grammar import Catalogue
 from fengshou.switch.journal import Journal, JournalError, Known
 from fengshou.switch.journal_columns import Wanted
@@ -23,7 +24,6 @@ from fengshou.switch.journal_repair import repair
 from fengshou.switch.journal_tables import JournalTorn
 from fengshou.switch.lmdb_pages import PageDamaged, Pages
 from fengshou.switch.recording import Recorder
-from fengshou.switch.writer import commit_digest
 from tests.switch.entries import intent, key, open_journal, outcome, session
 
 PAGE = 4096

@@ -15,7 +15,8 @@ import structlog
 
 from fengshou.hsm.software import load_private_key
 from fengshou.protocol import elements as de
-from fengshou.switch.logs import configure, masked
+from fengshou.switch.logs import configure
+from fengshou.switch.masking import masked
 from tests.switch.line import Line, code_of
 from tests.switch.town import FARMER, PAN, POOR_PAN, SUBJECT, TERMINALS, Town, account_of, enquiry, purchase, withdrawal
 

@@ -14,8 +14,8 @@ from fengshou.hsm.channel import TlsStream
 from fengshou.hsm.custody import JOURNAL_DATA, SWITCH_SIGN, SWITCH_TLS
 from fengshou.hsm.software import SoftwareCustody
 from fengshou.protocol.epoch import EpochState
+from fengshou.switch.certificate_files import read_certificate
 from fengshou.switch.cli import main
-from fengshou.switch.links import read_certificate
 from fengshou.terminals.client import Response
 from fengshou.terminals.receipt import ReceiptInvalid, verify_inclusion
 from tests.switch.town import TERMINALS, Town, enquiry, purchase
