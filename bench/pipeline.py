@@ -153,7 +153,7 @@ async def _run(folder: Path, count: int) -> tuple[_Clock, int]:
                 sender.durable(ended)
                 sender.answer(ended)
         approved = sender.answered["00"]
-        switch.listener._socket.close()
+        switch.listener.close()
     return clock, approved
 
 

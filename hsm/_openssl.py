@@ -25,6 +25,11 @@ def verify_result(connection: SSL.Connection) -> int:
     return int(_lib.SSL_get_verify_result(connection._ssl))
 
 
+def session_reused(connection: SSL.Connection) -> bool:
+    """Whether the handshake resumed an earlier session, SSL_session_reused(3)."""
+    return bool(_lib.SSL_session_reused(connection._ssl))
+
+
 def use_private_key(context: SSL.Context, pkcs8: bytes) -> None:
     """Put an unencrypted PKCS#8 key into a context, SSL_CTX_use_PrivateKey(3).
 

@@ -19,6 +19,7 @@ from fengshou.hsm._contexts import (
     server_context,
     terminal_server_context,
 )
+from fengshou.hsm._openssl import session_reused
 from fengshou.hsm._stream import TlsStream
 
 __all__ = [
@@ -38,5 +39,6 @@ __all__ = [
     "handshake",
     "peer_certificate",
     "server_context",
+    "session_reused",
     "terminal_server_context",
 ]

@@ -27,6 +27,7 @@ _COMMANDS = {
     "fleet": ("cli_demo", "fleet"),
     "simulate": ("cli_simulate", "simulate"),
     "stand-in": ("cli_stand_in", "stand_in_commands"),
+    "worker": ("cli_switch", "worker"),
 }
 
 

@@ -1,10 +1,12 @@
 """Commands that make a site and run its processes: ``init``, ``switch``, ``host``, ``status``, ``check``."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from fengshou.switch import status as status_socket
+from fengshou.switch.affinity import Share
 from fengshou.switch.cli_common import explained, home_option, json_option, pairs, print_json, print_table
 from fengshou.switch.config import load
 from fengshou.switch.custodies import custody_of, prove
@@ -12,8 +14,10 @@ from fengshou.switch.grammar import Catalogue, load_service
 from fengshou.switch.hosting import run_host
 from fengshou.switch.logs import configure
 from fengshou.switch.office import acting
-from fengshou.switch.server import Ready, serve
+from fengshou.switch.server import Ready, serve, work
 from fengshou.switch.site import Ports, make_site
+from fengshou.switch.supervisor import supervise
+from fengshou.switch.workers import Line
 
 HOSTS = ("core-banking", "government", "analytics")
 
@@ -61,7 +65,22 @@ def switch(home: Path, config: Path | None) -> None:
             click.echo(f"recovered {started.recovered} open transactions; {started.owed} reversals are owed", err=True)
         click.echo(f"ready {started.address[0]}:{started.address[1]}")
 
-    serve(loaded, ready)
+    (serve if loaded.config.workers == 1 else supervise)(loaded, ready)
+
+
+@click.command(hidden=True)
+@click.option("--config", type=click.Path(path_type=Path), required=True)
+@click.option("--number", type=int, required=True)
+@click.option("--of", type=int, required=True)
+@click.option("--supervisor", type=int, required=True)
+@click.option("--line", type=int, required=True)
+@explained
+def worker(config: Path, number: int, of: int, supervisor: int, line: int) -> None:
+    """One of several workers; started by the switch."""
+    end = Line(line, supervisor)
+    loaded = load(config)
+    configure(loaded.config.log_level, worker=number)
+    work(loaded, Share(number, of), end)
 
 
 @click.command(epilog="A bank's own system takes the place of one by configuration: change its address in switch.toml.")
@@ -104,6 +123,24 @@ def status(home: Path, as_json: bool) -> None:
     if answer["analytics"]:
         rows.append(("→ analytics", pairs(answer["analytics"])))
     print_table(f"switch, process {answer['process']}", ("", ""), rows)
+    if "workers" in answer:
+        print_table(
+            "workers",
+            ("worker", "process", "starts", "connections", "in flight", "answered", "commits", "CPU s"),
+            [
+                (row["worker"], row["process"], row["starts"], *(_of_worker(row["status"]) or ["down", *[""] * 4]))
+                for row in answer["workers"]
+            ],
+        )
+
+
+def _of_worker(status: dict[str, Any] | None) -> list[Any]:
+    if status is None:
+        return []
+    return [
+        status["connections"], status["in_flight"], sum(status["answered"].values()), status["journal"]["commits"],
+        f"{status['cpu_s']:.1f}",
+    ]  # fmt: skip
 
 
 @click.command()

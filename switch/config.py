@@ -21,6 +21,7 @@ Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 
 
 _SOCKET_PATH_MAX = 107
+_WORKERS_MAX = 64
 
 
 class ConfigError(Exception):
@@ -175,14 +176,19 @@ class Config(_Section, frozen=True):
     analytics: JsonPeer | None = None
     stand_in: StandInSection | None = None
     custody: dict[Name, Provider] = {}  # what keeps keys beside software
+    workers: Annotated[int, msgspec.Meta(ge=1, le=_WORKERS_MAX)] = 1  # processes that share the terminals
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """A checked configuration and the folder that its paths start from."""
+    """A checked configuration and its file, from whose folder its paths start."""
 
     config: Config
-    folder: Path
+    file: Path
+
+    @property
+    def folder(self) -> Path:
+        return self.file.parent
 
     def path(self, *parts: str) -> Path:
         return self.folder.joinpath(*parts)
@@ -211,7 +217,7 @@ def load(file: Path) -> Loaded:
         config = msgspec.convert(document, Config)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{file}: {_explain(str(error))}") from None
-    loaded = Loaded(config, file.resolve().parent)
+    loaded = Loaded(config, file.resolve())
     for key, reason in _problems(loaded):
         raise ConfigError(f"{file}: {key}: {reason}")
     return loaded
@@ -281,7 +287,8 @@ def _problems(loaded: Loaded) -> list[tuple[str, str]]:
         needs_file(f"{key}.authorities", peer.authorities, "whom we trust")
         needs_file(f"{key}.revoked", peer.revoked, "revocation list")
 
-    if len(str(loaded.path(config.files.status))) > _SOCKET_PATH_MAX:
+    of_worker = "" if config.workers == 1 else f".{config.workers - 1}"
+    if len(str(loaded.path(config.files.status)) + of_worker) > _SOCKET_PATH_MAX:
         problems.append(("files.status", f"a Unix socket's path has at most {_SOCKET_PATH_MAX} characters (unix(7))"))
     if not loaded.path(config.files.keys).is_dir():
         problems.append(("files.keys", f"{loaded.path(config.files.keys)} does not exist; `fengshou init` makes it"))

@@ -8,6 +8,7 @@ import trio
 
 from fengshou.hsm.custody import SWITCH_SIGN, Custody
 from fengshou.protocol.record import Commit
+from fengshou.switch.affinity import WHOLE, Share
 from fengshou.switch.commit_signature import commit_digest
 from fengshou.switch.journal import DayAbsent, Journal, JournalError
 from fengshou.switch.journal_columns import Row
@@ -27,17 +28,22 @@ _STEP_EVERY_S = 0.05
 class Keeper:
     """One task. The copying runs in a thread, what changes the store in the writer's."""
 
-    def __init__(self, journal: Journal, writer: Writer, custody: Custody) -> None:
+    def __init__(self, journal: Journal, writer: Writer, custody: Custody, share: Share = WHOLE) -> None:
+        """Of several workers the first seals, and all take out of the store what is theirs to take out."""
         self._journal = journal
         self._writer = writer
         self._custody = custody
+        self._seals = share.worker == 0
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
             try:
-                await self.seal()
-                await self.filter()
+                if self._seals:
+                    await self.seal()
+                    await self.filter()
+                else:
+                    await self.tidy()
             except JournalError as error:
                 logger.error("the journal is not tidied for now: %s", error)
             await trio.sleep(_LOOK_EVERY_S)
@@ -52,6 +58,10 @@ class Keeper:
             sealed: Day = await trio.to_thread.run_sync(file.finish, copies)
             await self._in_writer(lambda journal, day=sealed: journal.seal(day))  # type: ignore[misc]
             logger.info("day %d is sealed: records %d to %d", sealed.day, sealed.first_record, sealed.last_record)
+        await self.tidy()
+
+    async def tidy(self) -> None:
+        """The store lets go of the lines of days that are sealed. Raises JournalError."""
         self._journal.refresh()
         while self._journal.untidy:
             await self._in_writer(Journal.tidy)

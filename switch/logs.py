@@ -10,9 +10,18 @@ from typing import Any, TextIO
 import structlog
 
 
-def configure(level: str, stream: TextIO | None = None) -> None:
-    """Send every log record of this process, ours and the libraries', to ``stream`` (standard error) as JSON."""
+def configure(level: str, stream: TextIO | None = None, **always: object) -> None:
+    """Send every log record of this process, ours and the libraries', to ``stream`` (standard error) as JSON.
+
+    ``always`` stands in each, as the number of a worker.
+    """
+
+    def add(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        event.update(always)
+        return event
+
     shared: list[structlog.typing.Processor] = [
+        add,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sqlite3
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from fengshou.hsm.renewal import LiveContext
 from fengshou.hsm.software import DEVELOPMENT
 from fengshou.routing.events import EventFeed
 from fengshou.routing.iso8583_link import Iso8583Link
+from fengshou.switch.affinity import WHOLE, Share
 from fengshou.switch.certificate_files import read_certificate
 from fengshou.switch.clock import Clock
 from fengshou.switch.config import ConfigError, Loaded
@@ -38,16 +40,24 @@ from fengshou.switch.links import JournalEvents, destination, feed
 from fengshou.switch.outbound import Route
 from fengshou.switch.stand_in import Limits
 from fengshou.switch.stand_in import load as load_limits
-from fengshou.switch.status import serve_status
+from fengshou.switch.status import serve_status, snapshot
+from fengshou.switch.workers import Line, WorkerReady, worker_path
 from fengshou.switch.zones import pin_zones
+from fengshou.terminals.accepting import Bound, Handed, Source
 from fengshou.terminals.listener import Listener, ListenerLimits
 from fengshou.terminals.pump import Closing, Pump, PumpLimits
 from fengshou.terminals.registry import Registry, RegistryError
 
 logger = logging.getLogger(__name__)
 
+LOCK = "switch.lock"
+
 # A connection and a sign-on take milliseconds; a host that is down takes for ever.
 _LINKS_WITHIN_S = 2.0
+# How late analytics may hear of what other workers have journalled.
+_OTHERS_EVENTS_S = 0.2
+# How long a site may still be held by a switch that was killed, and whose last workers are dying.
+_DYING_S = 3.0
 
 
 @dataclass(slots=True)
@@ -62,8 +72,9 @@ class Ready:
 class Switch(Core):
     """One worker with its surroundings: configuration, keys, registry, listener, feed."""
 
-    def __init__(self, loaded: Loaded, stack: ExitStack) -> None:
-        """Open files, recover, bind. ``stack`` closes what was opened. Raises the errors of what it opens."""
+    def __init__(self, loaded: Loaded, stack: ExitStack, share: Share = WHOLE, source: Source | None = None) -> None:
+        """Open files, recover, bind. ``stack`` closes what was opened. Of several workers, ``source`` gives one the
+        connections of its ``share`` of terminals. Raises the errors of what it opens."""
         config, limits = loaded.config, loaded.config.limits
         self._loaded = loaded
         forbid_core_dumps()
@@ -76,7 +87,8 @@ class Switch(Core):
         self.registry = Registry.open(loaded.path(config.files.registry), self.custody)
         stack.callback(self.registry.close)
         self._terminals = self.registry.snapshot()
-        self.journal = Journal(loaded.path(config.files.journal), map_bytes=limits.journal_gib << 30)
+        self.share = share
+        self.journal = open_journal(loaded, share)
         stack.callback(self.journal.close)
         pump_limits = PumpLimits(limits.sign_in_s, limits.idle_s, limits.stalled_s, limits.outbox_bytes)
         super().__init__(
@@ -92,6 +104,7 @@ class Switch(Core):
                     for name, row in config.destination.items()
                 },
                 in_flight_max=limits.in_flight,
+                share=share,
                 stand_in=_stand_in(loaded),
                 deadlines_s={
                     service.name: entry.deadline_ms / 1000
@@ -103,7 +116,7 @@ class Switch(Core):
             )
         )
         self.feed: EventFeed | None = None
-        if config.analytics is not None:
+        if config.analytics is not None and share.worker == 0:
             self.feed = feed(config.analytics, loaded, self.custody, JournalEvents(self.journal, self.writer))
             self.writer.on_event = self.feed.notify
         listen = config.listen
@@ -113,7 +126,7 @@ class Switch(Core):
             PROFILES[listen.profile],
         )  # fmt: skip
         self.listener = Listener(
-            listen.host, listen.port, lambda: self._channel.context, self.pump,
+            source or Bound(listen.host, listen.port), lambda: self._channel.context, self.pump,
             ListenerLimits(limits.connections, limits.handshakes, limits.handshake_s),
         )  # fmt: skip
 
@@ -126,9 +139,11 @@ class Switch(Core):
                 owed = self.start(back_ends, nursery)
                 if self.feed is not None:
                     back_ends.start_soon(self.feed.run)
+                    if self.share.workers > 1:
+                        nursery.start_soon(self._hear_of_events, self.feed)
                 nursery.start_soon(self.listener.run)
                 nursery.start_soon(self._watch)
-                nursery.start_soon(Keeper(self.journal, self.writer, self.custody).run)
+                nursery.start_soon(Keeper(self.journal, self.writer, self.custody, self.share).run)
                 await nursery.start(also)
                 await self._links_up()
                 on_ready(Ready(self.listener.address, self.recovered, owed))
@@ -145,6 +160,14 @@ class Switch(Core):
         with trio.move_on_after(_LINKS_WITHIN_S):
             while not all(route.destination.up for route in self.routes.values()):
                 await trio.sleep(0.01)
+
+    async def _hear_of_events(self, feed: EventFeed) -> None:
+        """Those that other workers journal: nobody else tells of them."""
+        while True:
+            await trio.sleep(_OTHERS_EVENTS_S)
+            self.journal.refresh()
+            if self.journal.last_event > feed.cursor:
+                feed.notify()
 
     async def _until_told_to_stop(self, signals: Any) -> None:
         async for number in signals:
@@ -202,14 +225,26 @@ class Switch(Core):
 
 
 @contextmanager
-def only_one(file: Path) -> Iterator[None]:
-    """Keep a second switch away from this site: two writers would tear the journal's chain. Raises ConfigError."""
+def only_one(file: Path) -> Iterator[int]:
+    """Keep a second switch away from this site: its keys, numbers and debts are this one's. Gives the descriptor that
+    holds the site, for workers to inherit. Raises ConfigError."""
+    deadline = time.monotonic() + _DYING_S
     with file.open("a") as held:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(f"another switch runs on this site: it holds {file}") from None
-        yield
+        while True:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise ConfigError(f"another switch runs on this site: it holds {file}") from None
+                time.sleep(0.05)
+        yield held.fileno()
+
+
+def open_journal(loaded: Loaded, share: Share = WHOLE) -> Journal:
+    """The site's journal, for a share of its terminals. Raises JournalError."""
+    config = loaded.config
+    return Journal(loaded.path(config.files.journal), map_bytes=config.limits.journal_gib << 30, share=share)
 
 
 def _stand_in(loaded: Loaded) -> Limits | None:
@@ -224,16 +259,31 @@ def _stand_in(loaded: Loaded) -> Limits | None:
 def serve(loaded: Loaded, on_ready: Callable[[Ready], None]) -> None:
     """Run a switch in this process until it is told to stop."""
     with ExitStack() as stack:
-        stack.enter_context(only_one(loaded.path("switch.lock")))
-        switch = Switch(loaded, stack)
-        logger.info("process %d", os.getpid())
-        # What is there now stays; what a request makes is freed by its reference counts. Looking for cycles at the
-        # usual pace costs 7 µs a transaction and finds next to none.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(100_000, 20, 20)
+        stack.enter_context(only_one(loaded.path(LOCK)))
+        _run(Switch(loaded, stack), loaded.path(loaded.config.files.status), on_ready)
 
-        async def status(task_status: trio.TaskStatus[None]) -> None:
-            await serve_status(loaded.path(loaded.config.files.status), switch, task_status)
 
-        trio.run(switch.run, on_ready, status)
+def work(loaded: Loaded, share: Share, line: Line) -> None:
+    """Run a worker in this process until it is told to stop."""
+    listen = loaded.config.listen
+    with ExitStack() as stack:
+        switch = Switch(loaded, stack, share, Handed(line.socket, (listen.host, listen.port)))
+        path = worker_path(loaded.path(loaded.config.files.status), share.worker)
+        _run(switch, path, lambda ready: line.ready(WorkerReady(ready.recovered, ready.owed)))
+
+
+def _run(switch: Switch, status_path: Path, on_ready: Callable[[Ready], None]) -> None:
+    logger.info("process %d", os.getpid())
+    # What is there now stays; what a request makes is freed by its reference counts. Looking for cycles at the
+    # usual pace costs 7 µs a transaction and finds next to none.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 20)
+
+    async def answer() -> dict[str, Any]:
+        return snapshot(switch)
+
+    async def status(task_status: trio.TaskStatus[None]) -> None:
+        await serve_status(status_path, answer, task_status)
+
+    trio.run(switch.run, on_ready, status)

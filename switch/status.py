@@ -1,7 +1,11 @@
-"""What a running switch says of itself: a Unix socket that answers every connection with one JSON object."""
+"""What a running switch says of itself: a Unix socket that answers every connection with one JSON object.
+
+Of several workers each answers for itself, and their supervisor for all: what they count is added up.
+"""
 
 import os
 import socket
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -23,7 +27,11 @@ def snapshot(switch: "Switch") -> dict[str, Any]:
         "process": os.getpid(),
         "custody": switch.custody.protection,  # "development": keys in plain files
         "connections": len(switch.pump),
-        "handshakes": {"accepted": switch.listener.accepted, "refused": dict(switch.listener.refused)},
+        "handshakes": {
+            "accepted": switch.listener.accepted,
+            "resumed": switch.listener.resumed,
+            "refused": dict(switch.listener.refused),
+        },
         "closed": {why.value: count for why, count in switch.closed.items() if count},
         "in_flight": len(switch.duplicates),
         "answered": dict(switch.sender.answered),
@@ -61,7 +69,36 @@ def snapshot(switch: "Switch") -> dict[str, Any]:
     }
 
 
-async def serve_status(path: Path, switch: "Switch", task_status: trio.TaskStatus[None]) -> None:
+def combined(answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The snapshots of all workers as one: counts are added up, a back end is up when all workers have it, a key is in
+    use when all use it, and what only one of them knows is taken from it."""
+    found: dict[str, Any] = _added(answers)
+    return found
+
+
+def _added(values: Sequence[Any]) -> Any:
+    known = [value for value in values if value is not None]
+    if not known or isinstance(known[0], str):
+        return known[0] if known else None
+    if isinstance(known[0], dict):
+        keys = dict.fromkeys(key for value in known for key in value)
+        return {key: _COMBINE.get(key, _added)([value[key] for value in known if key in value]) for key in keys}
+    return sum(known)
+
+
+def _agreed(values: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What all say alike."""
+    return dict(set(values[0].items()).intersection(*(value.items() for value in values)))
+
+
+_COMBINE: dict[str, Callable[[Sequence[Any]], Any]] = {
+    "largest_commit": max, "last_commit": max, "up": all, "keys": _agreed, "keys_waiting": _agreed,
+}  # fmt: skip
+
+Answer = Callable[[], Awaitable[dict[str, Any]]]
+
+
+async def serve_status(path: Path, answer: Answer, task_status: trio.TaskStatus[None]) -> None:
     """Answer until cancelled. It has started when a question is answered."""
     with suppress(FileNotFoundError):
         path.unlink()
@@ -71,16 +108,16 @@ async def serve_status(path: Path, switch: "Switch", task_status: trio.TaskStatu
     listening.listen(8)
     task_status.started()
     try:
-        await trio.serve_listeners(partial(_answer, switch), [trio.SocketListener(listening)])
+        await trio.serve_listeners(partial(_reply, answer), [trio.SocketListener(listening)])
     finally:
         with suppress(FileNotFoundError):
             path.unlink()
 
 
-async def _answer(switch: "Switch", stream: trio.SocketStream) -> None:
+async def _reply(answer: Answer, stream: trio.SocketStream) -> None:
     with suppress(trio.BrokenResourceError):
         async with stream:
-            await stream.send_all(msgspec.json.encode(snapshot(switch)) + b"\n")
+            await stream.send_all(msgspec.json.encode(await answer()) + b"\n")
 
 
 def ask(path: Path) -> dict[str, Any]:

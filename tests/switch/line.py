@@ -43,8 +43,10 @@ class Line:
     def __init__(
         self, town: Town, terminal: str, *, home: Home | None = None, signer: Signer | None = None,
         context: SSL.Context | None = None, receive_bytes: int = 0, delta: bool = False,
+        server_name: str | None = None,
     ) -> None:  # fmt: skip
-        """``context`` and ``signer`` other than the home's make an impostor; ``receive_bytes`` is the socket's buffer.
+        """``context`` and ``signer`` other than the home's make an impostor; ``receive_bytes`` is the socket's buffer;
+        ``server_name`` is the terminal's id, as it should be, unless another is given, or none at all.
 
         Raises SSL.Error when there is no channel.
         """
@@ -56,7 +58,9 @@ class Line:
         self._signer = signer or self.home.signer()
         self.socket = dial(town, receive_bytes)
         self.connection = SSL.Connection(context or self.home.context(), self.socket)
-        self.connection.set_tlsext_host_name(terminal.lower().encode())
+        name = terminal.lower() if server_name is None else server_name
+        if name:
+            self.connection.set_tlsext_host_name(name.encode())
         self.connection.set_connect_state()
         try:
             self.connection.do_handshake()

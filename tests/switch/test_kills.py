@@ -19,7 +19,7 @@ from tests.switch.town import PAN, TERMINALS, Town, enquiry, purchase, reversal,
 
 FreshTown = Callable[..., AbstractContextManager[Town]]
 
-_ROUNDS = int(os.environ.get("FENGSHOU_CHAOS", "4"))
+ROUNDS = int(os.environ.get("FENGSHOU_CHAOS", "4"))
 _SALES = ("farm-purchase", "withdrawal")
 _AT_ONCE = 2  # requests in flight of each terminal
 
@@ -79,15 +79,15 @@ class Load:
         return Counter(response.code for _, response in self.answers)
 
 
-async def _round_after_round(town: Town, hurt: Callable[[], None]) -> Load:
+async def round_after_round(town: Town, hurt: Callable[[], None], rounds: int = ROUNDS) -> Load:
+    """Load, while ``hurt`` strikes and mends again and again; then everything that is owed is paid."""
     async with trio.open_nursery() as nursery:
         load = Load(town, nursery)
         await load.start()
-        for _ in range(_ROUNDS):
+        for _ in range(rounds):
             await trio.sleep(0.5)
             answered = len(load.answers)
             await trio.to_thread.run_sync(hurt)
-            await trio.to_thread.run_sync(town.restart, "switch")
             with trio.fail_after(30):
                 while len(load.answers) < answered + 20:  # they have found back
                     await trio.sleep(0.05)
@@ -96,7 +96,7 @@ async def _round_after_round(town: Town, hurt: Callable[[], None]) -> Load:
     return load
 
 
-def _require_one_effect_each(town: Town, load: Load) -> None:
+def require_one_effect_each(town: Town, load: Load) -> None:
     """What terminals heard, what the journal says and what the books hold are one and the same, to the fen."""
     standing = town.require_truth()
     undone = {record.rrn for record in town.records(kind=RecordKind.REVERSAL)}
@@ -122,12 +122,17 @@ def _require_one_effect_each(town: Town, load: Load) -> None:
 
 def test_killed_under_load_again_and_again(fresh_town: FreshTown) -> None:
     with fresh_town(deadline_ms=2000) as town:
-        load = trio.run(_round_after_round, town, lambda: town.kill("switch"))
+
+        def kill() -> None:
+            town.kill("switch")
+            town.restart("switch")
+
+        load = trio.run(round_after_round, town, kill)
         codes = load.codes()
         assert codes["00"] > 100
         # 61: the card's day is used up; what was to be reversed had been declined (01), or reversed by the switch (25).
         assert set(codes) <= {"00", "61", "98", "01", "25"}, codes
-        _require_one_effect_each(town, load)
+        require_one_effect_each(town, load)
 
 
 def test_stopped_under_load_nothing_that_was_accepted_is_lost(fresh_town: FreshTown) -> None:
@@ -136,11 +141,12 @@ def test_stopped_under_load_nothing_that_was_accepted_is_lost(fresh_town: FreshT
 
         def stop() -> None:
             assert town.process("switch").stop() == 0, town.log("switch")[-4000:]
+            town.restart("switch")
 
-        load = trio.run(_round_after_round, town, stop)
+        load = trio.run(round_after_round, town, stop)
         assert set(load.codes()) <= {"00", "61"}, load.codes()
         assert not town.records(kind=RecordKind.REVERSAL)
-        _require_one_effect_each(town, load)
+        require_one_effect_each(town, load)
 
 
 def test_killed_while_back_ends_are_silent_everything_in_flight_is_reversed(fresh_town: FreshTown) -> None:

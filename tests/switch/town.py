@@ -114,12 +114,13 @@ class Town:
         deadline_ms: int = 0,
         cut_over: Mapping[str, Any] | None = None,
         providers: str = "",
+        workers: int = 1,
         **limits: float,
     ) -> None:
         """``deadline_ms`` is that of all back ends; ``cut_over`` the configuration's section of that name, ``limits``
         keys of another, underscored; ``providers`` its tables of custody."""
         self.folder = folder
-        _make(folder, deadline_ms, cut_over or {}, providers, limits)
+        _make(folder, deadline_ms, cut_over or {}, providers, workers, limits)
         self.loaded = load(folder / "switch.toml")
         self.catalogue = Catalogue(load_service(entry.module, entry.options) for entry in self.loaded.config.service)
         self.custody = custody_of(self.loaded)
@@ -271,7 +272,12 @@ class Town:
 
 
 def _make(
-    folder: Path, deadline_ms: int, cut_over: Mapping[str, Any], providers: str, limits: Mapping[str, float]
+    folder: Path,
+    deadline_ms: int,
+    cut_over: Mapping[str, Any],
+    providers: str,
+    workers: int,
+    limits: Mapping[str, float],
 ) -> None:
     accounts = [f"{account_of(terminal)},buyer,buyer,400000000000" for terminal in TERMINALS]
     accounts += [
@@ -291,7 +297,7 @@ def _make(
     text = file.read_text("utf-8").replace("[listen]", f"[limits]\n{section}\n[listen]", 1)
     for usual in (5000, 8000):
         text = text.replace(f"deadline-ms = {usual}", f"deadline-ms = {deadline_ms or usual}")
-    file.write_text(text.replace('log-level = "info"', 'log-level = "debug"'), "utf-8")
+    file.write_text(text.replace('log-level = "info"', f'log-level = "debug"\nworkers = {workers}'), "utf-8")
     loaded = load(file)
     with Registry.open(site.path("registry.db"), custody_of(loaded)) as registry:
         registry.add_sites([Site("TOWN", "东山村", "point", 1)])

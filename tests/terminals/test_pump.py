@@ -20,6 +20,7 @@ from fengshou.protocol import elements as de
 from fengshou.protocol.message import Flag, Message
 from fengshou.protocol.session import Event, State
 from fengshou.protocol.templates import ECHO, RECEIPT
+from fengshou.terminals.accepting import Bound
 from fengshou.terminals.listener import Listener, ListenerLimits
 from fengshou.terminals.pump import Closing, Peer, Pump, PumpLimits
 from tests.terminals.conftest import GRAMMAR, TERMINALS, Network
@@ -101,7 +102,7 @@ def staging(network: Network, client_context: SSL.Context) -> Callable[..., obje
     ) -> AsyncIterator[tuple[Stage, list[Closing]]]:
         closed: list[Closing] = []
         pump = Pump(CODEC, pump_limits, lambda peer, why: closed.append(why))
-        listener = Listener("127.0.0.1", 0, lambda: network.context, pump, listener_limits)
+        listener = Listener(Bound("127.0.0.1", 0), lambda: network.context, pump, listener_limits)
         stage = Stage(network.context, client_context, listener, pump)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(listener.run)
@@ -323,9 +324,6 @@ async def test_a_halted_pump_still_sends(staging: Callable[..., object]) -> None
         await stream.aclose()
 
 
-def test_an_address_in_use_is_said_at_once(network: Network) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        pump = Pump(CODEC, PumpLimits(), lambda peer, why: None)
-        with pytest.raises(OSError, match="in use"):
-            Listener("127.0.0.1", taken.getsockname()[1], lambda: network.context, pump, ListenerLimits())
-        pump.shut()
+def test_an_address_in_use_is_said_at_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use"):
+        Bound("127.0.0.1", taken.getsockname()[1])
