@@ -1,18 +1,28 @@
 """``fengshou keys``: what keys there are, and their rotation. Ceremonies are in ``cli_ceremony``."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
-from fengshou.hsm.custody import Custody
+from fengshou.hsm.custody import Custody, KeyInfo
 from fengshou.hsm.pki import Authority
 from fengshou.switch.cli_common import explained, home_option, json_option, print_json, print_table
 from fengshou.switch.config import Loaded, load
 from fengshou.switch.custodies import custody_of
 from fengshou.switch.office import acting
-from fengshou.switch.rotation import POLICIES, Rotation, RotationError, forget_tickets, key_rows, retire_due
+from fengshou.switch.rotation import (
+    POLICIES,
+    ZONE,
+    Rotation,
+    RotationError,
+    forget_tickets,
+    key_rows,
+    policies,
+    retire_due,
+)
 
 TICKETS = "tickets"
 AUTHORITY = "ca"
@@ -23,7 +33,7 @@ _OTHERS = {
     AUTHORITY: "make a further issuing authority by the root, trust both and list the revocations of both, issue by it",
 }
 
-_kind = click.argument("kind", type=click.Choice([*POLICIES, TICKETS, AUTHORITY]))
+_kind = click.argument("kind", type=click.Choice([*POLICIES, ZONE, TICKETS, AUTHORITY]))
 _yes = click.option("--yes", is_flag=True, help="Do not ask.")
 _label = click.argument("label")
 _epoch = click.argument("epoch", type=click.IntRange(1, 255))
@@ -80,8 +90,8 @@ def rotate(kind: str, dry_run: bool, yes: bool, home: Path, as_json: bool) -> No
     """
     loaded = load(home / "switch.toml")
     steps: list[str] = []
-    rotation = Rotation(loaded, kind, steps.append) if kind in POLICIES else None
-    plan = rotation.plan() if rotation else [_OTHERS[kind]]
+    rotations = [] if kind in _OTHERS else [Rotation(loaded, policy, steps.append) for policy in policies(loaded, kind)]
+    plan = [step for rotation in rotations for step in rotation.plan()] or [_OTHERS[kind]]
     if dry_run:
         _tell({"kind": kind, "plan": plan}, plan, as_json)
         return
@@ -93,18 +103,17 @@ def rotate(kind: str, dry_run: bool, yes: bool, home: Path, as_json: bool) -> No
             issuing = Authority(loaded.path("pki")).renew_issuing(datetime.now(UTC)).certificate
             act.note(serial=f"{issuing.serial:032x}")
             steps.append(f"certificates are issued by {issuing.subject.common_name}")
-        elif rotation is None:
+        elif kind == TICKETS:
             if not forget_tickets(loaded):
                 raise RotationError("no switch runs: its tickets ended with it")
             steps.append("tickets are made under new keys")
         else:
-            info = rotation.rotate()
-            act.note(key=info.label, epoch=info.epoch, check_value=info.check_value.hex().upper())
+            act.note(**_noted([rotation.rotate() for rotation in rotations]))
     _tell({"kind": kind, "steps": steps}, steps, as_json)
 
 
 @keys.command("rollback")
-@click.argument("kind", type=click.Choice(list(POLICIES)))
+@click.argument("kind", type=click.Choice([*POLICIES, ZONE]))
 @_yes
 @home_option
 @json_option
@@ -115,8 +124,9 @@ def roll_back(kind: str, yes: bool, home: Path, as_json: bool) -> None:
         click.confirm(f"Take back the last rotation of {kind}?", abort=True, err=True)
     steps: list[str] = []
     with acting(home, "keys.rollback", kind) as act:
-        info = Rotation(load(home / "switch.toml"), kind, steps.append).roll_back()
-        act.note(key=info.label, epoch=info.epoch, check_value=info.check_value.hex().upper())
+        loaded = load(home / "switch.toml")
+        rotations = [Rotation(loaded, policy, steps.append) for policy in policies(loaded, kind)]
+        act.note(**_noted([rotation.roll_back() for rotation in rotations]))
     _tell({"kind": kind, "steps": steps}, steps, as_json)
 
 
@@ -162,6 +172,15 @@ def destroy(label: str, epoch: int, yes: bool, home: Path) -> None:
     with acting(home, "keys.destroy", label, epoch=epoch):
         custody.destroy(label, epoch)
     click.echo(f"{label} {epoch} is destroyed")
+
+
+def _noted(keys: Sequence[KeyInfo]) -> dict[str, str]:
+    """What the audit log keeps of an act on these."""
+    return {
+        "key": " ".join(info.label for info in keys),
+        "epoch": " ".join(str(info.epoch) for info in keys),
+        "check_value": " ".join(info.check_value.hex().upper() for info in keys),
+    }
 
 
 def _custody(home: Path) -> tuple[Loaded, Custody]:

@@ -256,11 +256,11 @@ class Inbound:
             return
         row, batch = accepted
         exchange.content = self._recorder.content(exchange.asked)
-        entry = self._recorder.session(exchange, row.facts, batch)
+        held = Held.stated(exchange.asked.values)
+        entry = self._recorder.session(exchange, row.facts, batch, held)
         entries.append(entry)
         self._sign_ins[exchange] = (row, batch, entry)
         now = local_time(exchange.received_us)
-        held = Held.stated(exchange.asked.values)
         exchange.answer_now(
             {
                 de.RESPONSE_CODE: codes.APPROVED,
@@ -302,7 +302,7 @@ class Inbound:
         except CustodyError:
             held = Held()  # of an epoch that is retired: as good as none
         exchange.content = self._recorder.content(exchange.asked)
-        entries.append(self._recorder.session(exchange, facts, batch))
+        entries.append(self._recorder.session(exchange, facts, batch, held))
         peer.key_epochs = held
         told = self._keys.newer(facts, peer.certificate.public_key, held)
         exchange.answer_now({de.RESPONSE_CODE: codes.APPROVED, **told})

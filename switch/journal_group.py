@@ -192,6 +192,8 @@ class Group:
         batch = batch_key(record.terminal, record.merchant, record.batch)
         if self._txn.get(batch, db=self._db["settlements"]) is None:
             self._put("batches", record.terminal.encode(), U32.pack(record.batch))
+        if entry.held is not None:
+            self._put("held", record.terminal.encode(), bytes(entry.held))
 
     def _settle(self, key: bytes, state: int, intent: bytes) -> None:
         """Take note of totals or details; a batch whose totals have come takes no more transactions."""

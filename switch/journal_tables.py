@@ -21,6 +21,7 @@ due          intent (8)                                  what its back end is ow
 charges      intent (8)                                  what it used up of limits: (counter 20, amount 8) …
 counters     business day (4) name and subject (16)      sum (8)
 batches      terminal (8)                                current batch (4)
+held         terminal (8)                                epochs of the working and the master key that it has (1, 1)
 settlements  terminal (8) merchant (15) batch (4)        state (1), intents (8 each): of its totals, its details
 events       event number (8)                            JSON for analytics, until it is delivered
 meta         name                                        format, last event, ``keyed``: for each worker the first
@@ -41,8 +42,8 @@ from fengshou.protocol.record import GENESIS, Commit, Record
 FORMAT_VERSION = b"3"
 LINES = ("records", "commits", "signatures", "columns", "filters")
 TABLES = (
-    *LINES, "days", "keys", "undone", "rrns", "open", "due", "charges", "counters", "batches", "settlements",
-    "events", "meta",
+    *LINES, "days", "keys", "undone", "rrns", "open", "due", "charges", "counters", "batches", "held",
+    "settlements", "events", "meta",
 )  # fmt: skip
 
 U16 = struct.Struct(">H")
@@ -139,6 +140,7 @@ class Entry:
     caps: tuple[int, ...] = ()  # an intent: what each of its charges may bring its counter to
     event: bytes = b""
     settles: tuple[bytes, int] | None = None  # key of a batch and the state that this outcome gives it
+    held: tuple[int, int] | None = None  # a session: epochs of the keys that its terminal has
     tags: tuple[bytes, ...] = ()  # an intent: keyed hashes (8 bytes) of the cards and accounts that it names
 
 

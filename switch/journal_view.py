@@ -237,6 +237,12 @@ class JournalView:
         value = self._get("batches", terminal.encode())
         return U32.unpack(value)[0] if value else 0
 
+    def held_keys(self) -> Iterator[tuple[str, int, int]]:
+        """Each terminal that uses working keys, with the epochs of its working and its master key, by terminal."""
+        with self._read.cursor(self._db["held"]) as cursor:
+            for terminal, epochs in cursor:
+                yield bytes(terminal).decode(), *bytes(epochs)
+
     def settlement(self, batch: bytes) -> tuple[int, tuple[int, ...]]:
         """State of a batch (``batch_key``) and the intents that brought its totals and then its details."""
         value = self._get("settlements", batch) or b"\0"

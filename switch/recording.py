@@ -134,8 +134,10 @@ class Recorder:
         )
         return record, values
 
-    def session(self, exchange: "Exchange", facts: TerminalFacts, batch: int) -> Entry:
-        """An accepted sign-in or sign-off: who, with which key, on which channel."""
+    def session(
+        self, exchange: "Exchange", facts: TerminalFacts, batch: int, held: tuple[int, int] | None = None
+    ) -> Entry:
+        """An accepted sign-in or sign-off: who, with which key, on which channel; ``held`` as in ``Entry``."""
         peer, message = exchange.peer, exchange.asked
         values = {
             **message.values,
@@ -162,7 +164,8 @@ class Recorder:
                 evidence=exchange.evidence,
                 clear=clear,
                 sealed=sealed,
-            )
+            ),
+            held=held,
         )
 
     def refusal(self, exchange: "Exchange") -> Entry:

@@ -19,7 +19,18 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from fengshou.hsm.custody import AUDIT_SIGN, JOURNAL_DATA, SWITCH_SIGN, SWITCH_TLS, Custody, CustodyError, KeyInfo, Kind
+from fengshou.hsm.custody import (
+    AUDIT_SIGN,
+    JOURNAL_DATA,
+    SWITCH_SIGN,
+    SWITCH_TLS,
+    TERMINAL_MASTER,
+    TERMINAL_WORKING,
+    Custody,
+    CustodyError,
+    KeyInfo,
+    Kind,
+)
 from fengshou.hsm.files import write_public
 from fengshou.hsm.pem import CERTIFICATE, to_pem
 from fengshou.hsm.pki import Authority
@@ -29,6 +40,7 @@ from fengshou.switch import status
 from fengshou.switch.certificate_files import read_certificate, read_certificates
 from fengshou.switch.config import Loaded
 from fengshou.switch.custodies import custody_of
+from fengshou.switch.zones import zone_labels
 from fengshou.terminals.home import add_switch_key
 
 # The running switch looks twice a second; a machine that is busy may take its time.
@@ -54,8 +66,30 @@ POLICIES: Mapping[str, Policy] = {
     "audit-sign": Policy(AUDIT_SIGN, Kind.SM2, timedelta(365), timedelta(30), "audit-sign.crt"),
     # The law asks for ten years of records; without its epoch a record cannot be read any more.
     "journal": Policy(JOURNAL_DATA, Kind.SM4, timedelta(365), None),
+    # A terminal takes its new keys with its next answer or sign-in; the overlap is for what lies in a terminal that is
+    # off. A PIN block is good for as long as somebody may still send it, so the life is short.
+    "terminal-working": Policy(TERMINAL_WORKING, Kind.DERIVE, timedelta(30), timedelta(3)),
+    "terminal-master": Policy(TERMINAL_MASTER, Kind.DERIVE, timedelta(365), timedelta(30)),
 }
+ZONE = "zone"  # both keys of every back end that has such: one policy for each label
 _BY_LABEL = {policy.label: policy for policy in POLICIES.values()}
+
+
+def policies(loaded: Loaded, name: str) -> list[Policy]:
+    """Of every label that the rotation of this name concerns. Raises RotationError: there is none."""
+    if name != ZONE:
+        return [POLICIES[name]]
+    found = [policy for label, kind in zone_labels(loaded.config).items() if (policy := policy_of(label, kind))]
+    if not found:
+        raise RotationError("no back end has zone keys: zone-keys = true in [destination.NAME]")
+    return found
+
+
+def policy_of(label: str, kind: Kind) -> Policy | None:
+    """None for a key that is rotated by a ceremony, or not at all."""
+    if label.startswith("zone.") and kind in (Kind.PIN, Kind.MAC):
+        return Policy(label, kind, timedelta(30), timedelta(7))
+    return _BY_LABEL.get(label)
 
 
 class RotationError(CustodyError):
@@ -89,7 +123,7 @@ def key_rows(custody: Custody) -> list[KeyRow]:
 
 
 def _due(info: KeyInfo, successor: datetime | None) -> datetime | None:
-    policy = _BY_LABEL.get(info.label)
+    policy = policy_of(info.label, info.kind)
     if policy is None:
         return None
     if info.state is EpochState.CURRENT:
@@ -100,12 +134,12 @@ def _due(info: KeyInfo, successor: datetime | None) -> datetime | None:
 
 
 class Rotation:
-    """The rotation of one kind of key of a site. Steps are told to ``step`` as they are done."""
+    """The rotation of one key of a site. Steps are told to ``step`` as they are done."""
 
-    def __init__(self, loaded: Loaded, name: str, step: Callable[[str], object] = lambda text: None) -> None:
+    def __init__(self, loaded: Loaded, policy: Policy, step: Callable[[str], object] = lambda text: None) -> None:
         """Raises CustodyError."""
         self._loaded = loaded
-        self._policy = POLICIES[name]
+        self._policy = policy
         self._step = step
         self._custody = custody_of(loaded)
 
@@ -117,7 +151,13 @@ class Rotation:
             steps.append(f"certify it in certificates/{self._policy.certificate}, before the old one")
         if label == SWITCH_SIGN:
             steps.append("add it to what the terminals of this site believe receipts by")
+        if self._policy.kind in (Kind.PIN, Kind.MAC):
+            steps.append("let the running switch bring it to the back end")
         steps += ["wait until the running switch knows it", "make it current, the old one retiring"]
+        if label in (TERMINAL_WORKING, TERMINAL_MASTER):
+            steps.append(
+                "tell each terminal with its next answer that new keys wait"
+            )
         overlap = self._policy.overlap
         steps.append(f"accept the old one for {overlap.days} days more" if overlap else "keep the old one for reading")
         return steps

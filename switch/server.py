@@ -21,7 +21,7 @@ from typing import Any
 import trio
 
 from fengshou.hsm.channel import PROFILES, Trust, terminal_server_context
-from fengshou.hsm.custody import SWITCH_TLS, CustodyError
+from fengshou.hsm.custody import SWITCH_TLS, CustodyError, KeyInfo
 from fengshou.hsm.memory import forbid_core_dumps
 from fengshou.hsm.renewal import LiveContext
 from fengshou.hsm.software import DEVELOPMENT
@@ -215,6 +215,12 @@ class Switch(Core):
         for route in self.routes.values():
             if isinstance(route.destination, Iso8583Link):
                 route.destination.keys_changed()
+
+    def can_use(self, info: KeyInfo) -> bool:
+        """Whether everybody who must know this key before it is used does: a back end that shares it has it."""
+        zones = [route.destination.zone for route in self.routes.values() if isinstance(route.destination, Iso8583Link)]
+        shared = [zone for zone in zones if zone is not None and info.label in zone.labels]
+        return all((info.label, info.epoch) in zone.confirmed for zone in shared)
 
     def _revoke(self) -> None:
         """Close the sessions whose terminal or application is no longer what it was at sign-in."""

@@ -63,7 +63,9 @@ def snapshot(switch: "Switch") -> dict[str, Any]:
         },
         "keys": {info.label: info.epoch for info in switch.custody.inventory() if info.state is EpochState.CURRENT},
         "keys_waiting": {
-            info.label: info.epoch for info in switch.custody.inventory() if info.state is EpochState.NEXT
+            info.label: info.epoch
+            for info in switch.custody.inventory()
+            if info.state is EpochState.NEXT and switch.can_use(info)
         },
         "cpu_s": sum(os.times()[:2]),
     }

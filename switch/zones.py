@@ -21,6 +21,16 @@ def found_zone(custody: Custody, host: Custody, name: str) -> None:
     host.import_key(HOST_MASTER, Kind.TRANSPORT, envelope, HOST_ENVELOPE)
 
 
+def zone_labels(config: Config) -> Mapping[str, Kind]:
+    """The labels of all keys that are brought to back ends."""
+    return {
+        label: kind
+        for name, row in config.destination.items()
+        if isinstance(row, Iso8583Destination) and row.zone_keys
+        for label, kind in ((pin_label(name), Kind.PIN), (mac_label(name), Kind.MAC))
+    }
+
+
 def pin_zones(config: Config) -> Mapping[str, PinZone]:
     """The PIN key of each back end that has one, and the layout of the blocks that it reads."""
     return {
