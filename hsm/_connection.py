@@ -1,6 +1,8 @@
 """What a TLS connection says of its peer, and what a failure of it means."""
 
 import socket
+from collections.abc import Set
+from datetime import datetime
 from enum import Enum
 from ipaddress import ip_address
 
@@ -96,6 +98,25 @@ def explain(connection: SSL.Connection, error: SSL.Error) -> ChannelError:
 def exporter(connection: SSL.Connection) -> bytes:
     """The 32-byte binding of the session: equal at both ends, different for every connection, resumed ones included."""
     return connection.export_keying_material(EXPORTER_LABEL, BINDING_BYTES)
+
+
+def session_of(connection: SSL.Connection) -> SSL.Session | None:
+    """What a later connection resumes by, if the switch gave a ticket; for a connection that is at its end, however
+    that came: else the library voids the session together with a connection that was cut."""
+    session = connection.get_session()
+    connection.set_shutdown(SSL.SENT_SHUTDOWN | SSL.RECEIVED_SHUTDOWN)
+    return session
+
+
+def check_still_valid(certificate: x509.Certificate, revoked: Set[int], now: datetime) -> None:
+    """What a handshake verifies, once more: a session that is resumed brings a certificate that was verified long ago.
+
+    ``revoked`` are serial numbers. Raises ChannelError.
+    """
+    if certificate.serial in revoked:
+        raise ChannelError(Fault.REVOKED)
+    if now > certificate.not_after:
+        raise ChannelError(Fault.EXPIRED)
 
 
 def peer_certificate(connection: SSL.Connection) -> x509.Certificate:

@@ -11,7 +11,9 @@ from fengshou.hsm._connection import (
     exporter,
     is_address,
     peer_certificate,
+    session_of,
 )
+from fengshou.hsm._openssl import session_reused
 from fengshou.hsm.x509 import Certificate
 
 _RECORD_BYTES = 16 * 1024  # RFC 8446 section 5.1: the most that one record carries
@@ -66,18 +68,27 @@ class TlsStream(trio.abc.Stream):
 
     @classmethod
     def client(
-        cls, transport: trio.abc.Stream, context: SSL.Context, peer_name: str, *, server_name: str = ""
+        cls,
+        transport: trio.abc.Stream,
+        context: SSL.Context,
+        peer_name: str,
+        *,
+        server_name: str = "",
+        session: SSL.Session | None = None,
     ) -> "TlsStream":
         """The connecting end. ``peer_name`` is the DNS name or IP address that the server's certificate must have.
 
         ``server_name`` is what the client asks for (SNI) when that differs: a terminal puts its own id in front, so
-        that a balancer can route by it.
+        that a balancer can route by it. ``session`` of an earlier channel saves certificates and signatures, if the
+        server still takes it.
         """
         connection = SSL.Connection(context, None)
         connection.set_connect_state()
         asked = server_name or peer_name
         if not is_address(asked):  # RFC 6066 section 3: literal addresses are not permitted
             connection.set_tlsext_host_name(asked.encode("ascii"))
+        if session is not None:
+            connection.set_session(session)
         return cls(transport, connection, peer_name)
 
     @property
@@ -91,6 +102,17 @@ class TlsStream(trio.abc.Stream):
         """See ``peer_certificate``."""
         self._check_established()
         return peer_certificate(self._connection)
+
+    @property
+    def resumed(self) -> bool:
+        """Whether the handshake resumed an earlier session."""
+        self._check_established()
+        return session_reused(self._connection)
+
+    def take_session(self) -> SSL.Session | None:
+        """See ``session_of``. The channel is of no use afterwards."""
+        self._broken = True
+        return session_of(self._connection)
 
     @property
     def group(self) -> str:

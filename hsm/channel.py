@@ -6,7 +6,16 @@ itself and ``handshake`` drives it until the pump takes over. ``exporter`` gives
 session, ``peer_certificate`` the facts to compare with the registry.
 """
 
-from fengshou.hsm._connection import ChannelError, Fault, check_peer_name, exporter, handshake, peer_certificate
+from fengshou.hsm._connection import (
+    ChannelError,
+    Fault,
+    check_peer_name,
+    check_still_valid,
+    exporter,
+    handshake,
+    peer_certificate,
+    session_of,
+)
 from fengshou.hsm._contexts import (
     INTERNATIONAL,
     NARROW,
@@ -34,11 +43,13 @@ __all__ = [
     "TlsStream",
     "Trust",
     "check_peer_name",
+    "check_still_valid",
     "client_context",
     "exporter",
     "handshake",
     "peer_certificate",
     "server_context",
+    "session_of",
     "session_reused",
     "terminal_server_context",
 ]

@@ -155,9 +155,7 @@ class Rotation:
             steps.append("let the running switch bring it to the back end")
         steps += ["wait until the running switch knows it", "make it current, the old one retiring"]
         if label in (TERMINAL_WORKING, TERMINAL_MASTER):
-            steps.append(
-                "tell each terminal with its next answer that new keys wait"
-            )
+            steps.append("tell each terminal with its next answer that new keys wait")
         overlap = self._policy.overlap
         steps.append(f"accept the old one for {overlap.days} days more" if overlap else "keep the old one for reading")
         return steps

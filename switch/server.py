@@ -121,13 +121,14 @@ class Switch(Core):
             self.writer.on_event = self.feed.notify
         listen = config.listen
         self._trust = Trust(loaded.path(listen.authorities), loaded.optional(listen.revoked))
+        self._revoked = self._trust.revoked_serials()
         self._channel = LiveContext(
             terminal_server_context, loaded.path(listen.certificate), self.custody, SWITCH_TLS, self._trust,
             PROFILES[listen.profile],
         )  # fmt: skip
         self.listener = Listener(
             source or Bound(listen.host, listen.port), lambda: self._channel.context, self.pump,
-            ListenerLimits(limits.connections, limits.handshakes, limits.handshake_s),
+            ListenerLimits(limits.connections, limits.handshakes, limits.handshake_s), lambda: self._revoked,
         )  # fmt: skip
 
     # -- life ----------------------------------------------------------------------------------------------------------
@@ -178,9 +179,9 @@ class Switch(Core):
 
     def _close_revoked(self) -> None:
         """After certificates, authorities and revocation list were read again."""
-        revoked = self._trust.revoked_serials()
+        self._revoked = self._trust.revoked_serials()
         for peer in self.pump:
-            if peer.certificate.serial in revoked:
+            if peer.certificate.serial in self._revoked:
                 self.pump.close(peer, Closing.REVOKED)
         logger.info("certificates read again")
 

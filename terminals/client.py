@@ -437,15 +437,20 @@ async def connect(
     Without ``delta`` every request is sent whole; else as its difference to earlier ones where the switch grants that.
     """
 
+    last: TlsStream | None = None
+
     async def dial() -> TlsStream:
+        nonlocal last
         transport = await trio.open_tcp_stream(*address)
-        # The server name carries the terminal's id, so that a balancer can find the journal partition of a terminal.
-        stream = TlsStream.client(transport, context, peer_name, server_name=identity.terminal.lower())
+        session, last = last.take_session() if last else None, None
+        # The server name carries the terminal's id: by it the switch finds the worker that has the terminal.
+        stream = TlsStream.client(transport, context, peer_name, server_name=identity.terminal.lower(), session=session)
         try:
             await stream.do_handshake()
         except BaseException:
             await trio.aclose_forcefully(stream)
             raise
+        last = stream
         return stream
 
     failure: Exception | None = None

@@ -6,7 +6,7 @@ from typing import cast
 
 from OpenSSL import SSL
 
-from fengshou.hsm.channel import ChannelError, check_peer_name, exporter
+from fengshou.hsm.channel import ChannelError, check_peer_name, exporter, session_of
 from fengshou.protocol.errors import UntrustedBytesError
 from fengshou.protocol.message import Message
 from fengshou.protocol.session import TerminalSession
@@ -33,11 +33,14 @@ class FleetLink(asyncio.Protocol):
 
     def __init__(
         self, context: SSL.Context, peer_name: str, server_name: str, make_session: Callable[[bytes], TerminalSession],
-        traffic: Traffic,
+        traffic: Traffic, session: SSL.Session | None = None,
     ) -> None:  # fmt: skip
+        """``session`` of an earlier connection saves certificates and signatures, if the switch still takes it."""
         self._tls = SSL.Connection(context, None)
         self._tls.set_connect_state()
         self._tls.set_tlsext_host_name(server_name.encode("ascii"))
+        if session is not None:
+            self._tls.set_session(session)
         self._peer_name = peer_name
         self._make_session = make_session
         self._traffic = traffic
@@ -104,6 +107,10 @@ class FleetLink(asyncio.Protocol):
             except SSL.Error:
                 pass  # the channel was not up
             self._abort(reason)
+
+    def take_session(self) -> SSL.Session | None:
+        """What a later connection resumes by; of a connection that is lost or closed."""
+        return session_of(self._tls)
 
     # Inside
 

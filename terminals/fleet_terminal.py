@@ -308,7 +308,10 @@ class SimulatedTerminal:
             signed=self._signed,
             delta=DeltaWriter(self._grammar) if self._in_delta else None,
         )
-        link = FleetLink(self._context, self._home.switch_name, self.name.lower(), make_session, self._tally.traffic)
+        session = self._link.take_session() if self._link is not None else None
+        link = FleetLink(
+            self._context, self._home.switch_name, self.name.lower(), make_session, self._tally.traffic, session
+        )
         try:
             await asyncio.get_running_loop().create_connection(lambda: link, *self._home.address)
         except OSError as error:

@@ -8,13 +8,21 @@ reconnecting terminals takes at most that thread's share of the processor from t
 
 import socket
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import trio
 from OpenSSL import SSL
 
-from fengshou.hsm.channel import ChannelError, exporter, handshake, peer_certificate, session_reused
+from fengshou.hsm.channel import (
+    ChannelError,
+    check_still_valid,
+    exporter,
+    handshake,
+    peer_certificate,
+    session_reused,
+)
 from fengshou.terminals.accepting import Source, Unfinished
 from fengshou.terminals.pump import Pump
 
@@ -37,12 +45,15 @@ class Listener:
         context: Callable[[], SSL.Context],
         pump: Pump,
         limits: ListenerLimits,
+        revoked: Callable[[], Set[int]],
     ) -> None:
-        """``context`` is asked for each connection, so that new certificates and CRLs count at once."""
+        """``context`` is asked for each connection, so that new certificates and CRLs count at once, and so is
+        ``revoked`` for the serial numbers of certificates that are of no use any more."""
         self._source = source
         self._context = context
         self._pump = pump
         self._limits = limits
+        self._revoked = revoked
         self._one_at_a_time = trio.CapacityLimiter(1)
         self.refused: Counter[str] = Counter()  # by reason
         self._unfinished = Unfinished(limits.handshakes, limits.handshake_s, self.refused, "handshake")
@@ -87,7 +98,9 @@ class Listener:
             connection = SSL.Connection(self._context(), sock)
             connection.set_accept_state()
             await handshake(connection, sock, self._one_at_a_time)
-            self._pump.add(sock, connection, peer_certificate(connection), exporter(connection))
+            certificate = peer_certificate(connection)
+            check_still_valid(certificate, self._revoked(), datetime.now(UTC))
+            self._pump.add(sock, connection, certificate, exporter(connection))
             handed_over = True
             self.resumed += session_reused(connection)
         except ChannelError as error:

@@ -22,6 +22,7 @@ from fengshou.hsm.pki import AUTHORITIES, CRL, Authority
 from fengshou.hsm.software import save_private_key
 from fengshou.hsm.x509 import Profile, Subject
 from fengshou.switch.certificate_files import read_certificate
+from fengshou.terminals.identity import Counters
 from tests.switch.line import Closed, Line, code_of, dial
 from tests.switch.town import TERMINALS, Town, purchase, trade_now
 
@@ -125,6 +126,19 @@ def _read_to_end(sock: socket.socket) -> None:
             pass
     except ConnectionResetError:
         pass
+
+
+def test_a_terminal_that_lost_its_link_comes_back_without_certificates(town: Town) -> None:
+    before = town.status()["handshakes"]["resumed"]
+
+    async def main() -> None:
+        async with town.client(TERMINALS[0], Counters()) as client:
+            for _ in range(3):
+                assert (await client.trade("farm-purchase", purchase())).code == "00"
+                client.drop("cut")
+
+    trio.run(main)
+    assert town.status()["handshakes"]["resumed"] == before + 2
 
 
 def test_a_handshake_that_stops_half_way_times_out(town: Town) -> None:

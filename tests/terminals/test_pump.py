@@ -13,7 +13,7 @@ from OpenSSL import SSL
 
 from fengshou.codecs import MessageCodec
 from fengshou.hsm import channel, x509
-from fengshou.hsm.channel import TlsStream
+from fengshou.hsm.channel import Fault, TlsStream
 from fengshou.hsm.pki import AUTHORITIES
 from fengshou.hsm.software import save_private_key
 from fengshou.protocol import elements as de
@@ -51,6 +51,7 @@ class Stage:
     batches: list[int] = field(default_factory=list)
     peers: list[Peer] = field(default_factory=list)
     answer: Callable[[bytes], bytes] = lambda frame: b""
+    revoked: set[int] = field(default_factory=set)  # serial numbers
 
     async def serve(self) -> None:
         while arrivals := await self.pump.ready():
@@ -68,9 +69,13 @@ class Stage:
             while not holds():
                 await trio.sleep(0.005)
 
-    async def connect(self, wrap: Callable[[trio.abc.Stream], trio.abc.Stream] = lambda stream: stream) -> TlsStream:
+    async def connect(
+        self,
+        wrap: Callable[[trio.abc.Stream], trio.abc.Stream] = lambda stream: stream,
+        session: SSL.Session | None = None,
+    ) -> TlsStream:
         transport = await trio.open_tcp_stream(*self.listener.address)
-        stream = TlsStream.client(wrap(transport), self.client, "switch.test")
+        stream = TlsStream.client(wrap(transport), self.client, "switch.test", session=session)
         try:
             await stream.do_handshake()
         except trio.BrokenResourceError:
@@ -102,8 +107,9 @@ def staging(network: Network, client_context: SSL.Context) -> Callable[..., obje
     ) -> AsyncIterator[tuple[Stage, list[Closing]]]:
         closed: list[Closing] = []
         pump = Pump(CODEC, pump_limits, lambda peer, why: closed.append(why))
-        listener = Listener(Bound("127.0.0.1", 0), lambda: network.context, pump, listener_limits)
-        stage = Stage(network.context, client_context, listener, pump)
+        revoked: set[int] = set()
+        listener = Listener(Bound("127.0.0.1", 0), lambda: network.context, pump, listener_limits, lambda: revoked)
+        stage = Stage(network.context, client_context, listener, pump, revoked=revoked)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(listener.run)
             nursery.start_soon(stage.serve)
@@ -322,6 +328,45 @@ async def test_a_halted_pump_still_sends(staging: Callable[..., object]) -> None
             assert CODEC.split(await stream.receive_some())[0]
         assert len(stage.frames) == 1
         await stream.aclose()
+
+
+async def _served_and_cut(stage: Stage) -> SSL.Session | None:
+    """What is left of a connection that was answered and then lost."""
+    stage.answer = lambda frame: echo_answer(CODEC.decode(frame).sequence)
+    stream = await stage.connect()
+    await stream.send_all(echo(1))
+    with trio.fail_after(10):
+        assert await stream.receive_some()
+    await trio.aclose_forcefully(stream.transport)
+    assert not stream.resumed
+    return stream.take_session()
+
+
+async def test_a_terminal_whose_link_was_cut_comes_back_by_its_ticket(staging: Callable[..., object]) -> None:
+    async with staging() as (stage, _):
+        session = await _served_and_cut(stage)
+        stream = await stage.connect(session=session)
+        assert stream.resumed
+        await stream.send_all(echo(2))
+        await stage.until(lambda: len(stage.peers) == 2)
+        first, second = stage.peers
+        assert second.certificate == first.certificate  # as it was verified then
+        assert second.session.binding == stream.binding != first.session.binding  # what is signed is of this session
+        assert stage.listener.resumed == 1
+        await stream.aclose()
+
+
+async def test_a_ticket_does_not_outlive_a_revocation(staging: Callable[..., object]) -> None:
+    async with staging() as (stage, _):
+        session = await _served_and_cut(stage)
+        stage.revoked.add(stage.peers[0].certificate.serial)
+        for ticket in (session, None):  # nor does a certificate that the context itself would still believe
+            stream = await stage.connect(session=ticket)
+            with trio.fail_after(10), pytest.raises(trio.BrokenResourceError):
+                await stream.receive_some()
+            await trio.aclose_forcefully(stream)
+        assert stage.listener.refused == {Fault.REVOKED.value: 2}
+        assert len(stage.peers) == 1
 
 
 def test_an_address_in_use_is_said_at_once() -> None:
