@@ -5,6 +5,9 @@ from fengshou.hsm.custody import SWITCH_SIGN, Custody
 from fengshou.protocol.record import Commit
 from fengshou.protocol.signing import TAG_COMMIT
 
+# A receipt carries the headers from its commit to the next signed one; 44 fit (limits: 4,096 bytes of DE 120.5).
+UNSIGNED_COMMITS_MAX = 32
+
 
 def sign_commit(custody: Custody, header: Commit) -> bytes:
     """r || s by the signing key of this moment. Raises CustodyError."""

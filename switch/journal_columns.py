@@ -10,7 +10,7 @@ Earliest and latest are the records' times. ``journal_filters`` tells which rows
 """
 
 import struct
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from fengshou.codecs import Bloom
@@ -100,14 +100,6 @@ class Row:
     def at(self, column: int, index: int) -> bytes:
         begin = self._begin(column) + index * _WIDTHS[column]
         return self._data[begin : begin + _WIDTHS[column]]
-
-    def rrns_among(self, wanted: Container[bytes]) -> Iterator[tuple[int, bytes]]:
-        """Index and RRN (8 bytes) of each record that has one of those wanted."""
-        rrns = self.column(RRN)
-        for index in range(self.count):
-            rrn = rrns[index * 8 : index * 8 + 8]
-            if rrn in wanted:
-                yield index, rrn
 
     @property
     def values(self) -> int:

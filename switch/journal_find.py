@@ -13,7 +13,7 @@ from fengshou.switch.clock import rrn_base
 from fengshou.switch.journal_columns import Row, Wanted
 from fengshou.switch.journal_filters import Block, Filters
 from fengshou.switch.journal_lines import Lines, Segment
-from fengshou.switch.journal_tables import U64, Day, DayAbsent, key_of, spans
+from fengshou.switch.journal_tables import Day, DayAbsent, key_of, spans
 from fengshou.switch.journal_view import JournalView
 
 _RRN_COUNT = 10**8
@@ -146,15 +146,15 @@ def _with_rrns(place: Place, rrns: Mapping[int, int]) -> dict[int, list[int]]:
             continue
         filters = Filters(lines)
         for block in filters.blocks(max(day.first_record, begin), last):
-            here = {
-                U64.pack(rrn): rrn
-                for rrn, first in rrns.items()
-                if first <= block.last and filters.may_have(block, Wanted(rrn=rrn))
-            }
+            here = [
+                wanted
+                for wanted in map(Wanted, rrns)
+                if rrns[wanted.rrn] <= block.last and filters.may_have(block, wanted)
+            ]
             for at, row in _rows(lines, block) if here else ():
-                for index, rrn in row.rrns_among(here):
-                    if block.first <= at + index <= block.last:
-                        found[here[rrn]].append(at + index)
+                for wanted in here:
+                    numbers = [at + index for index in row.matches(wanted)]
+                    found[wanted.rrn] += [number for number in numbers if block.first <= number <= block.last]
     return found
 
 

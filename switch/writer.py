@@ -15,15 +15,13 @@ import trio
 
 from fengshou.hsm.custody import Custody
 from fengshou.protocol.record import Commit
-from fengshou.switch.commit_signature import sign_commit
+from fengshou.switch.commit_signature import UNSIGNED_COMMITS_MAX, sign_commit
 from fengshou.switch.journal import Entry, Journal, JournalError, LimitPassed
 
 logger = logging.getLogger(__name__)
 
 # Entries a commit: 99k records a second were measured at 256 and little more above; the audit path stays at 10 hashes.
 GROUP_MAX = 512
-# A receipt carries the headers from its commit to the next signed one; 44 fit (limits: 4,096 bytes of DE 120.5).
-UNSIGNED_COMMITS_MAX = 32
 # How long a commit may wait for a signature; 40 signatures a second cost 1 % of a core.
 SIGN_AFTER_S = 0.025
 

@@ -14,10 +14,10 @@ from fengshou.codecs import sm3
 from fengshou.hsm.custody import SWITCH_SIGN
 from fengshou.hsm.software import SoftwareCustody, provision
 from fengshou.protocol.record import parse_commit
-from fengshou.switch.commit_signature import commit_digest
+from fengshou.switch.commit_signature import UNSIGNED_COMMITS_MAX, commit_digest
 from fengshou.switch.journal import Journal, JournalError
 from fengshou.switch.receipts import receipt
-from fengshou.switch.writer import UNSIGNED_COMMITS_MAX, Writer
+from fengshou.switch.writer import Writer
 from fengshou.terminals.receipt import Receipt, verify_inclusion
 from tests.switch.entries import intent, key, open_journal, outcome, session
 
