@@ -10,6 +10,7 @@ _COMMANDS = {
     "init": ("cli_switch", "init"),
     "switch": ("cli_switch", "switch"),
     "host": ("cli_switch", "host"),
+    "host-pin": ("cli_switch", "host_pin"),
     "status": ("cli_switch", "status"),
     "check": ("cli_switch", "check"),
     "journal": ("cli_journal", "journal"),

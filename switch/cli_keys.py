@@ -1,17 +1,18 @@
 """``fengshou keys``: what keys there are, and their rotation. Ceremonies are in ``cli_ceremony``."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
-from fengshou.hsm.custody import Custody, KeyInfo
+from fengshou.hsm.custody import TERMINAL_MASTER, TERMINAL_WORKING, Custody, KeyInfo
 from fengshou.hsm.pki import Authority
 from fengshou.switch.cli_common import explained, home_option, json_option, print_json, print_table
 from fengshou.switch.config import Loaded, load
 from fengshou.switch.custodies import custody_of
+from fengshou.switch.journal import Journal
 from fengshou.switch.office import acting
 from fengshou.switch.rotation import (
     POLICIES,
@@ -23,6 +24,7 @@ from fengshou.switch.rotation import (
     policies,
     retire_due,
 )
+from fengshou.switch.terminal_keys import Held, TerminalKeys, holders
 
 TICKETS = "tickets"
 AUTHORITY = "ca"
@@ -32,6 +34,8 @@ _OTHERS = {
     TICKETS: "let the running switch make its tickets under new keys",
     AUTHORITY: "make a further issuing authority by the root, trust both and list the revocations of both, issue by it",
 }
+
+_PLACES = {TERMINAL_WORKING: 0, TERMINAL_MASTER: 1}  # in ``Held``
 
 _kind = click.argument("kind", type=click.Choice([*POLICIES, ZONE, TICKETS, AUTHORITY]))
 _yes = click.option("--yes", is_flag=True, help="Do not ask.")
@@ -53,26 +57,37 @@ def keys() -> None:
 
 
 @keys.command()
+@click.option("--terminals", "list_behind", is_flag=True, help="List the terminals that lack the current keys.")
 @home_option
 @json_option
 @explained
-def status(home: Path, as_json: bool) -> None:
-    """Every epoch of every key: state, age, check value, and when it is to be rotated or is retired."""
+def status(list_behind: bool, home: Path, as_json: bool) -> None:
+    """Every epoch of every key: state, age, check value, when it is to be rotated or is retired, how many terminals
+    hold it.
+    """
     loaded, custody = _custody(home)
     now = datetime.now(UTC)
-    rows = [row.as_dict(now) for row in key_rows(custody)]
+    held = _held_by_terminals(loaded)
+    rows = [{**row.as_dict(now), "terminals": _count(row.info, held)} for row in key_rows(custody)]
+    current = TerminalKeys(custody).current
+    behind = {terminal: keys._asdict() for terminal, keys in held.items() if current and keys != current}
     if as_json:
-        print_json({"protection": custody.protection, "keys": rows})
+        print_json({"protection": custody.protection, "keys": rows, "terminals_behind": behind})
         return
-    cells = []
     for row in rows:
-        late = row["due"] and row["due"] < now.date().isoformat()
-        cells.append([*list(row.values())[:-1], f"{row['due']} OVERDUE" if late else row["due"]])
+        if row["due"] and row["due"] < now.date().isoformat():
+            row["due"] += " OVERDUE"
     print_table(
         f"keys of {loaded.folder}: {custody.protection}",
-        ("key", "kind", "epoch", "state", "age, days", "check value", "due"),
-        cells,
+        ("key", "kind", "epoch", "state", "age, days", "check value", "due", "terminals"),
+        [list(row.values()) for row in rows],
     )
+    if list_behind:
+        print_table(
+            "terminals that lack the current keys",
+            ("terminal", "working keys", "master key"),
+            [[terminal, *(epoch or "none" for epoch in keys.values())] for terminal, keys in behind.items()],
+        )
 
 
 @keys.command(epilog="Until the old epoch is retired, `fengshou keys rollback KIND` takes it back.")
@@ -172,6 +187,24 @@ def destroy(label: str, epoch: int, yes: bool, home: Path) -> None:
     with acting(home, "keys.destroy", label, epoch=epoch):
         custody.destroy(label, epoch)
     click.echo(f"{label} {epoch} is destroyed")
+
+
+def _held_by_terminals(loaded: Loaded) -> dict[str, Held]:
+    """Nothing when no switch ever ran here."""
+    folder = loaded.path(loaded.config.files.journal)
+    if not folder.exists():
+        return {}
+    journal = Journal(folder, read_only=True)
+    try:
+        return holders(journal)
+    finally:
+        journal.close()
+
+
+def _count(key: KeyInfo, held: Mapping[str, Held]) -> int | str:
+    """How many terminals hold this epoch; of a key that terminals do not hold nothing."""
+    place = _PLACES.get(key.label)
+    return "" if place is None else sum(keys[place] == key.epoch for keys in held.values())
 
 
 def _noted(keys: Sequence[KeyInfo]) -> dict[str, str]:

@@ -19,7 +19,7 @@ from fengshou.protocol.errors import UntrustedBytesError
 from fengshou.protocol.message import COMMAND_NONE, COMMANDS, Value
 from fengshou.protocol.money import amount_of
 from fengshou.protocol.templates import Grammar
-from fengshou.switch.cli_common import explained, json_option, print_json, print_table, yuan
+from fengshou.switch.cli_common import ask_pin, explained, json_option, print_json, print_table, yuan
 from fengshou.switch.cli_offline import store_purchase, upload_all
 from fengshou.switch.grammar import Catalogue, load_service
 from fengshou.terminals.client import Response, TerminalClient, connect
@@ -30,7 +30,7 @@ from fengshou.terminals.receipt import Receipt, verify_inclusion, verify_receipt
 T = TypeVar("T")
 
 _HUNDREDTHS = re.compile(r"([0-9]{1,12})(?:\.([0-9]{1,2}))?")
-_CHIP, _KEYED = 52, 12  # DE 22: the card's chip without PIN, typed in
+_CHIP, _CHIP_AND_PIN, _KEYED = 52, 51, 12  # DE 22: the card's chip without and with PIN, typed in
 
 _IN_YUAN = (de.AMOUNT, de.UNIT_PRICE, de.LEDGER_BALANCE, de.AVAILABLE_BALANCE)
 
@@ -60,6 +60,7 @@ _home = click.option(
     help="The terminal's folder, made by `fengshou terminal enrol`.",
 )
 _receipt = click.option("--receipt", "wants_receipt", is_flag=True, help="Ask for a receipt and verify it.")
+_pin = click.option("--pin", "with_pin", is_flag=True, help="Ask for the card's PIN.")
 _card = click.option("--card", required=True, help="Number of the card that is read.")
 _amount = click.option("--amount", type=HUNDREDTHS, required=True, help="Yuan, for example 300 or 12.50.")
 
@@ -71,7 +72,7 @@ def pos() -> None:
     \b
     Examples:
       fengshou pos purchase --product 1 --variety 2 --grade 1 --weight 12.50 --price 60.00 --farmer 9156001001000237576
-      fengshou pos withdraw --card 9156004000001267043 --amount 300 --receipt
+      fengshou pos withdraw --card 9156004000001267043 --amount 300 --pin --receipt
       fengshou pos send transfer pan=9156004000000316767 to_account=9156004000000395951 amount=1234 entry_mode=52
     """
 
@@ -127,13 +128,15 @@ def upload(home: Path, as_json: bool) -> None:
 @pos.command()
 @_card
 @_amount
+@_pin
 @_receipt
 @_home
 @json_option
 @explained
-def withdraw(card: str, amount: int, wants_receipt: bool, home: Path, as_json: bool) -> None:
+def withdraw(card: str, amount: int, with_pin: bool, wants_receipt: bool, home: Path, as_json: bool) -> None:
     """Hand out cash against a card."""
-    _trade(home, "withdrawal", {de.PAN: card, de.AMOUNT: amount, de.ENTRY_MODE: _CHIP}, wants_receipt, as_json)
+    values: dict[int, Value] = {de.PAN: card, de.AMOUNT: amount, de.ENTRY_MODE: _CHIP}
+    _trade(home, "withdrawal", values, wants_receipt, as_json, with_pin)
 
 
 @pos.command()
@@ -157,25 +160,29 @@ def deposit(card: str | None, account: str | None, amount: int, wants_receipt: b
 @_card
 @click.option("--to", required=True, help="Card or account that receives.")
 @_amount
+@_pin
 @_receipt
 @_home
 @json_option
 @explained
-def transfer(card: str, to: str, amount: int, wants_receipt: bool, home: Path, as_json: bool) -> None:
+def transfer(card: str, to: str, amount: int, with_pin: bool, wants_receipt: bool, home: Path, as_json: bool) -> None:
     """Send money from a card to another card or account."""
     values: dict[int, Value] = {de.PAN: card, de.TO_ACCOUNT: to, de.AMOUNT: amount, de.ENTRY_MODE: _CHIP}
-    _trade(home, "transfer", values, wants_receipt, as_json)
+    _trade(home, "transfer", values, wants_receipt, as_json, with_pin)
 
 
 @click.command()
 @click.option("--card", help="Card that is read; without it the terminal's settlement account.")
+@_pin
 @_home
 @json_option
 @explained
-def balance(card: str | None, home: Path, as_json: bool) -> None:
+def balance(card: str | None, with_pin: bool, home: Path, as_json: bool) -> None:
     """Ask for a balance."""
+    if with_pin and not card:
+        raise click.UsageError("a PIN belongs to a card: give --card")
     values: dict[int, Value] = {de.PAN: card, de.ENTRY_MODE: _CHIP} if card else {de.ENTRY_MODE: _KEYED}
-    _trade(home, "balance", values, False, as_json)
+    _trade(home, "balance", values, False, as_json, with_pin)
 
 
 @click.command()
@@ -305,6 +312,7 @@ def _run_counted(home: Home, use: Callable[[TerminalClient, Counters], Awaitable
                 counters,
                 _grammar(home),
                 log=home.batch_log(),
+                keys=home.keys(),
             ) as client:
                 result = await use(client, counters)
                 await client.sign_off()
@@ -322,12 +330,21 @@ def _counters(home: Home) -> Iterator[Counters]:
         counters.close()
 
 
-def _trade(folder: Path, template: str, values: Mapping[int, Value], wants_receipt: bool, as_json: bool) -> None:
+def _trade(
+    folder: Path,
+    template: str,
+    values: Mapping[int, Value],
+    wants_receipt: bool,
+    as_json: bool,
+    with_pin: bool = False,
+) -> None:
     """Make one trade and print how it ended; exit status 1 when it was not approved."""
     home = Home(folder)
+    digits = ask_pin() if with_pin else bytearray()
 
     async def trade(client: TerminalClient) -> tuple[Response, str]:
-        response = await client.trade(template, values, receipt=wants_receipt)
+        entered = {de.ENTRY_MODE: _CHIP_AND_PIN, **await client.pin(digits, str(values[de.PAN]))} if digits else {}
+        response = await client.trade(template, {**values, **entered}, receipt=wants_receipt)
         if not wants_receipt:
             return response, ""
         if response.receipt is None:

@@ -7,11 +7,11 @@ import click
 
 from fengshou.switch import status as status_socket
 from fengshou.switch.affinity import Share
-from fengshou.switch.cli_common import explained, home_option, json_option, pairs, print_json, print_table
+from fengshou.switch.cli_common import ask_pin, explained, home_option, json_option, pairs, print_json, print_table
 from fengshou.switch.config import load
 from fengshou.switch.custodies import custody_of, prove
 from fengshou.switch.grammar import Catalogue, load_service
-from fengshou.switch.hosting import run_host
+from fengshou.switch.hosting import run_host, set_pin
 from fengshou.switch.logs import configure
 from fengshou.switch.office import acting
 from fengshou.switch.server import Ready, serve, work
@@ -91,6 +91,19 @@ def host(name: str, home: Path) -> None:
     """Run one of the embedded back ends."""
     configure("info")
     run_host(home / "hosts" / name, lambda address: click.echo(f"ready {address[0]}:{address[1]}"))
+
+
+@click.command("host-pin")
+@click.argument("card")
+@home_option
+@explained
+def host_pin(card: str, home: Path) -> None:
+    """Let the holder of CARD choose a PIN at the embedded core-banking host. It unlocks a card that was locked.
+
+    Only an offset is kept, which says nothing without a key of the host's custody.
+    """
+    set_pin(home / "hosts" / "core-banking", card, ask_pin(confirm=True))
+    click.echo("the card has this PIN now")
 
 
 @click.command()

@@ -24,6 +24,7 @@ from fengshou.protocol import elements as de
 from fengshou.protocol.message import COMMAND_KEYS, COMMAND_NONE, Value
 from fengshou.protocol.service import TerminalFacts
 from fengshou.protocol.signing import key_proof_message
+from fengshou.switch.journal_view import JournalView
 from fengshou.terminals.pump import Peer
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,11 @@ class Held(NamedTuple):
         """What a message says; None when its terminal uses no working keys."""
         working, master = values.get(de.KEY_EPOCH), values.get(de.MASTER_EPOCH, 0)
         return cls(working, master) if isinstance(working, int) and isinstance(master, int) else None
+
+
+def holders(journal: JournalView) -> dict[str, Held]:
+    """What each terminal that uses working keys has said to hold, and proved unless it was at a sign-in."""
+    return {terminal: Held(working, master) for terminal, working, master in journal.held_keys()}
 
 
 def working_key(facts: TerminalFacts, kind: Kind, epoch: int | None = None) -> Derived:

@@ -150,6 +150,38 @@ def test_keys_are_told_once_proved_and_told_again_when_they_do_not_fit(town: Tow
     assert held[TERMINALS[5]] == [keys.epoch, keys.master_epoch]
 
 
+def test_status_says_who_lacks_the_current_keys(town: Town) -> None:
+    keys = store(town, TERMINALS[7])
+    with Line(town, TERMINALS[7]).sign_in() as line:
+        line.ask("keys", keys.held)
+        shown = command(town, "keys status")
+        assert shown["terminals_behind"][TERMINALS[7]] == {"working": 0, "master": 0}
+        assert keys.take(line.ask("keys", keys.held).values)
+        line.ask("keys", keys.proof(line.session._binding))
+    shown = command(town, "keys status")
+    assert TERMINALS[7] not in shown["terminals_behind"]
+    rows = {(row["key"], row["epoch"]): row["terminals"] for row in shown["keys"]}
+    assert rows[TERMINAL_WORKING, keys.epoch] >= 1
+    assert rows[TERMINAL_MASTER, keys.master_epoch] >= 1
+    assert rows["switch.sign", 1] == ""
+
+
+def test_a_pin_is_chosen_and_entered_at_the_command_line(town: Town) -> None:
+    def run(line: str, entered: str) -> tuple[int, str]:
+        result = CliRunner().invoke(fengshou, line.split(), input=entered)
+        assert "2580" not in result.output
+        assert "2581" not in result.output
+        return result.exit_code, result.output
+
+    assert run(f"host-pin {PAN} --home {town.folder}", "2580\n2580\n")[0] == 0
+    pos = f"pos balance --card {PAN} --pin --home {town.folder}/terminals/{TERMINALS[8]} --json"
+    assert run(pos, "2580\n")[0] == 0
+    code, said = run(pos, "2581\n")
+    assert (code, '"55"' in said) == (1, True)
+    assert town.home(TERMINALS[8]).keys().epoch == 1, "the keys stay in the terminal's home"
+    assert run(f"host-pin 9156004000009999999 --home {town.folder}", "2580\n2580\n")[0] != 0
+
+
 class Trade:
     """Terminals that pay with PINs all the time; their answers."""
 
