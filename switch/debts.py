@@ -1,7 +1,7 @@
 """What the switch owes a back end: which message it is, and what an answer to it means."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from fengshou.protocol import codes
@@ -51,6 +51,7 @@ class Debt:
     state: State
     destination: str
     accounts: tuple[str, ...]
+    record: Record  # of the intent, without what it kept of the message
     request: Request
     call: Iso8583Call
     attempts: int = 0  # also those of an earlier run
@@ -94,12 +95,13 @@ class Ledger:
         """The debt of an intent, as the journal's current view knows it. Raises Undeliverable."""
         record = self._journal.record(intent)
         service, request = self._request(record)
-        call = self._originals.call(record, request.terminal)
+        call = self._originals.call(request)
         if call is None:
             raise Undeliverable("it asked no host for anything")
         # Without repeats, in any order: the lanes of all are entered at once.
         accounts = tuple({str(call.fields[field]) for field in _ACCOUNT_FIELDS if field in call.fields})
-        return Debt(intent, duty, DUE[duty], service.destination, accounts, request, call, attempts)
+        record = replace(record, evidence=b"", clear=b"", sealed=b"")
+        return Debt(intent, duty, DUE[duty], service.destination, accounts, record, request, call, attempts)
 
     def message(self, debt: Debt) -> tuple[Iso8583Call, Trace]:
         """What to send now. A repeat is marked as one: 0401, 0421, 0221."""
@@ -116,7 +118,7 @@ class Ledger:
 
     def ending(self, debt: Debt, reply: Reply) -> Entry:
         """The entry that ends a debt. It must be durable before the debt is forgotten."""
-        record = self._journal.record(debt.intent)
+        record = debt.record
         if debt.duty is Duty.REPEAT:
             return self._outcome(record, debt.request, reply)
         code = printable(reply.code)

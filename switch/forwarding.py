@@ -79,7 +79,10 @@ class Depot:
         """Until cancelled."""
         while True:
             self._work = trio.Event()  # before anything is looked at: what arrives during a commit must not be missed
-            await self._settle()
+            answered = self._hear_all()
+            if answered and self._route.destination.up:
+                self._send()  # the back end works while what it has answered goes to the disk
+            await self._settle(answered)
             while (debt := self._resting.pop_due(trio.current_time())) is not None:
                 if not debt.closing:  # by a late answer, meanwhile
                     self._ready.append(debt)
@@ -107,19 +110,23 @@ class Depot:
         if batch:
             self._route.destination.submit(batch)
 
-    async def _settle(self) -> None:
-        """Journal what the answers end; let the others rest."""
+    def _hear_all(self) -> list[tuple[Debt, Reply, Event]]:
+        """The debts that answers end, with the answer and what it is; the others rest."""
         completed, self._completed = self._completed, []
-        if not completed:
-            return
-        self._journal.refresh()
-        ended: list[tuple[Debt, Entry, Event]] = []
+        answered: list[tuple[Debt, Reply, Event]] = []
         for completion in completed:
-            debt, reply = completion.outbound.token.debt, completion.result
             event = self._hear(completion)
             if event is not None:
-                assert isinstance(reply, Reply)
-                ended.append((debt, self._ledger.ending(debt, reply), event))
+                assert isinstance(completion.result, Reply)
+                answered.append((completion.outbound.token.debt, completion.result, event))
+        return answered
+
+    async def _settle(self, answered: Sequence[tuple[Debt, Reply, Event]]) -> None:
+        """Journal what has ended."""
+        if not answered:
+            return
+        self._journal.refresh()
+        ended = [(debt, self._ledger.ending(debt, reply), event) for debt, reply, event in answered]
         await self._append([entry for _, entry, _ in ended])
         for debt, entry, event in ended:
             if debt.duty is Duty.REPEAT:

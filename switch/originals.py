@@ -63,7 +63,7 @@ class Originals:
             record.time_us,
             record.rrn,
             request.values,
-            self._call(request),
+            self.call(request),
         )
 
     def request(self, record: Record, facts: TerminalFacts, chain: int = _CHAIN_MAX) -> Request:
@@ -76,11 +76,8 @@ class Originals:
         original = self.find(key_of(record.terminal, record.merchant, *named), facts, chain)
         return msgspec.structs.replace(request, original=original)
 
-    def call(self, record: Record, facts: TerminalFacts) -> Iso8583Call | None:
+    def call(self, request: Request) -> Iso8583Call | None:
         """What asked a host to move money, derived again; None when nothing moved, or it undid another."""
-        return self._call(self.request(record, facts))
-
-    def _call(self, request: Request) -> Iso8583Call | None:
         service = self._catalogue.service(request.template.id)
         if service is None or not service.moves_money:
             return None

@@ -59,6 +59,8 @@ class Books:
     def __init__(self) -> None:
         self.written: list[Entry] = []
         self.full = 0
+        self.disk = trio.Event()  # set: it takes what comes
+        self.disk.set()
 
     def message(self, debt: Debt) -> tuple[Iso8583Call, Trace]:
         return debt.call, Trace(debt.intent, 0, "TT000001", "M", 1, repeat=debt.attempts > 0)
@@ -67,7 +69,7 @@ class Books:
         return reversed_by_switch(intent(debt.intent))
 
     async def append(self, entries: Sequence[Entry]) -> None:
-        await trio.lowlevel.checkpoint()
+        await self.disk.wait()
         if self.full:
             self.full -= 1
             raise JournalError("disk full")
@@ -85,7 +87,9 @@ class Stage:
         )  # fmt: skip
 
     def owe(self, number: int, *accounts: str, duty: Duty = Duty.REVERSAL) -> Debt:
-        debt = Debt(number, duty, DUE[duty], "core-banking", accounts, cast(Any, None), Iso8583Call(200, {}))
+        debt = Debt(
+            number, duty, DUE[duty], "core-banking", accounts, cast(Any, None), cast(Any, None), Iso8583Call(200, {})
+        )
         self.depot.add(debt)
         return debt
 
@@ -218,5 +222,36 @@ def test_an_answer_survives_a_full_disk() -> None:
         assert not stage.paid
         await trio.sleep(3)
         assert (stage.paid, len(stage.books.written)) == ([1], 1)
+
+    staged(story)
+
+
+def test_an_answer_that_comes_during_a_commit_is_not_slept_over() -> None:
+    async def story(stage: Stage) -> None:
+        stage.owe(1)
+        stage.owe(2)
+        await stage.settled()
+        stage.books.disk = trio.Event()
+        await stage.answer(0, Reply("00"))
+        await stage.answer(1, Reply("00"))  # nothing else wakes the depot
+        assert stage.paid == []
+        stage.books.disk.set()
+        await stage.settled()
+        assert stage.paid == [1, 2]
+
+    staged(story)
+
+
+def test_the_back_end_works_while_its_answers_go_to_the_disk() -> None:
+    async def story(stage: Stage) -> None:
+        for number in range(WINDOW + 2):
+            stage.owe(number)
+        await stage.settled()
+        assert len(stage.host.calls) == WINDOW
+        stage.books.disk = trio.Event()
+        await stage.answer(0, Reply("00"))
+        assert len(stage.host.calls) == WINDOW + 1
+        assert stage.paid == []
+        stage.books.disk.set()
 
     staged(story)
