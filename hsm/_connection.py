@@ -1,7 +1,8 @@
 """What a TLS connection says of its peer, and what a failure of it means."""
 
 import socket
-from collections.abc import Set
+from collections.abc import Callable, Set
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from enum import Enum
 from ipaddress import ip_address
@@ -159,16 +160,22 @@ def _peer_der(connection: SSL.Connection) -> bytes:
     return certificate.public_bytes(Encoding.DER)
 
 
-async def handshake(connection: SSL.Connection, sock: socket.socket, limiter: trio.CapacityLimiter) -> None:
+async def handshake(
+    connection: SSL.Connection,
+    sock: socket.socket,
+    limiter: trio.CapacityLimiter,
+    at_work: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> None:
     """Shake hands on a connection that is bound to a non-blocking socket. Raises ChannelError.
 
     The caller sets the deadline and closes the socket. Each step costs one to three milliseconds of public-key work
     that needs no GIL, so it runs in a thread and the pump of established connections goes on meanwhile; ``limiter``
-    says how many such threads there may be.
+    says how many such threads there may be, and ``at_work`` is entered while it is our turn.
     """
     while True:
         try:
-            await trio.to_thread.run_sync(connection.do_handshake, limiter=limiter)
+            with at_work():
+                await trio.to_thread.run_sync(connection.do_handshake, limiter=limiter)
         except SSL.WantReadError:
             await trio.lowlevel.wait_readable(sock)
         except SSL.WantWriteError:

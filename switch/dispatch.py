@@ -13,7 +13,7 @@ from typing import Protocol
 import trio
 
 from fengshou.switch.affinity import worker_of
-from fengshou.terminals.accepting import Source, Unfinished
+from fengshou.terminals.accepting import Attempt, Attempts, Source
 from fengshou.terminals.client_hello import bytes_wanted, server_name
 from fengshou.terminals.listener import ListenerLimits
 
@@ -30,12 +30,14 @@ class Dispatcher:
     """The accepting end of a switch with several workers."""
 
     def __init__(self, source: Source, workers: Sequence[Recipient], limits: ListenerLimits) -> None:
-        """Of the limits, ``handshakes`` bounds those that have not said their name, and ``handshake_s`` their time."""
+        """Of the limits, ``handshakes`` bounds those that have not said their name, and those that wait for one worker;
+        ``handshake_s`` the time of both."""
         self._source = source
         self._workers = workers
+        self._waiting = [0] * len(workers)  # connections that could not be handed yet
+        self._most, self._within_s = limits.handshakes, limits.handshake_s
         self.refused: Counter[str] = Counter()  # by reason
-        self._unfinished = Unfinished(limits.handshakes, limits.handshake_s, self.refused, "handshake")
-        self.accepted = 0
+        self._attempts = Attempts(limits.handshakes, limits.handshake_s, self.refused)
         self._accepting = trio.CancelScope()
 
     async def run(self) -> None:
@@ -43,23 +45,34 @@ class Dispatcher:
         try:
             with self._accepting:
                 async with trio.open_nursery() as nursery:
-                    await self._source.each(lambda sock: self._begin(nursery, sock), self.refused)
+                    await self._source.each(
+                        lambda sock: self._attempts.begin(nursery, sock, self._dispatch),
+                        trio.lowlevel.checkpoint,  # who waits for one worker must not keep those of another out
+                        self.refused,
+                    )
         finally:
             self._source.close()
 
     def stop(self) -> None:
         self._accepting.cancel()
 
-    def _begin(self, nursery: trio.Nursery, sock: socket.socket) -> None:
-        self.accepted += 1
-        self._unfinished.begin(nursery, sock, self._dispatch)
-
-    async def _dispatch(self, sock: socket.socket) -> None:
+    async def _dispatch(self, sock: socket.socket, attempt: Attempt) -> None:
         with sock:  # the worker has its own descriptor by then
             try:
                 sock.setblocking(False)
                 name = server_name(await greeting(sock))
-                await self._workers[worker_of(name, len(self._workers)) if name else 0].hand(sock)
+                worker = worker_of(name, len(self._workers)) if name else 0
+                if self._waiting[worker] >= self._most:
+                    self.refused["worker busy"] += 1
+                    return
+                self._waiting[worker] += 1
+                try:
+                    with attempt.ours(), trio.fail_after(self._within_s):
+                        await self._workers[worker].hand(sock)
+                finally:
+                    self._waiting[worker] -= 1
+            except trio.TooSlowError:
+                self.refused["worker busy"] += 1
             except OSError:
                 self.refused["connection lost"] += 1
 

@@ -5,9 +5,11 @@ a connection before anybody is known to be behind it runs in its own task with a
 """
 
 import errno
+import math
 import socket
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 import trio
@@ -17,13 +19,18 @@ _BACKLOG = 4096
 HANDED = b"C"
 
 
+Take = Callable[[socket.socket], None]
+Room = Callable[[], Awaitable[None]]
+
+
 class Source(Protocol):
     """Gives connections."""
 
     address: tuple[str, int]
 
-    async def each(self, take: Callable[[socket.socket], None], refused: Counter[str]) -> None:
-        """Hand every connection to ``take`` until cancelled or none can come any more; count what could not be."""
+    async def each(self, take: Take, room: Room, refused: Counter[str]) -> None:
+        """Hand every connection to ``take``, as soon as there is ``room``, until cancelled or none can come any more;
+        count what could not be."""
         ...
 
     def close(self) -> None: ...
@@ -47,11 +54,12 @@ class Bound:
         host, port = self._socket.getsockname()[:2]
         self.address = host, port
 
-    async def each(self, take: Callable[[socket.socket], None], refused: Counter[str]) -> None:
+    async def each(self, take: Take, room: Room, refused: Counter[str]) -> None:
         while True:
             await trio.lowlevel.wait_readable(self._socket)
             try:
                 while True:
+                    await room()
                     sock, _ = self._socket.accept()
                     take(sock)
             except BlockingIOError:
@@ -71,11 +79,12 @@ class Handed:
         self._line = line
         self.address = address
 
-    async def each(self, take: Callable[[socket.socket], None], refused: Counter[str]) -> None:
+    async def each(self, take: Take, room: Room, refused: Counter[str]) -> None:
         while True:
             await trio.lowlevel.wait_readable(self._line)
             try:
                 while True:
+                    await room()
                     message, descriptors, flags, _ = socket.recv_fds(
                         self._line, len(HANDED), 1, socket.MSG_CMSG_CLOEXEC
                     )
@@ -92,38 +101,81 @@ class Handed:
         """The line is somebody else's."""
 
 
-class Unfinished:
-    """Tasks that strangers have begun, each with a deadline. One too many, and the oldest gives way, so that those
-    which never come to an end cannot keep others out."""
+class Attempt:
+    """What somebody has begun. Its time runs while we wait for the other side, not while that waits for us."""
 
-    def __init__(self, most: int, within_s: float, refused: Counter[str], name: str) -> None:
-        """``refused`` counts those that gave way and those that ran out of time, by ``name``."""
+    def __init__(self, attempts: "Attempts", within_s: float) -> None:
+        self._attempts = attempts
+        self._left_s = within_s
+        self.scope = trio.CancelScope(deadline=trio.current_time() + within_s)
+
+    @contextmanager
+    def ours(self) -> Iterator[None]:
+        """It is our turn to do something: nobody who came later takes its place meanwhile."""
+        self._left_s = self.scope.deadline - trio.current_time()
+        self.scope.deadline = math.inf
+        try:
+            with self._attempts.at_work(self):
+                yield
+        finally:
+            self.scope.deadline = trio.current_time() + self._left_s
+
+
+class Attempts:
+    """Tasks that strangers have begun, each with a deadline. Of those that let us wait there are at most so many: one
+    more, and the oldest gives way, so that those which never come to an end cannot keep others out. Those that wait
+    for us are served in the order in which they came, and when they are as many, newer ones wait outside."""
+
+    def __init__(self, most: int, within_s: float, refused: Counter[str]) -> None:
+        """``refused`` counts those that gave way and those that ran out of time."""
         self._most = most
         self._within_s = within_s
         self._refused = refused
-        self._name = name
-        self._scopes: dict[socket.socket, trio.CancelScope] = {}  # oldest first
+        self._waited_for: dict[Attempt, None] = {}  # oldest first
+        self._at_work = 0
+        self._room = trio.Event()
 
     def __len__(self) -> int:
-        return len(self._scopes)
+        return len(self._waited_for) + self._at_work
+
+    async def room(self) -> None:
+        """Until another one may come."""
+        while self._at_work >= self._most:
+            self._room = trio.Event()
+            await self._room.wait()
 
     def begin(
-        self, nursery: trio.Nursery, sock: socket.socket, work: Callable[[socket.socket], Awaitable[None]]
+        self, nursery: trio.Nursery, sock: socket.socket, work: Callable[[socket.socket, Attempt], Awaitable[None]]
     ) -> None:
         """Run ``work`` in a task of its own. It owns the socket once it has started, however it ends."""
-        if len(self._scopes) >= self._most:
-            self._scopes.pop(next(iter(self._scopes))).cancel()
-            self._refused[f"{self._name} dropped for a newer one"] += 1
-        scope = self._scopes[sock] = trio.CancelScope(deadline=trio.current_time() + self._within_s)
-        nursery.start_soon(self._run, sock, scope, work)
+        if len(self._waited_for) >= self._most:
+            oldest = next(iter(self._waited_for))
+            del self._waited_for[oldest]
+            oldest.scope.cancel()
+            self._refused["handshake dropped for a newer one"] += 1
+        attempt = Attempt(self, self._within_s)
+        self._waited_for[attempt] = None
+        nursery.start_soon(self._run, sock, attempt, work)
+
+    @contextmanager
+    def at_work(self, attempt: Attempt) -> Iterator[None]:
+        """See ``Attempt.ours``."""
+        self._waited_for.pop(attempt, None)
+        self._at_work += 1
+        try:
+            yield
+        finally:
+            self._at_work -= 1
+            self._room.set()
+            self._waited_for[attempt] = None
 
     async def _run(
-        self, sock: socket.socket, scope: trio.CancelScope, work: Callable[[socket.socket], Awaitable[None]]
+        self, sock: socket.socket, attempt: Attempt, work: Callable[[socket.socket, Attempt], Awaitable[None]]
     ) -> None:
         try:
-            with scope:
-                await work(sock)
-            if scope.cancelled_caught and scope.deadline <= trio.current_time():
-                self._refused[f"{self._name} timed out"] += 1
+            with attempt.scope:
+                await work(sock, attempt)
+            if attempt.scope.cancelled_caught and attempt.scope.deadline <= trio.current_time():
+                self._refused["handshake timed out"] += 1
         finally:
-            self._scopes.pop(sock, None)
+            self._waited_for.pop(attempt, None)

@@ -1,9 +1,8 @@
 """The listener: gives each connection a handshake with a deadline, and hands it to the pump.
 
 Handshakes are the dearest thing a stranger can ask for. Each runs in its own task, with a deadline and a bound on how
-many may be under way; when the bound is reached the oldest unfinished one is dropped, so that connections which never
-speak cannot keep others out. Its public-key work is done by one thread, in the order of arrival, so that a storm of
-reconnecting terminals takes at most that thread's share of the processor from those that trade.
+many may be under way, see ``accepting.Attempts``. Its public-key work is done by one thread, in the order of arrival,
+so that a storm of reconnecting terminals takes at most that thread's share of the processor from those that trade.
 """
 
 import socket
@@ -23,13 +22,14 @@ from fengshou.hsm.channel import (
     peer_certificate,
     session_reused,
 )
-from fengshou.terminals.accepting import Source, Unfinished
+from fengshou.terminals.accepting import Attempt, Attempts, Source
 from fengshou.terminals.pump import Pump
 
 
 @dataclass(frozen=True, slots=True)
 class ListenerLimits:
-    """``handshakes``: how many unfinished at once; ``connections``: how many in all."""
+    """``handshakes``: how many unfinished at once, of those that wait for us and of those that let us wait;
+    ``handshake_s``: how long they may let us wait; ``connections``: how many in all."""
 
     connections: int = 10_000
     handshakes: int = 1024
@@ -56,7 +56,7 @@ class Listener:
         self._revoked = revoked
         self._one_at_a_time = trio.CapacityLimiter(1)
         self.refused: Counter[str] = Counter()  # by reason
-        self._unfinished = Unfinished(limits.handshakes, limits.handshake_s, self.refused, "handshake")
+        self._attempts = Attempts(limits.handshakes, limits.handshake_s, self.refused)
         self.accepted = 0
         self.resumed = 0  # of the handshakes that were done, those that needed no certificates
         self._accepting = trio.CancelScope()
@@ -70,7 +70,7 @@ class Listener:
         try:
             with self._accepting:
                 async with trio.open_nursery() as nursery:
-                    await self._source.each(lambda sock: self._admit(sock, nursery), self.refused)
+                    await self._source.each(lambda sock: self._admit(sock, nursery), self._attempts.room, self.refused)
         finally:
             self.close()
 
@@ -83,21 +83,21 @@ class Listener:
         self._accepting.cancel()
 
     def _admit(self, sock: socket.socket, nursery: trio.Nursery) -> None:
-        if len(self._pump) + len(self._unfinished) >= self._limits.connections:
+        if len(self._pump) + len(self._attempts) >= self._limits.connections:
             self.refused["too many connections"] += 1
             sock.close()
             return
         self.accepted += 1
-        self._unfinished.begin(nursery, sock, self._handshake)
+        self._attempts.begin(nursery, sock, self._handshake)
 
-    async def _handshake(self, sock: socket.socket) -> None:
+    async def _handshake(self, sock: socket.socket, attempt: Attempt) -> None:
         handed_over = False
         try:
             tune(sock)
             await trio.lowlevel.wait_readable(sock)  # the silent cost no TLS state
             connection = SSL.Connection(self._context(), sock)
             connection.set_accept_state()
-            await handshake(connection, sock, self._one_at_a_time)
+            await handshake(connection, sock, self._one_at_a_time, attempt.ours)
             certificate = peer_certificate(connection)
             check_still_valid(certificate, self._revoked(), datetime.now(UTC))
             self._pump.add(sock, connection, certificate, exporter(connection))

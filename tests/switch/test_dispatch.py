@@ -13,6 +13,9 @@ from fengshou.terminals.accepting import HANDED, Bound, Handed
 from fengshou.terminals.listener import ListenerLimits
 from tests.terminals.test_client_hello import hello
 
+OF_FIRST, OF_SECOND = (
+    next(name for name in map("fs{:06d}".format, range(100)) if worker_of(name, 2) == worker) for worker in range(2)
+)
 NAMES = ("fs000001", "fs000002", "fs000003", "fs000004")
 
 
@@ -24,12 +27,15 @@ class Worker:
         self._theirs = theirs
         theirs.setblocking(False)
         self.taken: list[socket.socket] = []
+        self.stuck = False
 
     async def hand(self, sock: socket.socket) -> None:
+        if self.stuck:
+            await trio.sleep_forever()
         socket.send_fds(self._line, [HANDED], [sock.fileno()])
 
     async def run(self) -> None:
-        await Handed(self._theirs, ("", 0)).each(self.taken.append, Counter())
+        await Handed(self._theirs, ("", 0)).each(self.taken.append, trio.lowlevel.checkpoint, Counter())
 
     def close(self) -> None:
         for sock in (self._line, self._theirs, *self.taken):
@@ -128,3 +134,15 @@ async def test_who_goes_before_the_end_of_its_hello_is_counted() -> None:
             while not stage.dispatcher.refused["connection lost"]:
                 await trio.sleep(0.01)
         assert not any(worker.taken for worker in stage.workers)
+
+
+async def test_a_worker_that_takes_nothing_keeps_nobody_from_the_others() -> None:
+    async with staged(handshakes=3, handshake_s=60) as stage:
+        stage.workers[0].stuck = True
+        for _ in range(5):
+            await (await stage.dial()).send_all(hello(OF_FIRST))
+        with trio.fail_after(10):
+            while stage.dispatcher.refused["worker busy"] < 2:
+                await trio.sleep(0.01)
+        await (await stage.dial()).send_all(hello(OF_SECOND))
+        assert [number for number, _ in await stage.taken(1)] == [1]
