@@ -5,12 +5,15 @@ original is used up by refunds, or whether a pre-authorisation was completed, is
 under concurrency and given back when the follower is declined or reversed.
 """
 
+from collections.abc import Mapping
 from datetime import date
+from typing import Any
 
+from fengshou.ext.services.core_banking import CORE_BANKING, authorisation_of
 from fengshou.protocol import elements as de
 from fengshou.protocol.codes import IN_PROGRESS
 from fengshou.protocol.iso8583 import original_data
-from fengshou.protocol.service import Counter, Fate, Iso8583Call, Original, Request, Rung
+from fengshou.protocol.service import Conclusion, Counter, Fate, Iso8583Call, Original, Reply, Request, Rung, Service
 from fengshou.protocol.templates import required
 
 # What every follower says.
@@ -83,14 +86,6 @@ def uses_up(request: Request, amount: int) -> tuple[Counter, ...]:
     return (Counter("refunded", subject, amount, amount_of_original(request), "64", lasting=True),)
 
 
-def takes_back(request: Request) -> tuple[Counter, ...]:
-    """All of the original is gone, if it counts: then nothing of it may have been refunded or completed."""
-    original = request.original
-    if original is None or original.fate not in (Fate.APPROVED, Fate.ACCEPTED):
-        return ()
-    return uses_up(request, amount_of_original(request))
-
-
 def following_call(request: Request, mti: int, processing: str) -> Iso8583Call | None:
     """The original's call with another purpose (first two digits of DE 3), this amount, clock and day, and DE 90.
 
@@ -112,6 +107,38 @@ def following_call(request: Request, mti: int, processing: str) -> Iso8583Call |
             90: original_data(original.call.mti, original.rrn, original.received_us, request.terminal.acquirer),
         },
     )
+
+
+class Follower(Service):
+    """A scene that refers to an earlier transaction and that core banking completes. It uses up its own amount."""
+
+    destination = CORE_BANKING
+
+    def original_key(self, request: Request) -> tuple[int, int]:
+        return named_by(request)
+
+    def counters(self, request: Request) -> tuple[Counter, ...]:
+        return uses_up(request, request.integer(de.AMOUNT))
+
+    def conclude(self, request: Request, reply: Reply) -> Conclusion:
+        return Conclusion(reply.code, authorisation_of(reply))
+
+
+class TakesBack(Follower):
+    """A scene after which the whole original no longer counts, so nothing of it may have been refunded or completed."""
+
+    def counters(self, request: Request) -> tuple[Counter, ...]:
+        return uses_up(request, amount_of_original(request)) if _counts(request) else ()
+
+    def event(self, request: Request, conclusion: Conclusion) -> Mapping[str, Any] | None:
+        """Which transaction no longer counts; None when analytics never heard of it."""
+        if not _counts(request):
+            return None
+        return {"kind": "reversal", "original_rrn": f"{original_of(request).rrn:012d}"}
+
+
+def _counts(request: Request) -> bool:
+    return request.original is not None and request.original.fate in (Fate.APPROVED, Fate.ACCEPTED)
 
 
 def days_since(request: Request) -> int:

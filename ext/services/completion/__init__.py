@@ -7,7 +7,7 @@ unknown, reversed, completed already or too old, 64 too much.
 from collections.abc import Mapping
 from typing import Any
 
-from fengshou.ext.services.core_banking import CORE_BANKING, authorisation_of, place_of
+from fengshou.ext.services.core_banking import place_of
 from fengshou.ext.services.following import (
     ABOUT,
     CERTAIN,
@@ -15,18 +15,17 @@ from fengshou.ext.services.following import (
     KNOWN,
     NAMES_ANOTHER,
     NOT_DECLINED,
+    Follower,
     amount_of_original,
     days_since,
     following_call,
     is_authorisation,
-    named_by,
     original_of,
-    uses_up,
 )
 from fengshou.ext.services.rungs import AMOUNT_GIVEN, WELL_FORMED
 from fengshou.protocol import elements as de
 from fengshou.protocol.batch import Side
-from fengshou.protocol.service import Answer, Call, Conclusion, Counter, Reply, Request, Rung, Service
+from fengshou.protocol.service import Answer, Call, Conclusion, Request, Rung
 from fengshou.protocol.templates import ANSWER, Template
 
 PERCENT_MAX = 115
@@ -39,10 +38,9 @@ def _not_too_much(request: Request) -> bool:
     return request.integer(de.AMOUNT) * 100 <= amount_of_original(request) * PERCENT_MAX
 
 
-class Completion(Service):
+class Completion(Follower):
     name = "completion"
     templates = (COMPLETION,)
-    destination = CORE_BANKING
     undoes = False
     ladder = (
         *WELL_FORMED,
@@ -57,17 +55,8 @@ class Completion(Service):
         Rung(f"amount is at most {PERCENT_MAX} % of what is held", "64", _not_too_much),
     )
 
-    def original_key(self, request: Request) -> tuple[int, int]:
-        return named_by(request)
-
-    def counters(self, request: Request) -> tuple[Counter, ...]:
-        return uses_up(request, request.integer(de.AMOUNT))
-
     def call(self, request: Request) -> Call:
         return following_call(request, 200, "00") or Answer("12")
-
-    def conclude(self, request: Request, reply: Reply) -> Conclusion:
-        return Conclusion(reply.code, authorisation_of(reply))
 
     def event(self, request: Request, conclusion: Conclusion) -> Mapping[str, Any]:
         return {"kind": "completion", "amount_fen": request.integer(de.AMOUNT), **place_of(request)}

@@ -3,7 +3,6 @@
 Codes of its own: 12 no pre-authorisation, 25 unknown, let go of already, or completed, 64 another amount.
 """
 
-from fengshou.ext.services.core_banking import CORE_BANKING, authorisation_of
 from fengshou.ext.services.following import (
     ABOUT,
     AMOUNT_IS_THE_ORIGINALS,
@@ -13,24 +12,22 @@ from fengshou.ext.services.following import (
     NAMES_ANOTHER,
     NOT_DECLINED,
     NOT_REVERSED,
+    TakesBack,
     following_call,
     is_authorisation,
-    named_by,
     original_of,
-    takes_back,
 )
 from fengshou.ext.services.rungs import AMOUNT_GIVEN, WELL_FORMED
 from fengshou.protocol.codes import APPROVED
-from fengshou.protocol.service import Answer, Call, Conclusion, Counter, Fate, Reply, Request, Rung, Service
+from fengshou.protocol.service import Answer, Call, Conclusion, Fate, Request, Rung
 from fengshou.protocol.templates import ANSWER, Template
 
 PREAUTHORISATION_VOID = Template(14, "preauthorisation-void", AUTHORISATION_MTI, ABOUT, ANSWER)
 
 
-class PreauthorisationVoid(Service):
+class PreauthorisationVoid(TakesBack):
     name = "preauthorisation-void"
     templates = (PREAUTHORISATION_VOID,)
-    destination = CORE_BANKING
     ladder = (
         *WELL_FORMED,
         AMOUNT_GIVEN,
@@ -43,19 +40,13 @@ class PreauthorisationVoid(Service):
         AMOUNT_IS_THE_ORIGINALS,
     )
 
-    def original_key(self, request: Request) -> tuple[int, int]:
-        return named_by(request)
-
-    def counters(self, request: Request) -> tuple[Counter, ...]:
-        return takes_back(request)
-
     def call(self, request: Request) -> Call:
         if request.original is not None and request.original.fate is Fate.UNKNOWN:  # the switch reverses it already
             return Answer(APPROVED)
         return following_call(request, AUTHORISATION_MTI, "20") or Answer("12")
 
-    def conclude(self, request: Request, reply: Reply) -> Conclusion:
-        return Conclusion(reply.code, authorisation_of(reply))
+    def event(self, request: Request, conclusion: Conclusion) -> None:
+        """Analytics never heard of what was held."""
 
 
 service = PreauthorisationVoid()

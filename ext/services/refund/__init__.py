@@ -7,7 +7,7 @@ its outcome is unknown the terminal hears 09, and the switch sends it again unti
 from collections.abc import Mapping
 from typing import Any
 
-from fengshou.ext.services.core_banking import CORE_BANKING, authorisation_of, place_of
+from fengshou.ext.services.core_banking import place_of
 from fengshou.ext.services.following import (
     ABOUT,
     AT_THE_HOST,
@@ -16,18 +16,17 @@ from fengshou.ext.services.following import (
     KNOWN,
     NAMES_ANOTHER,
     NOT_DECLINED,
+    Follower,
     following_call,
     is_authorisation,
-    named_by,
     original_of,
     processing_of,
-    uses_up,
 )
 from fengshou.ext.services.rungs import AMOUNT_GIVEN, WELL_FORMED
 from fengshou.protocol import elements as de
 from fengshou.protocol.batch import Side
 from fengshou.protocol.reversal import FINANCIAL_ADVICE_MTI
-from fengshou.protocol.service import Answer, Call, Conclusion, Counter, Reply, Request, Rung, Service
+from fengshou.protocol.service import Answer, Call, Conclusion, Request, Rung
 from fengshou.protocol.templates import ANSWER, Template
 
 REFUND = Template(9, "refund", FINANCIAL_ADVICE_MTI, ABOUT, ANSWER, side=Side.CREDIT)
@@ -38,10 +37,9 @@ def _is_purchase(request: Request) -> bool:
     return processing_of(original) == "00" and not is_authorisation(original)
 
 
-class Refund(Service):
+class Refund(Follower):
     name = "refund"
     templates = (REFUND,)
-    destination = CORE_BANKING
     undoes = False
     repeats = True
     ladder = (
@@ -56,17 +54,8 @@ class Refund(Service):
         NOT_DECLINED,
     )
 
-    def original_key(self, request: Request) -> tuple[int, int]:
-        return named_by(request)
-
-    def counters(self, request: Request) -> tuple[Counter, ...]:
-        return uses_up(request, request.integer(de.AMOUNT))
-
     def call(self, request: Request) -> Call:
         return following_call(request, FINANCIAL_ADVICE_MTI, "20") or Answer("12")
-
-    def conclude(self, request: Request, reply: Reply) -> Conclusion:
-        return Conclusion(reply.code, authorisation_of(reply))
 
     def event(self, request: Request, conclusion: Conclusion) -> Mapping[str, Any]:
         """That something was given back and where, not to whom."""

@@ -7,20 +7,15 @@ and leaves a tombstone: should it come late, it is refused. Where the switch alr
 that it will deliver it.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
-from fengshou.ext.services.core_banking import CORE_BANKING, authorisation_of
 from fengshou.ext.services.following import (
     AMOUNT_IS_THE_ORIGINALS,
     ENDED,
     NAMES_ANOTHER,
     NOT_DECLINED,
     NOT_REVERSED,
-    named_by,
+    TakesBack,
     original_of,
     processing_of,
-    takes_back,
 )
 from fengshou.ext.services.rungs import AMOUNT_GIVEN, WELL_FORMED
 from fengshou.protocol import elements as de
@@ -32,18 +27,7 @@ from fengshou.protocol.iso8583 import (
     REVERSED_TERMINAL_FAULT,
 )
 from fengshou.protocol.reversal import REVERSAL_MTI, reversal_of
-from fengshou.protocol.service import (
-    Answer,
-    Call,
-    Conclusion,
-    Counter,
-    Fate,
-    Reply,
-    Request,
-    Rung,
-    Service,
-    refusal,
-)
+from fengshou.protocol.service import Answer, Call, Fate, Request, Rung, refusal
 from fengshou.protocol.templates import ANSWER, Template, layout, optional, required
 
 # DE 39 of the request is the reason; a terminal that gives none had no response.
@@ -84,22 +68,15 @@ MATCHING = (
 )
 
 
-class Reversal(Service):
+class Reversal(TakesBack):
     name = "reversal"
     templates = (REVERSAL,)
-    destination = CORE_BANKING
     ladder = (
         *WELL_FORMED,
         AMOUNT_GIVEN,
         Rung("reason is known", "30", lambda request: _reason(request) in REASONS),
         NAMES_ANOTHER,
     )
-
-    def original_key(self, request: Request) -> tuple[int, int]:
-        return named_by(request)
-
-    def counters(self, request: Request) -> tuple[Counter, ...]:
-        return takes_back(request)
 
     def call(self, request: Request) -> Call:
         original = request.original
@@ -116,15 +93,6 @@ class Reversal(Service):
         return reversal_of(
             original.call, original.rrn, original.received_us, request.terminal.acquirer, _reason(request)
         )
-
-    def conclude(self, request: Request, reply: Reply) -> Conclusion:
-        return Conclusion(reply.code, authorisation_of(reply))
-
-    def event(self, request: Request, conclusion: Conclusion) -> Mapping[str, Any] | None:
-        """Which transaction no longer counts; None when analytics never heard of it."""
-        if request.original is None or request.original.fate not in (Fate.APPROVED, Fate.ACCEPTED):
-            return None
-        return {"kind": "reversal", "original_rrn": f"{request.original.rrn:012d}"}
 
 
 service = Reversal()

@@ -5,10 +5,6 @@ Unlike a reversal it names something whose outcome the terminal knows. Codes of 
 another amount, or some of it is refunded. A void that is not answered is taken over: the switch reverses the original.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
-from fengshou.ext.services.core_banking import CORE_BANKING, authorisation_of
 from fengshou.ext.services.following import (
     ABOUT,
     AMOUNT_IS_THE_ORIGINALS,
@@ -17,17 +13,16 @@ from fengshou.ext.services.following import (
     NAMES_ANOTHER,
     NOT_DECLINED,
     NOT_REVERSED,
+    TakesBack,
     following_call,
     is_authorisation,
-    named_by,
     original_of,
     processing_of,
-    takes_back,
 )
 from fengshou.ext.services.rungs import AMOUNT_GIVEN, WELL_FORMED
 from fengshou.protocol import elements as de
 from fengshou.protocol.codes import APPROVED
-from fengshou.protocol.service import Answer, Call, Conclusion, Counter, Fate, Reply, Request, Rung, Service
+from fengshou.protocol.service import Answer, Call, Fate, Request, Rung
 from fengshou.protocol.templates import ANSWER, Template
 
 REFUND = "20"
@@ -45,10 +40,9 @@ def _of_this_batch(request: Request) -> bool:
     return today and request.integer(de.ORIGINAL_BATCH) == request.integer(de.BATCH)
 
 
-class Void(Service):
+class Void(TakesBack):
     name = "void"
     templates = (VOID,)
-    destination = CORE_BANKING
     ladder = (
         *WELL_FORMED,
         AMOUNT_GIVEN,
@@ -62,12 +56,6 @@ class Void(Service):
         AMOUNT_IS_THE_ORIGINALS,
     )
 
-    def original_key(self, request: Request) -> tuple[int, int]:
-        return named_by(request)
-
-    def counters(self, request: Request) -> tuple[Counter, ...]:
-        return takes_back(request)
-
     def call(self, request: Request) -> Call:
         fate = request.original.fate if request.original else Fate.DECLINED
         if fate is Fate.UNKNOWN:  # the switch reverses it already
@@ -75,15 +63,6 @@ class Void(Service):
         if fate is Fate.ACCEPTED:
             return Answer(APPROVED, reverses=True)
         return following_call(request, 200, REFUND) or Answer("12")
-
-    def conclude(self, request: Request, reply: Reply) -> Conclusion:
-        return Conclusion(reply.code, authorisation_of(reply))
-
-    def event(self, request: Request, conclusion: Conclusion) -> Mapping[str, Any] | None:
-        """Which transaction no longer counts; None when analytics never heard of it."""
-        if request.original is None or request.original.fate not in (Fate.APPROVED, Fate.ACCEPTED):
-            return None
-        return {"kind": "reversal", "original_rrn": f"{request.original.rrn:012d}"}
 
 
 service = Void()
