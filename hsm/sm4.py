@@ -6,6 +6,7 @@ A key is whatever holds 16 bytes; it is not copied.
 import itertools
 import os
 import struct
+from collections.abc import Callable
 from hmac import compare_digest
 
 from cryptography.exceptions import InvalidTag
@@ -94,15 +95,15 @@ def gcm_open(key: Key, nonce: bytes, sealed: bytes, context: bytes) -> bytearray
     return data
 
 
-def derive(key: Key, label: bytes, context: bytes, count: int) -> bytearray:
-    """NIST SP 800-108 section 4.1, counter mode over CMAC: [i] || label || 00 || context || [bits].
+def derive(mac: Callable[[bytes], bytes], label: bytes, context: bytes, count: int) -> bytearray:
+    """NIST SP 800-108 section 4.1, counter mode over CMAC under the parent: [i] || label || 00 || context || [bits].
 
     i is one byte, the count of bits two; ``label`` holds no zero byte.
     """
     fixed = label + b"\x00" + context + struct.pack(">H", 8 * count)
     out = bytearray()
     for block in range(1, -(-count // BLOCK_BYTES) + 1):
-        out += cmac(key, bytes((block,)) + fixed)
+        out += mac(bytes((block,)) + fixed)
     del out[count:]
     return out
 

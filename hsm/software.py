@@ -264,7 +264,7 @@ class SoftwareCustody:
     def _derived(self, name: Derived) -> Held[Material]:
         parent = self._table.find(name.parent, name.epoch, Kind.DERIVE)
         key = sm4.derive(
-            _as(Secret, parent).view, name.kind.value.encode(), name.context, material.key_bytes(name.kind)
+            _as(Secret, parent).cmac.mac, name.kind.value.encode(), name.context, material.key_bytes(name.kind)
         )
         made = material.from_bytes(name.kind, key)
         check_value = material.check_value(name.kind, made)

@@ -32,6 +32,7 @@ from fengshou.switch.receipt_desk import ReceiptDesk
 from fengshou.switch.recording import Recorder, pseudonyms
 from fengshou.switch.recovery import Recovery
 from fengshou.switch.rrn import RrnSource
+from fengshou.switch.sessions import Sessions
 from fengshou.switch.stand_in import Limits, StandIn
 from fengshou.switch.terminal_keys import TerminalKeys
 from fengshou.switch.writer import Writer
@@ -89,9 +90,10 @@ class Core:
         )  # fmt: skip
         ledger = Ledger(catalogue, journal, self.recorder, originals, self.facts)
         self.forwarder = Forwarder(catalogue, ledger, journal, self.writer, self.routes, self.machine, world.random)
+        self.sessions = Sessions(admission, self.recorder, self.keys)
         self.inbound = Inbound(
             catalogue, world.clock, admission, self.duplicates, counters, self.recorder, self.desk.ask,
-            self.forwarder.owe, self.machine, self.keys,
+            self.forwarder.owe, self.machine, self.sessions,
         )  # fmt: skip
         self.sender = Sender(
             catalogue, journal, self.recorder, self.duplicates, self.routes, self.forwarder.owe,
@@ -124,7 +126,7 @@ class Core:
 
     def _on_closed(self, peer: Peer, why: Closing) -> None:
         self.closed[why] += 1
-        self.inbound.forget(peer)
+        self.sessions.forget(peer)
 
     def _sink(self, completions: Sequence[Completion]) -> None:
         """Answers of back ends: to the pipeline, or to what the switch owes."""

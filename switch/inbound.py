@@ -2,17 +2,15 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence
 
 import trio
 
 from fengshou.codecs import verify_batch
-from fengshou.hsm.custody import CustodyError, MacMismatch
 from fengshou.protocol import codes
 from fengshou.protocol import elements as de
 from fengshou.protocol.batch import BatchState
 from fengshou.protocol.errors import UntrustedBytesError
-from fengshou.protocol.history import History
 from fengshou.protocol.message import COMMAND_NONE, COMMAND_SIGN_IN, Value
 from fengshou.protocol.service import Conclusion
 from fengshou.protocol.session import Event as SessionEvent
@@ -21,17 +19,16 @@ from fengshou.protocol.templates import ECHO, ERROR, KEYS, OFFLINE_UPLOAD, RECEI
 from fengshou.protocol.transaction import Duty, Event, Machine, State
 from fengshou.switch import uploads
 from fengshou.switch.admission import Admission, Ended
-from fengshou.switch.clock import Clock, local_time
+from fengshou.switch.clock import Clock
 from fengshou.switch.conclusions import event_of
 from fengshou.switch.counters import Counters
 from fengshou.switch.duplicates import Duplicates, Verdict
 from fengshou.switch.exchange import Exchange
 from fengshou.switch.grammar import Catalogue
-from fengshou.switch.journal import Entry, batch_key
+from fengshou.switch.journal import Entry
 from fengshou.switch.recording import Recorder
-from fengshou.switch.terminal_keys import Held, TerminalKeys
-from fengshou.terminals.binding import Status, TerminalRow
-from fengshou.terminals.pump import Closing, Peer
+from fengshou.switch.sessions import Sessions
+from fengshou.terminals.pump import Peer
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +49,7 @@ class Inbound:
         receipt: Callable[[Exchange], None],
         owe: Callable[[int, Duty], None],
         machine: Machine,
-        keys: TerminalKeys,
+        sessions: Sessions,
     ) -> None:
         """``receipt`` answers a request for an earlier transaction's receipt; ``owe`` is told of each intent whose back
         end is owed something, once that is durable."""
@@ -66,9 +63,7 @@ class Inbound:
         self._receipt = receipt
         self._owe = owe
         self._machine = machine
-        self._keys = keys
-        self._signed_in: dict[str, Peer] = {}
-        self._sign_ins: dict[Exchange, tuple[TerminalRow, int, Entry]] = {}
+        self.sessions = sessions
         self._uploads: dict[Exchange, uploads.Upload] = {}  # of the batch that is being read
         self.refused: Counter[str] = Counter()  # by reason
 
@@ -158,11 +153,11 @@ class Inbound:
             elif exchange.is_open:
                 match exchange.asked.template:
                     case SIGN_IN.id:
-                        self._admit_sign_in(exchange, entries)
+                        self.sessions.sign_in(exchange, entries)
                     case SIGN_OFF.id:
-                        self._admit_sign_off(exchange, entries)
+                        self.sessions.sign_off(exchange, entries)
                     case KEYS.id:
-                        self._admit_keys(exchange, entries)
+                        self.sessions.hear_of_keys(exchange, entries)
                     case ECHO.id:
                         exchange.answer_now({de.RESPONSE_CODE: codes.APPROVED})
                     case RECEIPT.id:
@@ -250,63 +245,6 @@ class Inbound:
             exchange.shed(ended.code)
         return None
 
-    def _admit_sign_in(self, exchange: Exchange, entries: list[Entry]) -> None:
-        accepted = self._admission.sign_in(exchange)
-        if accepted is None:
-            return
-        row, batch = accepted
-        exchange.content = self._recorder.content(exchange.asked)
-        held = Held.stated(exchange.asked.values)
-        entry = self._recorder.session(exchange, row.facts, batch, held)
-        entries.append(entry)
-        self._sign_ins[exchange] = (row, batch, entry)
-        now = local_time(exchange.received_us)
-        exchange.answer_now(
-            {
-                de.RESPONSE_CODE: codes.APPROVED,
-                de.LOCAL_TIME: now.hour * 10_000 + now.minute * 100 + now.second,
-                de.LOCAL_DATE: now.month * 100 + now.day,
-                de.BATCH: batch,
-                **(self._keys.newer(row.facts, exchange.peer.certificate.public_key, held) if held else {}),
-            }
-        )
-
-    def _admit_sign_off(self, exchange: Exchange, entries: list[Entry]) -> None:
-        peer = exchange.peer
-        assert peer.row is not None
-        batch = peer.session.implied[de.BATCH]
-        assert isinstance(batch, int)
-        exchange.content = self._recorder.content(exchange.asked)
-        entries.append(self._recorder.session(exchange, peer.row.facts, batch))
-        exchange.answer_now({de.RESPONSE_CODE: codes.APPROVED})
-        peer.session.advance(SessionEvent.SIGN_OFF, {})
-
-    def _admit_keys(self, exchange: Exchange, entries: list[Entry]) -> None:
-        """A terminal says what keys it holds, proves it unless that is none, and is told newer ones."""
-        peer, values = exchange.peer, exchange.asked.values
-        held = Held.stated(values)
-        assert peer.row is not None
-        assert held is not None
-        facts, batch, proof = peer.row.facts, peer.session.implied[de.BATCH], values.get(de.MAC, b"")
-        assert isinstance(batch, int)
-        assert isinstance(proof, bytes)
-        if self._keys.current is None:
-            exchange.refuse(codes.UNSUPPORTED, "no working keys here")
-            return
-        try:
-            if held.working:
-                self._keys.prove(facts, peer.session.binding, held, proof)
-        except MacMismatch:
-            exchange.refuse(codes.MAC_ERROR, "the terminal's keys are not what they should be")
-            return
-        except CustodyError:
-            held = Held()  # of an epoch that is retired: as good as none
-        exchange.content = self._recorder.content(exchange.asked)
-        entries.append(self._recorder.session(exchange, facts, batch, held))
-        peer.key_epochs = held
-        told = self._keys.newer(facts, peer.certificate.public_key, held)
-        exchange.answer_now({de.RESPONSE_CODE: codes.APPROVED, **told})
-
     def _settled(self, exchange: Exchange, state: BatchState) -> None:
         """A settled batch takes no more transactions: its session ends, and the next sign-in begins the next batch."""
         if state is not BatchState.BALANCED:
@@ -330,8 +268,8 @@ class Inbound:
                     exchange.settle()
                     self._duplicates.finish(exchange)
                     self._owe_what_follows(exchange)
-            elif exchange in self._sign_ins:
-                self._take_sign_in(exchange, closed)
+            else:
+                self.sessions.durable(exchange, closed)
 
     def _owe_what_follows(self, exchange: Exchange) -> None:
         assert exchange.intent is not None
@@ -351,60 +289,8 @@ class Inbound:
                 self._duplicates.finish(exchange)
                 exchange.outcome = None  # there is none to give a receipt for
                 exchange.shed("96")
-            elif self._sign_ins.pop(exchange, None):
-                exchange.shed("96")
-
-    def _take_sign_in(self, exchange: Exchange, closed: Set[bytes]) -> None:
-        row, batch, entry = self._sign_ins.pop(exchange)
-        peer, values = exchange.peer, exchange.asked.values
-        if peer.closed or batch_key(row.facts.terminal, row.facts.merchant, batch) in closed:
-            return
-        terminal = row.facts.terminal
-        before = self._signed_in.get(terminal)
-        if before is not None and before is not peer:
-            before.pump.close(before, Closing.SUPERSEDED)  # what a terminal left half-open when it lost its link
-        self._signed_in[terminal] = peer
-        if peer.row is None:
-            peer.spent_at = float("-inf")  # a full bucket of its own rate, once a connection
-        peer.app = str(values[de.APP]), str(values[de.APP_VERSION])
-        peer.row = row
-        peer.permitted = row.services & row.apps[peer.app].services
-        peer.session_record = entry.record.number
-        peer.key_epochs = Held.stated(values)
-        peer.session.advance(
-            SessionEvent.SIGN_IN,
-            {
-                de.TERMINAL: row.facts.terminal,
-                de.MERCHANT: row.facts.merchant,
-                de.CURRENCY: de.CURRENCY_CNY,
-                de.BATCH: batch,
-                de.OPERATOR: values[de.OPERATOR],
-            },
-        )
-        peer.session.history = History() if exchange.grants_delta else None
-
-    def review(self, peer: Peer, row: TerminalRow | None) -> bool:
-        """Take over what the registry says now of a signed-in terminal; False when its session may not go on.
-
-        Another application, another version or a wider list of services concerns nobody who trades.
-        """
-        was = peer.row
-        assert was is not None
-        if row is None or row.status is not Status.ACTIVE:
-            return False
-        app = row.apps.get(peer.app)
-        if app is None or app != was.apps[peer.app] or app.status is not Status.ACTIVE:
-            return False
-        if row.facts != was.facts or row.fingerprint != was.fingerprint:
-            return False
-        peer.row = row
-        peer.permitted = row.services & app.services
-        return True
-
-    def forget(self, peer: Peer) -> None:
-        """A connection was closed."""
-        if peer.row is not None and self._signed_in.get(peer.row.facts.terminal) is peer:
-            del self._signed_in[peer.row.facts.terminal]
+            else:
+                self.sessions.lost(exchange)
 
 
 def _reason_of(unlawful: SessionRefusal) -> tuple[str, str, int]:

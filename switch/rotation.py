@@ -167,7 +167,7 @@ class Rotation:
         if new is None and self._uncertified():
             new = self._custody.key(label)  # made current, but cut short before its certificate was in place
         elif new is None:
-            new = self._custody.renew(label)
+            new = self._custody.renew(label) if self._begun() else self._custody.create(label, policy.kind)
         self._step(f"epoch {new.epoch} of {label}, check value {new.check_value.hex().upper()}")
         chain = self._certified(new.epoch) if policy.certificate else b""
         if chain and label != SWITCH_TLS:
@@ -247,6 +247,9 @@ class Rotation:
     def _waiting(self) -> KeyInfo | None:
         wanted = (self._policy.label, EpochState.NEXT)
         return next((info for info in self._custody.inventory() if (info.label, info.state) == wanted), None)
+
+    def _begun(self) -> bool:
+        return any(info.label == self._policy.label for info in self._custody.inventory())
 
     def _until_seen(self, seen: Callable[[dict[str, Any]], bool]) -> None:
         """Whatever runs must know an epoch before anything is made with it. Raises RotationError."""

@@ -227,7 +227,7 @@ class Switch(Core):
         """Close the sessions whose terminal or application is no longer what it was at sign-in."""
         for peer in self.pump:
             row = peer.row
-            if row is not None and not self.inbound.review(peer, self._terminals.get(row.facts.terminal)):
+            if row is not None and not self.sessions.review(peer, self._terminals.get(row.facts.terminal)):
                 self.pump.close(peer, Closing.REVOKED)
 
 

@@ -7,10 +7,8 @@ ends with an answer or says that the outcome is not known here. The connection a
 first needed, and again when the switch asks for it or the connection is lost.
 """
 
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from random import Random
 
 import trio
@@ -22,9 +20,9 @@ from fengshou.hsm.custody import PinFormat
 from fengshou.hsm.memory import wipe
 from fengshou.hsm.x509 import Signer
 from fengshou.protocol import elements as de
-from fengshou.protocol.codes import MAC_ERROR, RESYNC
+from fengshou.protocol.codes import RESYNC
 from fengshou.protocol.delta import DeltaWriter
-from fengshou.protocol.message import COMMAND_KEYS, COMMAND_SIGN_IN, Flag, Message, Value
+from fengshou.protocol.message import COMMAND_SIGN_IN, Flag, Message, Value
 from fengshou.protocol.templates import ECHO, KEYS, RECEIPT, SIGN_IN, SIGN_OFF, Grammar
 from fengshou.terminals.answers import (
     BatchClosed,
@@ -37,68 +35,33 @@ from fengshou.terminals.answers import (
     Unreachable,
 )
 from fengshou.terminals.batch_log import BatchLog
+from fengshou.terminals.dialler import Dialler
 from fengshou.terminals.identity import BATCH_MAX, BATCH_UNKNOWN, Clock, Counters, Identity, china_now, local_values
-from fengshou.terminals.key_store import KeyStore, KeysUnfit, NoKeys
+from fengshou.terminals.key_dialogue import KeyDialogue
+from fengshou.terminals.key_store import KeyStore
 from fengshou.terminals.link import Link, LinkLost, Pending
+from fengshou.terminals.patience import Patience
 from fengshou.terminals.receipt import Exchange, Receipt, ReceiptInvalid
 from fengshou.terminals.settlement import Settled, settle_batches
 
-logger = logging.getLogger(__name__)
-
 __all__ = [
-    "BatchClosed",
-    "OutcomeUnknown",
-    "Patience",
-    "Request",
-    "Response",
-    "SignInRefused",
-    "TerminalClient",
-    "TerminalError",
-    "Unanswered",
-    "Unreachable",
-    "connect",
-]
+    "BatchClosed", "OutcomeUnknown", "Patience", "Request", "Response", "SignInRefused", "TerminalClient",
+    "TerminalError", "Unanswered", "Unreachable", "connect",
+]  # fmt: skip
 
 _BATCH_DIFFERS = "77"
-# A terminal without keys is told them and says that they arrived; what does not fit is told once more.
-_KEY_ROUNDS_MAX = 4
 # The switch did nothing and wants a new sign-in first.
 _SIGN_IN_FIRST = ("22", _BATCH_DIFFERS)
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long a terminal waits, in seconds.
-
-    The answer must come later than the switch's own deadline for back ends, or every slow answer would be sent twice.
-    """
-
-    connect_s: float = 10.0
-    answer_s: float = 30.0
-    receipt_s: float = 10.0
-    trade_s: float = 90.0
-    first_delay_s: float = 0.2
-    longest_delay_s: float = 10.0
 
 
 class TerminalClient:
     """A terminal that is on. Made by ``connect``; any number of tasks may trade at once."""
 
     def __init__(
-        self,
-        dial: Callable[[], Awaitable[TlsStream]],
-        nursery: trio.Nursery,
-        identity: Identity,
-        signer: Signer,
-        counters: Counters,
-        grammar: Grammar,
-        patience: Patience,
-        clock: Clock,
-        random: Random,
-        delta: bool = True,
-        log: BatchLog | None = None,
-        keys: KeyStore | None = None,
-    ) -> None:
+        self, dial: Callable[[], Awaitable[TlsStream]], nursery: trio.Nursery, identity: Identity, signer: Signer,
+        counters: Counters, grammar: Grammar, patience: Patience, clock: Clock, random: Random, delta: bool = True,
+        log: BatchLog | None = None, keys: KeyStore | None = None,
+    ) -> None:  # fmt: skip
         self.identity = identity
         self.grammar = grammar
         self._dial = dial
@@ -115,8 +78,7 @@ class TerminalClient:
         self._signed = {template.id: template.signed for template in grammar.templates.values()}
         self._link: Link | None = None
         self._must_sign_in = False
-        self._keys = keys
-        self._must_ask_keys = False
+        self._keys = KeyDialogue(keys, identity.terminal)
         # Held from numbering a request until its last byte is out, and through a sign-in: what is signed depends on it.
         self._turn = trio.Lock()
 
@@ -171,8 +133,6 @@ class TerminalClient:
         Signs in first when the terminal has no keys yet. Raises Unreachable, SignInRefused, NoKeys, PinBlockError.
         """
         try:
-            if self._keys is None:
-                raise NoKeys("this terminal uses no working keys")
             async with self._turn:
                 await self._ready()
             return self._keys.pin_block(digits, pan, form)
@@ -289,8 +249,8 @@ class TerminalClient:
             response = await self._sign_in(link)
             if not response.approved:
                 raise SignInRefused(response)
-        if self._keys is not None and self._must_ask_keys:
-            await self._ask_keys(link, self._keys)
+        if self._keys.must_ask:
+            await self._ask_keys(link)
         return link
 
     async def _linked(self) -> Link:
@@ -321,9 +281,7 @@ class TerminalClient:
         batch, stan = self._counters.next()
         if ask:
             batch = BATCH_UNKNOWN
-        values = self.identity.sign_in_values(self._clock(), batch, stan)
-        if self._keys is not None:
-            values |= self._keys.held
+        values = {**self.identity.sign_in_values(self._clock(), batch, stan), **self._keys.stated}
         request = Request(SIGN_IN, values, batch)
         response = await self._settled(link, request)
         if response.approved:
@@ -331,32 +289,18 @@ class TerminalClient:
                 Message(SIGN_IN.id, 0, 0, dict(request.values)), Message(SIGN_IN.id, 0, 0, dict(response.values))
             )
             self._must_sign_in = response.command == COMMAND_SIGN_IN
-            self._must_ask_keys = self._keys is not None and self._takes_keys(self._keys, response)
+            self._keys.signed_in(response.values)
         return response
 
-    async def _ask_keys(self, link: Link, keys: KeyStore) -> None:
-        """Tell the switch which keys are held, until it has no newer ones. A refusal costs no sale: it is left at that.
+    async def _ask_keys(self, link: Link) -> None:
+        """Raises Unreachable."""
 
-        Raises Unreachable.
-        """
-        for _ in range(_KEY_ROUNDS_MAX):
-            stated = keys.proof(link.binding) if keys.epoch else keys.held
+        async def ask(stated: Mapping[int, Value]) -> Mapping[int, Value]:
             _, stan = self._counters.next()
-            response = await self._settled(link, Request(KEYS, {de.STAN: stan, **stated}, self._counters.batch))
-            if response.code == MAC_ERROR:
-                keys.forget()
-            elif not response.approved or not self._takes_keys(keys, response):
-                break
-        self._must_ask_keys = False
+            request = Request(KEYS, {de.STAN: stan, **stated}, self._counters.batch)
+            return (await self._settled(link, request)).values
 
-    def _takes_keys(self, keys: KeyStore, response: Response) -> bool:
-        """Keep what an answer brings. Whether the switch is to be told: that it arrived, or that it does not fit."""
-        try:
-            return keys.take(response.values)
-        except KeysUnfit as error:
-            logger.warning("terminal %s: %s", self.identity.terminal, error)
-            keys.forget()
-            return True
+        await self._keys.ask(link.binding, ask)
 
     async def _settled(self, link: Link, request: Request) -> Response:
         """The answer to a message of the session itself. Raises Unreachable; the connection is then given up."""
@@ -383,8 +327,7 @@ class TerminalClient:
                 message = await pending.response()
             if message.command == COMMAND_SIGN_IN and link is self._link:
                 self._must_sign_in = True
-            if message.command == COMMAND_KEYS:
-                self._must_ask_keys = True
+            self._keys.commanded(message.command)
             code = message.values[de.RESPONSE_CODE]
             self.log.note(request.template, request.batch, request.values, str(code))
             return Response(
@@ -416,19 +359,10 @@ class TerminalClient:
 
 @asynccontextmanager
 async def connect(
-    address: tuple[str, int],
-    context: SSL.Context,
-    peer_name: str,
-    identity: Identity,
-    signer: Signer,
-    counters: Counters,
-    grammar: Grammar,
-    patience: Patience = Patience(),
-    clock: Clock = china_now,
-    delta: bool = True,
-    log: BatchLog | None = None,
-    keys: KeyStore | None = None,
-) -> AsyncIterator[TerminalClient]:
+    address: tuple[str, int], context: SSL.Context, peer_name: str, identity: Identity, signer: Signer,
+    counters: Counters, grammar: Grammar, patience: Patience | None = None, clock: Clock = china_now,
+    delta: bool = True, log: BatchLog | None = None, keys: KeyStore | None = None,
+) -> AsyncIterator[TerminalClient]:  # fmt: skip
     """A client of the switch at ``address``, until the block ends. The first request opens the connection.
 
     ``context`` is ``hsm.channel.client_context`` with the terminal's certificate; ``peer_name`` is the DNS name or IP
@@ -437,28 +371,14 @@ async def connect(
     Without ``delta`` every request is sent whole; else as its difference to earlier ones where the switch grants that.
     """
 
-    last: TlsStream | None = None
-
-    async def dial() -> TlsStream:
-        nonlocal last
-        transport = await trio.open_tcp_stream(*address)
-        session, last = last.take_session() if last else None, None
-        # The server name carries the terminal's id: by it the switch finds the worker that has the terminal.
-        stream = TlsStream.client(transport, context, peer_name, server_name=identity.terminal.lower(), session=session)
-        try:
-            await stream.do_handshake()
-        except BaseException:
-            await trio.aclose_forcefully(stream)
-            raise
-        last = stream
-        return stream
-
+    dialler = Dialler(address, context, peer_name, identity.terminal)
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
         try:
             yield TerminalClient(
-                dial, nursery, identity, signer, counters, grammar, patience, clock, Random(), delta, log, keys
-            )
+                dialler.dial, nursery, identity, signer, counters, grammar, patience or Patience(), clock, Random(),
+                delta, log, keys,
+            )  # fmt: skip
         except Exception as error:
             failure = error  # raised outside the nursery, which would wrap it into a group
         finally:

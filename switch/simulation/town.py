@@ -163,7 +163,7 @@ class Town:
                 if (
                     peer.row is not None
                     and peer.row.facts.terminal == name
-                    and not core.inbound.review(peer, self.rows[name])
+                    and not core.sessions.review(peer, self.rows[name])
                 ):
                     core.pump.close(peer, Closing.REVOKED)
 

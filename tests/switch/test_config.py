@@ -117,7 +117,7 @@ def test_what_is_no_address(text: str) -> None:
     [
         (lambda: load_service("fengshou.ext.services.nothing", {}),              "cannot be imported"),
         (lambda: load_service("fengshou.ext.services.rungs", {}),                "no attribute `service`"),
-        (lambda: load_service("fengshou.ext.services.balance", {"x": 1}),        "no option x"),
+        (lambda: load_service("fengshou.ext.services.balance", {"x": 1}),        "unknown field `x`"),
         (lambda: load_service("fengshou.ext.services.withdrawal", {"daily_cap_fen": 1}), "daily_cap_fen"),
         (lambda: Catalogue([load_service("fengshou.ext.services.balance", {})] * 2), "loaded twice"),
     ],

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ Ask = Callable[..., Request]
 
 SELF = "9020000000104729"
 CARD = "9156004000000079191"
+PIN = bytes(range(16))
 
 # fmt: off
 REFUSED = (
@@ -57,6 +59,8 @@ REFUSED = (
     ("withdrawal",     {"amount": 10_500},                       "13", "amount is a multiple of CNY 10"),
     ("withdrawal",     {"pan": CARD[:-1] + "2"},                 "14", "card number has its check digit"),
     ("withdrawal",     {"entry_mode": 12},                       "12", "the card was read, not keyed"),
+    ("withdrawal",     {"entry_mode": 51, "pin_block": PIN},     "30", "a PIN has a card and a key"),
+    ("withdrawal",     {"pin_block": PIN, "key_epoch": 1},       "30", "a PIN has a card and a key"),
     ("deposit",        {"stan": 0},                              "30", "STAN is 1 .. 999999"),
     ("deposit",        {"local_time": 1_260},                    "30", "local time and date exist"),
     ("deposit",        {"entry_mode": 222},                      "30", "entry mode is known"),
@@ -71,6 +75,8 @@ REFUSED = (
     ("transfer",       {"amount": 0},                            "13", "amount is more than zero"),
     ("transfer",       {"pan": CARD[:-1] + "2"},                 "14", "card number has its check digit"),
     ("transfer",       {"entry_mode": 11},                       "12", "the card was read, not keyed"),
+    ("transfer",       {"pan": None, "entry_mode": 51, "pin_block": PIN, "key_epoch": 1},
+                                                                 "30", "a PIN has a card and a key"),
     ("transfer",       {"to_account": CARD},                     "12", "payer and payee are two"),
     ("transfer",       {"pan": None, "to_account": SELF},        "12", "payer and payee are two"),
     ("balance",        {"stan": 0},                              "30", "STAN is 1 .. 999999"),
@@ -78,6 +84,7 @@ REFUSED = (
     ("balance",        {"entry_mode": 31},                       "30", "entry mode is known"),
     ("balance",        {"pan": CARD[:-1] + "2"},                 "14", "card number has its check digit"),
     ("balance",        {"entry_mode": 12},                       "12", "the card was read, not keyed"),
+    ("balance",        {"entry_mode": 51, "pin_block": PIN, "key_epoch": 0}, "30", "a PIN has a card and a key"),
     ("reversal",       {"stan": 0},                              "30", "STAN is 1 .. 999999"),
     ("reversal",       {"local_date": 631},                      "30", "local time and date exist"),
     ("reversal",       {"amount": 0},                            "13", "amount is more than zero"),
@@ -120,6 +127,7 @@ LAWFUL = (
     ("deposit",        {"entry_mode": 12},                       "a keyed card receives"),
     ("deposit",        {"pan": None, "to_account": "12345678"},  "an account receives"),
     ("transfer",       {},                                       "from a card"),
+    ("transfer",       {"entry_mode": 51, "pin_block": PIN, "key_epoch": 1}, "with its PIN"),
     ("transfer",       {"pan": None},                            "from the terminal's own account"),
     ("balance",        {},                                       "of a card"),
     ("balance",        {"pan": None, "entry_mode": 12},          "of the terminal's own account"),
@@ -191,3 +199,18 @@ def test_clock_readings_are_those_of_a_leap_year(hhmmss: int, mmdd: int) -> None
     except ValueError:
         lawful = False
     assert rungs.is_clock_reading(hhmmss, mmdd) == lawful
+
+
+@pytest.mark.parametrize("scene", ["withdrawal", "transfer", "balance", "preauthorisation"])
+def test_a_bank_may_want_the_pin_of_every_card(ask: Ask, scene: str) -> None:
+    service = type(import_module(f"fengshou.ext.services.{scene}").service)()
+    card = {"pan": CARD, "entry_mode": 52, "amount": 30_000, "stan": 7, "local_time": 1, "local_date": 320}
+    assert refusal(service.ladder, ask(scene, **card)) is None
+    service.configure({"pin": "required"})
+    found = refusal(service.ladder, ask(scene, **card))
+    assert found is not None
+    assert (found.code, found.name) == ("99", "a card pays with its PIN")
+    entered = {**card, "entry_mode": 51, "pin_block": PIN, "key_epoch": 1}
+    assert refusal(service.ladder, ask(scene, **entered)) is None
+    if scene in ("transfer", "balance"):
+        assert refusal(service.ladder, ask(scene, pan=None, entry_mode=12)) is None, "the point's own account has none"
