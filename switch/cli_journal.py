@@ -14,6 +14,8 @@ from fengshou.codecs import PublicKey
 from fengshou.protocol.codes import APPROVED, text_of
 from fengshou.protocol.record import Record, RecordKind, parse_record
 from fengshou.switch.audit import Finding, verify_day, verify_journal
+from fengshou.switch.audit_indexes import Indexes, verify_columns
+from fengshou.switch.audit_pages import verify_pages
 from fengshou.switch.certificate_files import read_certificates
 from fengshou.switch.cli_common import console, explained, home_option, json_option, print_json, print_table, yuan
 from fengshou.switch.clock import Clock, local_time, time_us_of
@@ -27,7 +29,7 @@ from fengshou.switch.journal_days import prove
 from fengshou.switch.journal_find import Place, find
 from fengshou.switch.journal_lines import Segment
 from fengshou.switch.journal_repair import repair as repair_journal
-from fengshou.switch.journal_tables import JournalError, spans
+from fengshou.switch.journal_tables import JournalError, segment_name, spans
 from fengshou.switch.masking import masked
 from fengshou.switch.receipts import receipt as make_receipt
 from fengshou.switch.recording import Recorder, pseudonyms
@@ -198,14 +200,23 @@ def search(
 @json_option
 @explained
 def verify(home: Path, day: int, file: Path | None, as_json: bool) -> None:
-    """Prove every record: Merkle roots, the chain of commits, the switch's signatures, the terminals' signatures."""
-    reader = Reader(load(home / "switch.toml"), file)
-    if reader.segment is not None:
-        finding: Finding = verify_day(reader.segment, reader.recorder, reader.switch_keys())
+    """Prove every record: Merkle roots, the chain of commits, the switch's signatures, the terminals' signatures.
+
+    Before that every page of the files is read, and after it every index is compared with the records.
+    """
+    loaded = load(home / "switch.toml")
+    finding = Finding()
+    folder = loaded.path(loaded.config.files.journal)
+    files = [file] if file else [folder / segment_name(day)] if day else sorted(folder.glob("*.mdb"))
+    with click.progressbar(
+        [each for each in files if each.exists() and each.name != "lock.mdb"], label="reading pages", hidden=as_json
+    ) as bar:
+        for each in bar:
+            verify_pages(each, finding)
+    if finding.good:
+        finding = _verify_records(Reader(loaded, file), day, quiet=as_json)
     else:
-        records = 0 if day else reader.journal.next_record - 1
-        with click.progressbar(length=records, label="verifying", hidden=as_json or bool(day)) as bar:
-            finding = verify_journal(reader.journal, reader.recorder, reader.switch_keys(), bar.update, day)
+        finding.wrong("nothing behind these pages was followed; `fengshou journal repair OUT` copies what is good")
     if as_json:
         print_json(finding.as_dict())
     else:
@@ -217,6 +228,23 @@ def verify(home: Path, day: int, file: Path | None, as_json: bool) -> None:
         click.echo("journal verified" if finding.good else "journal NOT verified")
     if not finding.good:
         raise SystemExit(1)
+
+
+def _verify_records(reader: Reader, day: int, *, quiet: bool) -> Finding:
+    """``day`` 0: all of them, with all indexes."""
+    keys = reader.switch_keys()
+    if reader.segment is not None:
+        finding = verify_day(reader.segment, reader.recorder, keys)
+        verify_columns(reader.segment, reader.segment.day.first_record, reader.segment.day.last_record, finding)
+        return finding
+    records = 0 if day else reader.journal.next_record - 1
+    with click.progressbar(length=records, label="proving records", hidden=quiet or bool(day)) as bar:
+        finding = verify_journal(reader.journal, reader.recorder, keys, bar.update, day)
+    if day:
+        return finding
+    with click.progressbar(length=records, label="comparing indexes", hidden=quiet) as bar:
+        Indexes(reader.journal, reader.catalogue, reader.recorder, finding).verify(bar.update)
+    return finding
 
 
 @journal.command(epilog="docs/PROTOCOL.md shows how to check the files with openssl alone.")

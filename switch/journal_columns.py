@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from fengshou.codecs import Bloom
 from fengshou.protocol.bloom import Place, place
+from fengshou.protocol.record import Record
 from fengshou.switch.journal_tables import TAG_BYTES, U32, U64, Entry
 
 _HEAD = struct.Struct(">IQQ")
@@ -27,7 +28,12 @@ _TERMINAL_STAN, _TAGS = 3, 4  # what filters have besides: these two side by sid
 
 def pack_entries(entries: Sequence[Entry]) -> bytes:
     """The row of the entries of a commit."""
-    records = [entry.record for entry in entries]
+    tags = [U32.pack(at) + tag for at, entry in enumerate(entries) for tag in entry.tags]
+    return b"".join((pack_columns([entry.record for entry in entries]), *tags))
+
+
+def pack_columns(records: Sequence[Record]) -> bytes:
+    """The row of these records without its tags, which no record has."""
     times = [record.time_us for record in records]
     return b"".join(
         (
@@ -35,7 +41,6 @@ def pack_entries(entries: Sequence[Entry]) -> bytes:
             *[U64.pack(record.rrn) for record in records],
             *[record.terminal.encode().ljust(8) for record in records],
             *[U32.pack(record.stan) for record in records],
-            *[U32.pack(at) + tag for at, entry in enumerate(entries) for tag in entry.tags],
         )
     )
 
@@ -96,6 +101,10 @@ class Row:
         data = self._data
         for at in range(self._begin(len(_WIDTHS)), len(data), _TAG):
             yield U32.unpack_from(data, at)[0], data[at + U32.size : at + _TAG]
+
+    def has(self, columns: bytes) -> bool:
+        """Whether it has these columns (``pack_columns``)."""
+        return self._data.startswith(columns) and self._begin(len(_WIDTHS)) == len(columns)
 
     def at(self, column: int, index: int) -> bytes:
         begin = self._begin(column) + index * _WIDTHS[column]

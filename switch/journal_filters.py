@@ -24,7 +24,7 @@ BLOCK = 1 << 16
 _FOR_EVER = (1 << 64) - 1
 
 _HEAD = struct.Struct(">IQQH")
-_KEY = struct.Struct(">QH")
+FILTER_KEY = struct.Struct(">QH")
 
 Rows = list[tuple[bytes, bytes]]
 
@@ -52,8 +52,8 @@ def filter_rows(columns: Iterable[tuple[int, bytes]]) -> Rows:
         row.fill(bloom)
     first, pages = rows[0][0], bloom.pages()
     earliest, latest = min(row.earliest for _, row in rows), max(row.latest for _, row in rows)
-    head = (_KEY.pack(first, 0), _HEAD.pack(records, earliest, latest, len(pages)))
-    return [head, *((_KEY.pack(first, number), page) for number, page in enumerate(pages, 1))]
+    head = (FILTER_KEY.pack(first, 0), _HEAD.pack(records, earliest, latest, len(pages)))
+    return [head, *((FILTER_KEY.pack(first, number), page) for number, page in enumerate(pages, 1))]
 
 
 def blocks_of(columns: Iterable[tuple[int, bytes]]) -> Iterator[list[tuple[int, bytes]]]:
@@ -100,18 +100,18 @@ class Filters:
         return not block.pages or all(self._stands(block, where) for where in wanted.places(block.pages))
 
     def _stands(self, block: Block, where: Place) -> bool:
-        page = self._lines.filter(_KEY.pack(block.first, where.page + 1))
+        page = self._lines.filter(FILTER_KEY.pack(block.first, where.page + 1))
         return page is None or where.may_be_in(page)
 
     def _heads(self, first: int, last: int) -> Iterator[Block]:
-        key = _KEY.pack(first, 0)
+        key = FILTER_KEY.pack(first, 0)
         while (row := self._lines.filter_from(key)) is not None:
-            number, page = _KEY.unpack(row[0])
+            number, page = FILTER_KEY.unpack(row[0])
             if number > last:
                 return
             if page or len(row[1]) != _HEAD.size:  # damage: what follows is scanned until the next head
-                key = _KEY.pack(number + 1, 0)
+                key = FILTER_KEY.pack(number + 1, 0)
                 continue
             records, earliest, latest, pages = _HEAD.unpack(row[1])
             yield Block(number, number + records - 1, earliest, latest, pages)
-            key = _KEY.pack(number + 1, 0)
+            key = FILTER_KEY.pack(number + 1, 0)

@@ -138,6 +138,14 @@ class RecentKeys:
                     found[batch + stan] = seen
         return found
 
+    def all(self, before: int) -> Iterator[tuple[bytes, bytes]]:
+        """Each key that is here with its value, the newest last."""
+        for generation in (self._older, self._young):
+            for batch, rows in generation.copy().items():
+                for stan, value in rows.copy().items():
+                    if seen := _seen(value, before):
+                        yield batch + stan, seen
+
     def unfinished(self, before: int) -> Iterator[tuple[int, bool]]:
         """Each intent that is here, and whether it is open."""
         for generation in (self._older, self._young):

@@ -50,6 +50,14 @@ class Lines:
         value: bytes | None = self.txn.get(key, db=self._db["filters"])
         return value
 
+    def filter_keys(self, first: int, last: int) -> Iterator[bytes]:
+        """The keys of the table of filters whose blocks begin between these records."""
+        with self.txn.cursor(self._db["filters"]) as cursor:
+            there = cursor.set_range(U64.pack(first))
+            while there and U64.unpack_from(cursor.key())[0] <= last:
+                yield cursor.key()
+                there = cursor.next()
+
     def filter_from(self, key: bytes) -> tuple[bytes, bytes] | None:
         """The first row of the table of filters from ``key`` on."""
         with self.txn.cursor(self._db["filters"]) as cursor:

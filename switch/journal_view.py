@@ -205,8 +205,12 @@ class JournalView:
         records = map(self._open_record, self._all_open())
         return [record for record in records if self._share.has(record.terminal)]
 
+    def open_copy(self, number: int) -> bytes | None:
+        """The copy of an intent that is open since long, where there is one."""
+        return self._get("open", U64.pack(number))
+
     def _open_record(self, number: int) -> Record:
-        copy = self._get("open", U64.pack(number))
+        copy = self.open_copy(number)
         return parse_record(copy) if copy else self.record(number)
 
     def due(self) -> list[tuple[int, Duty]]:
@@ -229,6 +233,31 @@ class JournalView:
     def _numbers(self, table: str) -> list[int]:
         with self._read.cursor(self._db[table]) as cursor:
             return [U64.unpack(key)[0] for key in cursor.iternext(keys=True, values=False)]
+
+    # -- whole tables, for an audit --------------------------------------------------------------------------------
+
+    def all_keys(self) -> Iterator[tuple[bytes, int, int]]:
+        """Every duplicate key with its intent and outcome; those that are in memory only come last."""
+        recent = dict(self._recent_keys().all(self._seen))
+        for key, value in self._rows("keys"):
+            yield key, *PAIR.unpack(recent.pop(key, value))
+        for key, value in recent.items():
+            yield key, *PAIR.unpack(value)
+
+    def all_charges(self) -> Iterator[tuple[int, Charges]]:
+        """What each intent used up of limits, see ``charges``."""
+        for key, _ in self._rows("charges"):
+            intent = U64.unpack(key)[0]
+            yield intent, self.charges(intent)
+
+    def counters(self) -> Iterator[tuple[bytes, int]]:
+        """Each counter and its sum."""
+        for key, value in self._rows("counters"):
+            yield key, int.from_bytes(value, "big")
+
+    def _rows(self, table: str) -> Iterator[tuple[bytes, bytes]]:
+        with self._read.cursor(self._db[table]) as cursor:
+            yield from cursor
 
     # -- terminals and their batches -------------------------------------------------------------------------------
 

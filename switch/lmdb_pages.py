@@ -27,6 +27,7 @@ _NODE = struct.Struct("<HHHH")
 _OFFSET = struct.Struct("<H")
 _BRANCH, _LEAF, _OVERFLOW, _META_PAGE = 0x01, 0x02, 0x04, 0x08
 _BIG = 0x01  # a node whose value stands on overflow pages
+_INTEGER_KEYS = 0x08  # a tree's flag
 _NO_PAGE = (1 << 64) - 1
 _DEPTH_MAX = 32
 
@@ -40,7 +41,16 @@ class PageDamaged(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class _Meta:
+    last_page: int
+    transaction: int
+    free: "_Tree"
+    main: "_Tree"
+
+
+@dataclass(frozen=True, slots=True)
 class _Tree:
+    little_endian: bool  # its keys are integers of the machine
     depth: int
     entries: int
     root: int
@@ -54,11 +64,18 @@ class Pages:
         self._file = path.open("rb")
         try:
             self._size = 4096
+            self._used: bytearray | None = None
             metas = [meta for meta in (self._meta(page) for page in (0, 1)) if meta is not None]
             if not metas:
                 raise PageDamaged(0, "neither meta page is one of LMDB's")
-            self.both_metas = len(metas) == 2  # LMDB itself needs both
-            self._last_page, _, self._main = max(metas, key=lambda meta: meta[1])
+            # LMDB itself needs both; transactions write them in turn, and a new file has two of transaction 0.
+            self.both_metas = len(metas) == 2
+            self.in_turn = self.both_metas and metas[0].transaction - metas[1].transaction in (
+                -1, 1, 0 if not metas[0].transaction else 1,
+            )  # fmt: skip
+            newest = max(metas, key=lambda meta: meta.transaction)
+            self._last_page, self.transaction = newest.last_page, newest.transaction
+            self._free, self._main = newest.free, newest.main
             length = os.fstat(self._file.fileno()).st_size
             if length < (self._last_page + 1) * self._size:
                 raise PageDamaged(self._last_page, f"the file ends at byte {length}, before the last page in use")
@@ -124,6 +141,45 @@ class Pages:
                 waiting += [(self._child(data, at), depth + 1) for at, _ in self._nodes(page, data)]
         return rows
 
+    def proven(self) -> Iterator[PageDamaged]:
+        """Every damage to the file's structure: each page of each table is read, and none serves twice.
+
+        What values say is for others. A file that is written meanwhile looks damaged where it is not.
+        """
+        if not self.both_metas or not self.in_turn:
+            yield PageDamaged(0, "the two meta pages are not of two transactions in a row")
+        damaged: list[PageDamaged] = []
+        try:
+            tables = self._tables
+            self._used = bytearray(self._last_page + 1)
+            for _ in self._walk(self._main):
+                pass
+            for table in tables:
+                rows = sum(1 for _ in self.walk(table.decode(), damaged))
+                if rows != self.entries(table.decode()) and not damaged:
+                    yield PageDamaged(tables[table].root, f"table {table.decode()} has not the rows that it says")
+            for page in self._free_pages(damaged):
+                self._note(page, 1)  # to be written next: it must serve nobody
+        except (PageDamaged, UnicodeDecodeError, struct.error) as error:
+            yield error if isinstance(error, PageDamaged) else PageDamaged(self._main.root, "no list of tables")
+        finally:
+            self._used = None
+        yield from damaged
+
+    def _free_pages(self, damaged: list[PageDamaged]) -> Iterator[int]:
+        """The pages that no table uses, a list of them for each transaction that gave some up."""
+        for _, value in self._walk(self._free, damaged=damaged):
+            count, *pages = struct.unpack(f"<{len(value) // 8}Q", value)
+            yield from pages[:count]
+
+    def _note(self, page: int, count: int) -> None:
+        """Pages are in use, which they may be once."""
+        if self._used is None:
+            return
+        if not 1 < page <= self._last_page + 1 - count or any(self._used[page : page + count]):
+            raise PageDamaged(page, "is used twice, or is no page of this file")
+        self._used[page : page + count] = b"\1" * count
+
     # -- trees -----------------------------------------------------------------------------------------------------
 
     def _walk(
@@ -138,7 +194,7 @@ class Pages:
                 data = self._page(page)
                 if bool(_flags(data) & _BRANCH) == (depth == tree.depth):
                     raise PageDamaged(page, "a page of another level")
-                nodes = list(self._nodes(page, data))
+                nodes = list(self._nodes(page, data, little_endian=tree.little_endian))
                 if _flags(data) & _BRANCH:
                     children = [(self._child(data, at), depth + 1) for at, _ in nodes]
                     waiting += children if backwards else reversed(children)
@@ -160,8 +216,8 @@ class Pages:
 
     # -- pages -----------------------------------------------------------------------------------------------------
 
-    def _meta(self, page: int) -> tuple[int, int, _Tree] | None:
-        """Last page, transaction and main tree of a meta page; None when it is not one."""
+    def _meta(self, page: int) -> _Meta | None:
+        """What a meta page says; None when it is not one."""
         data = os.pread(self._file.fileno(), 4096, page * self._size)
         if len(data) < _HEAD.size + _META.size or not _flags(data) & _META_PAGE:
             return None
@@ -169,11 +225,12 @@ class Pages:
         size = _TREE.unpack(free)[0]  # the free tree's first field is the page size
         if magic != _MAGIC or version != _VERSION or size != self._size:
             return None
-        return last_page, transaction, _tree(main)
+        return _Meta(last_page, transaction, _tree(free), _tree(main))
 
     def _page(self, page: int) -> bytes:
         if not 1 < page <= self._last_page:
             raise PageDamaged(page, "no page of this file")
+        self._note(page, 1)
         data = os.pread(self._file.fileno(), self._size, page * self._size)
         if len(data) != self._size:
             raise PageDamaged(page, "cannot be read whole")
@@ -184,15 +241,16 @@ class Pages:
             raise PageDamaged(page, "its bounds are wrong")
         return data
 
-    def _nodes(self, page: int, data: bytes) -> Iterator[tuple[int, bytes]]:
+    def _nodes(self, page: int, data: bytes, *, little_endian: bool = False) -> Iterator[tuple[int, bytes]]:
         """Offset and key of each node, in ascending order."""
         before: bytes | None = None
         for index in range(_nodes_of(data)):
             at, key = self._node(page, data, index)
+            rank = key[::-1] if little_endian else key
             first_of_branch = not index and _flags(data) & _BRANCH
-            if before is not None and not first_of_branch and key <= before:
+            if not first_of_branch and rank <= (before or b""):  # no key is empty
                 raise PageDamaged(page, "its keys are not in order")
-            before = None if first_of_branch else key
+            before = None if first_of_branch else rank
             yield at, key
 
     def _node(self, page: int, data: bytes, index: int) -> tuple[int, bytes]:
@@ -239,6 +297,7 @@ class Pages:
         count = (_HEAD.size + size + self._size - 1) // self._size
         if not 1 < page <= self._last_page + 1 - count:
             raise PageDamaged(page, "no page of this file")
+        self._note(page, count)
         data = os.pread(self._file.fileno(), count * self._size, page * self._size)
         number, _, flags, low, high = _HEAD.unpack_from(data)
         if number != page or flags & 0x0F != _OVERFLOW or (low | high << 16) != count:
@@ -256,5 +315,5 @@ def _flags(data: bytes) -> int:
 
 
 def _tree(data: bytes) -> _Tree:
-    _, _, depth, _, _, _, entries, root = _TREE.unpack(data)
-    return _Tree(depth, entries, root)
+    _, flags, depth, _, _, _, entries, root = _TREE.unpack(data)
+    return _Tree(bool(flags & _INTEGER_KEYS), depth, entries, root)
