@@ -4,20 +4,24 @@ Three Trio tasks: one sends whatever has gathered, one receives, one signs on an
 any of them ends the line; who opened it decides what becomes of its calls.
 """
 
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import trio
 
-from fengshou.hsm.custody import CustodyError
+from fengshou.hsm.custody import CustodyError, KeyInfo
 from fengshou.protocol.backend import Fields
 from fengshou.protocol.codes import APPROVED
+from fengshou.protocol.epoch import EpochState
 from fengshou.protocol.errors import UntrustedBytesError
 from fengshou.protocol.iso8583 import ECHO, KEY_CHANGE, MTI, SIGN_OFF, SIGN_ON, Codec, transmission_time
 from fengshou.routing.connect import LINK_ERRORS
 from fengshou.routing.iso8583_matching import Flight
 from fengshou.routing.iso8583_wire import READ_BYTES, drain, is_network, is_request, network_answer
 from fengshou.routing.zone_keys import ZoneKeys
+
+logger = logging.getLogger(__name__)
 
 # How long an orderly end may take; a host that does not read is left without a word.
 SIGN_OFF_TIMEOUT_S = 1.0
@@ -151,22 +155,31 @@ class Line:
         self._news.set()
 
     async def _bring_keys(self) -> None:
-        """Every key that the host did not get on this line. Raises SignOnRefused: it does not take one."""
+        """Every key that the host did not get on this line. Raises SignOnRefused: it does not take one that is in use.
+
+        One that waits to be used and is not taken is brought again some time; until then nobody makes it current.
+        """
         if self._zone is None:
             return
-        for label, epoch in self._zone.accepted():
-            if (label, epoch) not in self._brought:
-                await self._bring_key(self._zone, label, epoch)
-                self._brought.add((label, epoch))
+        for key in self._zone.accepted():
+            if (key.label, key.epoch) not in self._brought:
+                refused = await self._bring_key(self._zone, key)
+                if refused and key.state is EpochState.NEXT:
+                    logger.warning("%s", refused)
+                elif refused:
+                    raise SignOnRefused(refused)
+                else:
+                    self._brought.add((key.label, key.epoch))
 
-    async def _bring_key(self, zone: ZoneKeys, label: str, epoch: int) -> None:
+    async def _bring_key(self, zone: ZoneKeys, key: KeyInfo) -> str:
+        """Why the host does not have it now; empty when it has."""
         try:
-            answer = await self._ask(KEY_CHANGE, zone.change(label, epoch))
-            taken = zone.hear(label, epoch, answer)
+            answer = await self._ask(KEY_CHANGE, zone.change(key))
         except CustodyError as error:  # retired at this moment, or custody is away
-            raise SignOnRefused(str(error)) from None
-        if not taken:
-            raise SignOnRefused(f"the host answered epoch {epoch} of {label} with {answer.get(39)!r}")
+            return str(error)
+        if zone.hear(key, answer):
+            return ""
+        return f"the host answered epoch {key.epoch} of {key.label} with {answer.get(39)!r}"
 
     async def _ask(self, network_code: str, more: Fields | None = None) -> Fields:
         """Send a 0800 and give its answer. Raises trio.TooSlowError."""

@@ -5,6 +5,7 @@ have left this machine and has no answer is UNKNOWN, whether its deadline passed
 did not leave is told apart, because there is nothing to reverse.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from random import Random
@@ -20,10 +21,12 @@ from fengshou.protocol.service import Iso8583Call, Reply
 from fengshou.routing.connect import LINK_ERRORS, Backoff, Connect
 from fengshou.routing.deadlines import NEVER
 from fengshou.routing.destination import Completion, Failure, Outbound, Sink
-from fengshou.routing.iso8583_line import Line, LineSettings
+from fengshou.routing.iso8583_line import Line, LineSettings, SignOnRefused
 from fengshou.routing.iso8583_mac import MacCodec
 from fengshou.routing.iso8583_matching import Flight, InFlight, request_fields
 from fengshou.routing.zone_keys import ZoneKeys
+
+logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 10.0
 
@@ -190,6 +193,8 @@ class Iso8583Link:
             self._sent_by_closed_lines += line.sent
             self.lost += 1
             self.malformed += isinstance(line.fault, UntrustedBytesError)
+            if isinstance(line.fault, SignOnRefused):
+                logger.error("back end %s: %s", self.name, line.fault)
             for flight in self._in_flight.lose(line):
                 self._give_up(flight, unsent=Failure.UNAVAILABLE)
             self._flush(sink)

@@ -64,18 +64,16 @@ class ZoneKeys:
         self.labels: Mapping[str, Kind] = {pin_label(name): Kind.PIN, mac_label(name): Kind.MAC}
         self.confirmed: set[tuple[str, int]] = set()  # label and epoch that the back end has said to have
 
-    def accepted(self) -> list[tuple[str, int]]:
-        """Label and epoch of every key that the back end should have."""
-        infos = self._custody.inventory()
-        return [(info.label, info.epoch) for info in infos if info.label in self.labels and info.state in ACCEPTING]
+    def accepted(self) -> list[KeyInfo]:
+        """Every key that the back end should have."""
+        return [info for info in self._custody.inventory() if info.label in self.labels and info.state in ACCEPTING]
 
-    def change(self, label: str, epoch: int) -> dict[int, str | bytes]:
+    def change(self, key: KeyInfo) -> dict[int, str | bytes]:
         """DE 48 and 53 that bring a key. Raises CustodyError."""
-        is_pin = self.labels[label] is Kind.PIN
-        block = self._custody.export_key(label, self._master, epoch=epoch)
-        check_value = self._custody.key(label, epoch).check_value.hex().upper()
-        control = SecurityControl(pin_epoch=epoch) if is_pin else SecurityControl(mac_epoch=epoch)
-        return {48: check_value + block.decode("ascii"), 53: control.digits}
+        block = self._custody.export_key(key.label, self._master, epoch=key.epoch)
+        is_pin = key.kind is Kind.PIN
+        control = SecurityControl(pin_epoch=key.epoch) if is_pin else SecurityControl(mac_epoch=key.epoch)
+        return {48: _digits(key.check_value) + block.decode("ascii"), 53: control.digits}
 
     def mac_epoch(self) -> int:
         return self._custody.key(self._mac).epoch
@@ -86,11 +84,10 @@ class ZoneKeys:
     def verify_mac(self, epoch: int, data: bytes, mac: bytes) -> None:
         self._custody.verify_mac(self._mac, data, mac, epoch)
 
-    def hear(self, label: str, epoch: int, answer: Fields) -> bool:
+    def hear(self, key: KeyInfo, answer: Fields) -> bool:
         """Whether the back end has the key now."""
-        check_value = self._custody.key(label, epoch).check_value.hex().upper()
-        has = answer.get(39) == APPROVED and answer.get(48) == check_value
-        (self.confirmed.add if has else self.confirmed.discard)((label, epoch))
+        has = answer.get(39) == APPROVED and answer.get(48) == _digits(key.check_value)
+        (self.confirmed.add if has else self.confirmed.discard)((key.label, key.epoch))
         return has
 
 
@@ -109,23 +106,26 @@ class ZoneHost:
         epoch, check_value, block = control.pin_epoch or control.mac_epoch, told[:_CHECK_DIGITS], told[_CHECK_DIGITS:]
         label = _label(kind, epoch)
         try:
-            if self._check_value(label) != check_value:
-                self._forget(label)
+            known = [info for info in self._infos() if info.label == label]
+            if not known or _digits(known[0].check_value) != check_value:
                 kept = self._custody.import_key(label, kind, block.encode("ascii"), HOST_MASTER)
-                if kept.check_value.hex().upper() != check_value:
-                    self._forget(label)
+                if _digits(kept.check_value) != check_value:
+                    self._end(kept)
                     return {39: MAC_ERROR}
-                self._forget_old(kind)
+                for info in known:  # the number of an epoch came round again
+                    self._custody.activate(label, kept.epoch)
+                    self._end(info)
+                self._end_old(kind)
         except CustodyError:
             return {39: MAC_ERROR}
         return {39: APPROVED, 48: check_value}
 
     def mac_epoch(self) -> int:
         """Of an answer: that of its request, which stands in it, so this is for what begins here. The newest."""
-        held = [info for info in self._infos() if info.label.startswith(_label(Kind.MAC, 0)[:-1])]
+        held = self._held(Kind.MAC)
         if not held:
             raise CustodyError("the peer has brought no authentication key yet")
-        return int(max(held, key=lambda info: info.created).label.rpartition(".")[2])
+        return int(held[-1].label.rpartition(".")[2])
 
     def mac(self, epoch: int, data: bytes) -> bytes:
         return self._custody.mac(_label(Kind.MAC, epoch), data)
@@ -154,23 +154,21 @@ class ZoneHost:
             raise PinBlockError("unknown layout of the PIN block")
         return PinZone(_label(Kind.PIN, control.pin_epoch), form)
 
-    def _check_value(self, label: str) -> str:
-        return next((info.check_value.hex().upper() for info in self._infos() if info.label == label), "")
-
     def _infos(self) -> Iterator[KeyInfo]:
         return (info for info in self._custody.inventory() if info.state is not EpochState.RETIRED)
 
-    def _forget(self, label: str) -> None:
-        for info in list(self._infos()):
-            if info.label == label:
-                self._custody.retire(label, info.epoch)
-                self._custody.destroy(label, info.epoch)
+    def _end(self, key: KeyInfo) -> None:
+        self._custody.retire(key.label, key.epoch)
+        self._custody.destroy(key.label, key.epoch)
 
-    def _forget_old(self, kind: Kind) -> None:
+    def _end_old(self, kind: Kind) -> None:
+        for info in self._held(kind)[:-_HOST_EPOCHS_KEPT]:
+            self._end(info)
+
+    def _held(self, kind: Kind) -> list[KeyInfo]:
+        """The switch's keys of a kind, oldest first."""
         prefix = _label(kind, 0)[:-1]
-        held = sorted((info.created, info.label) for info in self._infos() if info.label.startswith(prefix))
-        for _, label in held[:-_HOST_EPOCHS_KEPT]:
-            self._forget(label)
+        return sorted((info for info in self._infos() if info.label.startswith(prefix)), key=lambda info: info.created)
 
 
 class PinPad:
@@ -195,6 +193,10 @@ class PinPad:
         finally:
             self._custody.retire(self._LABEL, epoch)
             self._custody.destroy(self._LABEL, epoch)
+
+
+def _digits(check_value: bytes) -> str:
+    return check_value.hex().upper()
 
 
 def _label(kind: Kind, epoch: int) -> str:
