@@ -3,8 +3,6 @@
 import shutil
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 from random import Random
 
@@ -21,7 +19,6 @@ from fengshou.switch.journal import Journal, JournalError, Known
 from fengshou.switch.journal_columns import Wanted
 from fengshou.switch.journal_find import Place, find
 from fengshou.switch.journal_repair import repair
-from fengshou.switch.journal_tables import JournalTorn
 from fengshou.switch.lmdb_pages import PageDamaged, Pages
 from fengshou.switch.recording import Recorder
 from tests.switch.entries import intent, key, open_journal, outcome, session
@@ -65,54 +62,6 @@ def traded(tmp_path_factory: pytest.TempPathFactory, custody: SoftwareCustody) -
 @pytest.fixture
 def folder(traded: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(traded, tmp_path / "journal"))
-
-
-# Copies taken at any moment ------------------------------------------------------------------------------------------
-
-
-def test_a_copy_taken_at_any_moment_under_load_is_whole(tmp_path: Path, custody: SoftwareCustody) -> None:
-    """As a power loss leaves it: the file is read page by page, meta pages first, while commits go on."""
-    journal = open_journal(tmp_path)
-    journal.commit([session()])
-    stop = threading.Event()
-    durable = [0]
-
-    def work() -> None:
-        at = 1
-        while not stop.is_set():
-            durable[0] = trade(journal, 1, at)[-1].number
-            at += 5
-
-    worker = threading.Thread(target=work)
-    worker.start()
-    copies = []
-    try:
-        for number in range(8):
-            time.sleep(0.05)
-            at_least = durable[0]
-            target = tmp_path / f"copy-{number}/journal"
-            target.mkdir(parents=True)
-            with (tmp_path / "journal/data.mdb").open("rb") as file:
-                (target / "data.mdb").write_bytes(file.read())
-            copies.append((target, at_least))
-    finally:
-        stop.set()
-        worker.join()
-        journal.close()
-    refused = 0
-    for target, at_least in copies:
-        try:
-            copy = Journal(target)
-        except JournalTorn:  # pages that were used again while they were read
-            refused += 1
-            continue
-        finding = audit(copy, custody)
-        assert copy.last_commit is not None or not at_least
-        assert copy.last_commit is None or copy.last_commit.number >= at_least
-        if finding.good:
-            copy.commit([intent(10**6)])
-        copy.close()
-    assert refused < len(copies)
 
 
 # Writes that were promised and lost ----------------------------------------------------------------------------------
