@@ -15,6 +15,7 @@ import structlog
 
 from fengshou.hsm.software import load_private_key
 from fengshou.protocol import elements as de
+from fengshou.switch.hosting import set_pin
 from fengshou.switch.logs import configure
 from fengshou.switch.masking import masked
 from tests.switch.line import Line, code_of
@@ -118,6 +119,49 @@ def test_no_key_is_left_anywhere_but_in_its_folder(fresh_town: FreshTown) -> Non
             for name, key in keys.items():
                 for form in (key, key.hex().encode(), key.hex().upper().encode(), base64.b64encode(key)[:40]):
                     assert form not in data, f"{name} stands in {source}"
+
+
+PIN = "271828182845"
+
+
+def test_no_pin_and_no_key_of_a_terminal_is_left_anywhere(fresh_town: FreshTown) -> None:
+    with fresh_town() as town:
+        set_pin(town.folder / "hosts/core-banking", PAN, bytearray(PIN.encode()))
+        home = town.home(TERMINALS[0])
+        keys = home.keys()
+        blocks = []
+        with Line(town, TERMINALS[0]).sign_in(KEY_EPOCH=0, MASTER_EPOCH=0) as line:
+            assert keys.take(line.ask("keys", keys.held).values)
+            for digits in (PIN, PIN[::-1]):
+                carried = keys.pin_block(bytearray(digits.encode()), PAN)
+                answer = line.ask("withdrawal", {**withdrawal(), **carried}, receipt=True)
+                assert code_of(answer) == ("00" if digits == PIN else "55")
+                blocks.append(bytes(carried[de.PIN_BLOCK]))
+            broken = line.frame("withdrawal", {**withdrawal(), **carried, de.KEY_EPOCH: 9})
+            line.post(broken)
+            assert code_of(line.answers(1)[0]) == "A7"
+        shown = b"".join(
+            _command(town, *words, "--json")
+            for words in (("journal", "show", "--last", "50"), ("keys", "status"), ("status",))
+        )
+        town.settle()
+        stored = json.loads((home.folder / "working.keys").read_bytes())
+        held = {name: bytes.fromhex(value) for name, value in stored.items() if isinstance(value, str)}
+        assert len(held) == 4
+        assert all(len(key) == 16 for key in held.values())
+        secrets = {**held, **{f"block {number}": block for number, block in enumerate(blocks)}}
+        patterns = (*_LEFT_BEHIND, "audit.log", "hosts/core-banking/ledger.db*", "terminals/*/[!w]*")
+        files = [file for pattern in patterns for file in town.folder.glob(pattern) if file.is_file()]
+        sources = {str(file.relative_to(town.folder)): file.read_bytes() for file in files} | {"screen": shown}
+        assert {"switch.log", "core-banking.log", "hosts/core-banking/ledger.db", "screen"} <= sources.keys()
+        for source, data in sources.items():
+            for name, secret in secrets.items():
+                for form in (secret, secret.hex().encode(), secret.hex().upper().encode()):
+                    assert form not in data, f"{name} stands in {source}"
+            for form in (PIN, PIN[::-1]):
+                assert form.encode() not in data, f"the PIN stands in {source}"
+                assert bytes.fromhex(form) not in data, f"the PIN stands in {source}, packed"
+        _require_nowhere(town, {"the card": PAN}, {})
 
 
 def _secret(file: Path) -> bytes:
