@@ -34,16 +34,25 @@ class PinVerifier(Protocol):
 
 
 class Iso8583Application(Protocol):
-    """A host. Element 0 of a message is its MTI; numeric elements are strings of digits.
-
-    One that has keys is made with ``pins``, a PinVerifier, beside its options.
-    """
+    """A host. Element 0 of a message is its MTI; numeric elements are strings of digits."""
 
     def answer(self, requests: Sequence[Fields]) -> Sequence[Fields | None]:
         """Answers to requests that arrived together, in their order; None stays silent. Durable when it returns."""
         ...
 
     def close(self) -> None: ...
+
+
+class PinBooks(Protocol):
+    """What an application's class offers beside, when it verifies PINs; it is made with ``pins``, a PinVerifier."""
+
+    @staticmethod
+    def give_pin(options: Mapping[str, Any], card: str, offset: str) -> None:
+        """Let a card have the PIN with this offset, by the options of ``host.toml``. The host may be running.
+
+        Raises LookupError: no such card.
+        """
+        ...
 
 
 class DayBooks(Protocol):

@@ -73,9 +73,10 @@ def _application(config: HostConfig) -> Any:
 
 
 def _load(config: HostConfig, pins: PinVerifier | None = None) -> Any:
-    more = {"pins": pins} if pins else {}
+    application = _application(config)
+    more = {"pins": pins} if pins and hasattr(application, "give_pin") else {}
     try:
-        return _application(config)(config.options, **more)
+        return application(config.options, **more)
     except ValueError as error:
         raise ConfigError(f"application {config.application}: {error}") from error
 

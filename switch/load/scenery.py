@@ -106,7 +106,10 @@ def _without_books(site: Site) -> None:
     """The approving host in the ledger's place, and nobody who takes events."""
     file = site.path("hosts", "core-banking", "host.toml")
     text = file.read_text("utf-8")
-    write_public(file, f'application = "{APPROVER}"\nkind = "iso8583"\nport = {site.ports.core_banking}\n'.encode())
+    rows = (
+        f'application = "{APPROVER}"\nkind = "iso8583"\nport = {site.ports.core_banking}\nkeys = "keys"\nmac = true\n'
+    )
+    write_public(file, rows.encode())
     assert text != file.read_text("utf-8")
 
 

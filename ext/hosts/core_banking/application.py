@@ -81,7 +81,7 @@ class Application:
 
     @staticmethod
     def give_pin(options: Mapping[str, Any], card: str, offset: str) -> None:
-        """Let a card have the PIN with this offset; the host may be running. Raises LookupError: no such card."""
+        """See ``protocol.backend.PinBooks``."""
         ledger = Ledger(Path(options["database"]))
         try:
             if ledger.account(card) is None:
