@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from bench import codec, journal, machine, pipeline, recovery, saf, signature, size, whole
+from bench import codec, journal, machine, pipeline, recovery, saf, signature, size, weather, whole
 from bench.figures import RESULTS, Figure, Run, save, show
 from fengshou.switch.processes import ProcessFailed
 
 STAGES = ("bytes", "codec", "signature", "journal", "pipeline", "switch", "saf")
 # Minutes and gigabytes: only when it is asked for.
-LONG_STAGES = ("recovery",)
+LONG_STAGES = ("recovery", "weather")
 _SCRATCH = Path(__file__).resolve().parents[1] / "var" / "bench"
 
 
@@ -22,7 +22,7 @@ _SCRATCH = Path(__file__).resolve().parents[1] / "var" / "bench"
     "stages",
     type=click.Choice(STAGES + LONG_STAGES),
     multiple=True,
-    help="Only these; by default all but recovery.",
+    help="Only these; by default all but recovery and weather.",
 )
 @click.option(
     "--seconds", type=click.FloatRange(min=0.01), default=10.0, show_default=True, help="Length of a switch run."
@@ -53,6 +53,10 @@ def main(stages: tuple[str, ...], seconds: float, out: Path | None) -> None:
                 notes.append("pipeline: one thread, no sockets, no TLS, a back end that answers at once.")
             case "recovery":
                 found += recovery.figures(_SCRATCH)
+            case "weather":
+                figures, said = weather.figures(seconds / 10, _SCRATCH / "weather")
+                found += figures
+                notes += said
             case "switch":
                 try:
                     figures, said = whole.figures(seconds, _SCRATCH / "switch")

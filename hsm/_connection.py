@@ -5,6 +5,7 @@ from collections.abc import Callable, Set
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from enum import Enum
+from functools import lru_cache
 from ipaddress import ip_address
 
 import trio
@@ -123,9 +124,13 @@ def check_still_valid(certificate: x509.Certificate, revoked: Set[int], now: dat
 def peer_certificate(connection: SSL.Connection) -> x509.Certificate:
     """The facts of the certificate that the handshake verified. Raises ChannelError: none, or not one of SM2."""
     try:
-        return x509.parse_certificate(_peer_der(connection))
+        return _parsed(_peer_der(connection))
     except x509.CertificateError as error:
         raise ChannelError(Fault.BAD_CERTIFICATE, str(error)) from None
+
+
+# To read one takes as long as half a resumed handshake, and those of terminals come again and again.
+_parsed = lru_cache(maxsize=16_384)(x509.parse_certificate)
 
 
 def check_peer_name(connection: SSL.Connection, name: str) -> None:

@@ -56,7 +56,7 @@ class Limits(_Section, frozen=True):
     """Bounds of what the switch takes on at once."""
 
     connections: Count = 10_000
-    handshakes: Count = 1024  # unfinished ones
+    handshakes: Count = 4096  # unfinished ones: twice as many as may come back at once
     handshake_s: Seconds = 10.0
     sign_in_s: Seconds = 30.0  # a connection without a sign-in
     idle_s: Seconds = 900.0

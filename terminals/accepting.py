@@ -139,7 +139,8 @@ class Attempts:
         return len(self._waited_for) + self._at_work
 
     async def room(self) -> None:
-        """Until another one may come."""
+        """Until another one may come; those that have begun go on first."""
+        await trio.lowlevel.checkpoint()
         while self._at_work >= self._most:
             self._room = trio.Event()
             await self._room.wait()

@@ -108,6 +108,12 @@ class FleetLink(asyncio.Protocol):
                 pass  # the channel was not up
             self._abort(reason)
 
+    def cut(self, reason: str) -> None:
+        """Lose the connection as a radio link is lost: without a word to the switch."""
+        self._fail(reason)
+        if self._transport is not None:
+            self._transport.abort()
+
     def take_session(self) -> SSL.Session | None:
         """What a later connection resumes by; of a connection that is lost or closed."""
         return session_of(self._tls)

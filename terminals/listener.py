@@ -32,7 +32,7 @@ class ListenerLimits:
     ``handshake_s``: how long they may let us wait; ``connections``: how many in all."""
 
     connections: int = 10_000
-    handshakes: int = 1024
+    handshakes: int = 4096
     handshake_s: float = 10.0
 
 

@@ -69,11 +69,14 @@ def write_purchases(file: Path, payees: Sequence[str], random: Random) -> Path:
 
 
 @contextmanager
-def own_site(folder: Path, terminals: int, *, ledger: bool, switch_cores: int) -> Iterator[tuple[Site, SiteProcesses]]:
+def own_site(
+    folder: Path, terminals: int, *, ledger: bool, switch_cores: int, settings: str = ""
+) -> Iterator[tuple[Site, SiteProcesses]]:
     """Make a site in ``folder``, which is emptied first, and run it until the block is left.
 
     ``ledger``: with all embedded back ends, else with the approving host alone. ``switch_cores``: so many of this
     process's first cores are the switch's own and everything else, this process too, has the others; 0 for no bounds.
+    ``settings`` are what the switch's configuration says beside what is usual: keys, then tables, in TOML.
 
     Raises LoadFailed, ProcessFailed.
     """
@@ -82,6 +85,8 @@ def own_site(folder: Path, terminals: int, *, ledger: bool, switch_cores: int) -
     examples.mkdir(parents=True)
     _write_network(examples, terminals)
     site = prepare(folder / "site", examples)
+    file = site.path("switch.toml")
+    write_public(file, file.read_text("utf-8").replace("[listen]", f"{settings}\n[listen]", 1).encode())
     if not ledger:
         _without_books(site)
     every = sorted(os.sched_getaffinity(0))
