@@ -47,6 +47,7 @@ class FleetLink(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self.established: asyncio.Future[TerminalSession] = asyncio.get_running_loop().create_future()
         self.session: TerminalSession | None = None
+        self.binding = b""
         self.lost = ""
         self._responses: dict[int, tuple[int, asyncio.Future[Message]]] = {}
         self._receipts: dict[int, asyncio.Future[Message]] = {}
@@ -124,7 +125,8 @@ class FleetLink(asyncio.Protocol):
         try:
             self._tls.do_handshake()
             check_peer_name(self._tls, self._peer_name)
-            self.session = self._make_session(exporter(self._tls))
+            self.binding = exporter(self._tls)
+            self.session = self._make_session(self.binding)
             self._traffic.handshake_up += self._flush()
             self.established.set_result(self.session)
         except SSL.WantReadError:

@@ -16,11 +16,12 @@ from fengshou.protocol.codes import APPROVED, RESYNC, UNKNOWN_OUTCOME, action_of
 from fengshou.protocol.delta import DeltaWriter
 from fengshou.protocol.message import COMMAND_SIGN_IN, Flag, Message, Value
 from fengshou.protocol.session import TerminalSession
-from fengshou.protocol.templates import SIGN_IN, Grammar, Template
+from fengshou.protocol.templates import KEYS, SIGN_IN, Grammar, Template
 from fengshou.terminals.batch_log import BatchLog
 from fengshou.terminals.fleet_link import FleetLink, LinkLost, Traffic
 from fengshou.terminals.home import Home
 from fengshou.terminals.identity import BATCH_MAX, BATCH_UNKNOWN, STAN_MAX, Counters, china_now, local_values
+from fengshou.terminals.key_dialogue import KeyDialogue
 from fengshou.terminals.latency import Latencies
 from fengshou.terminals.receipt import Exchange, Receipt, ReceiptInvalid, verify_receipt
 from fengshou.terminals.settlement import settle_batches
@@ -95,6 +96,7 @@ class SimulatedTerminal:
         self._signer: Signer = home.signer()
         self._switch_keys = home.switch_keys()
         self._counters: Counters = home.counters()
+        self._keys = KeyDialogue(home.keys(), self.name)
         self._codec = codec
         self._templates = {template.name: template for template in grammar.templates.values()}
         self._signed = {template.id: template.signed for template in grammar.templates.values()}
@@ -217,6 +219,7 @@ class SimulatedTerminal:
                     code = str(answer.values[de.RESPONSE_CODE])
                     if answer.command == COMMAND_SIGN_IN or code in _SIGN_IN_FIRST:
                         self._must_sign_in = True
+                    self._keys.commanded(answer.command)
                     if code == RESYNC:
                         continue  # the session sends it whole now
                     if code not in _SIGN_IN_FIRST and action_of(code) != "B":
@@ -240,6 +243,8 @@ class SimulatedTerminal:
         if trade.reverses:
             original = (batch, STAN_MAX) if trade.reverses == NEVER_SENT else self._done[trade.reverses]
             values[de.ORIGINAL_BATCH], values[de.ORIGINAL_STAN] = original
+        if trade.pin:
+            values |= self._keys.pin_block(bytearray(trade.pin.encode()), str(values[de.PAN]))
         return batch, values
 
     def _take_ahead(self, trade: Trade, session: TerminalSession) -> _Ahead | None:
@@ -297,6 +302,8 @@ class SimulatedTerminal:
         session = await link.established
         if self._must_sign_in or session.implied.get(de.BATCH) != self._counters.batch:
             await self._sign_in(link, session)
+        if self._keys.must_ask:
+            await self._ask_keys(link, session)
         return link, session
 
     async def _connect(self) -> FleetLink:
@@ -340,17 +347,32 @@ class SimulatedTerminal:
     async def _sign_in_once(self, link: FleetLink, session: TerminalSession, *, ask: bool) -> tuple[str, int]:
         """Code and batch of the answer."""
         batch, stan = self._counters.next()
-        values = self._home.identity.sign_in_values(china_now(), BATCH_UNKNOWN if ask else batch, stan)
-        message, answered = self._post(link, session, SIGN_IN.id, values, False, False)
+        stated = self._home.identity.sign_in_values(china_now(), BATCH_UNKNOWN if ask else batch, stan)
+        message, answer = await self._settle(link, session, SIGN_IN.id, {**stated, **self._keys.stated})
         self._tally.sign_ins += 1
-        answer = await self._within(link, answered)
-        link.forget(message.sequence)
         code = str(answer.values[de.RESPONSE_CODE])
         if code == APPROVED:
             session.signed_in(message, answer)
+            self._keys.signed_in(answer.values)
         told = answer.values.get(de.BATCH, batch)
         assert isinstance(told, int)
         return code, told
+
+    async def _ask_keys(self, link: FleetLink, session: TerminalSession) -> None:
+        async def ask(stated: Mapping[int, Value]) -> Mapping[int, Value]:
+            _, stan = self._counters.next()
+            return (await self._settle(link, session, KEYS.id, {de.STAN: stan, **stated}))[1].values
+
+        await self._keys.ask(link.binding, ask)
+
+    async def _settle(
+        self, link: FleetLink, session: TerminalSession, template: int, values: Mapping[int, Value]
+    ) -> tuple[Message, Message]:
+        """A message of the session itself, and its answer."""
+        message, answered = self._post(link, session, template, values, False, False)
+        answer = await self._within(link, answered)
+        link.forget(message.sequence)
+        return message, answer
 
     async def _within(self, link: FleetLink, answered: asyncio.Future[Message]) -> Message:
         """The answer. A connection that gives none in time is given up; raises LinkLost."""

@@ -57,7 +57,7 @@ class KeyDialogue:
                 break
         self._waits = False
 
-    def pin_block(self, digits: bytearray, pan: str, form: PinFormat) -> dict[int, Value]:
+    def pin_block(self, digits: bytearray, pan: str, form: PinFormat = PinFormat.ISO_4) -> dict[int, Value]:
         """See ``KeyStore.pin_block``. Raises NoKeys too when the terminal uses none."""
         if self._keys is None:
             raise NoKeys("this terminal uses no working keys")

@@ -11,8 +11,8 @@ from fengshou.terminals.csv_rows import CsvError, Row, read_rows
 # Step of a reversal's original that was never sent.
 NEVER_SENT = -1
 
-# DE 22 when a row does not say: the card's chip without PIN, or no card at all.
-_CHIP, _KEYED = 52, 12
+# DE 22 when a row does not say: the card's chip with or without PIN, or no card at all.
+_CHIP_AND_PIN, _CHIP, _KEYED = 51, 52, 12
 
 _NUMBERS = {
     "amount_fen": de.AMOUNT, "entry_mode": de.ENTRY_MODE, "product": de.PRODUCT, "variety": de.VARIETY,
@@ -22,7 +22,7 @@ _NUMBERS = {
 _TEXTS = {
     "card": de.PAN, "payee": de.TO_ACCOUNT, "to_account": de.TO_ACCOUNT, "lot": de.LOT, "subject": de.SUBJECT,
 }  # fmt: skip
-_OTHERS = ("date", "time", "step", "service", "expect", "why", "reverses")
+_OTHERS = ("date", "time", "step", "service", "expect", "why", "reverses", "pin")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,7 @@ class Trade:
     step: int = 0  # its number, by which a later one of the same terminal can take it back
     reverses: int = 0  # step of the trade that it takes back, or NEVER_SENT; 0 for none
     expect: str = ""  # the response code that it must get; empty: any
+    pin: str = ""  # what the holder of a made-up card enters; empty: none
 
 
 def read_trades(path: Path, template: str) -> Iterator[Trade]:
@@ -48,6 +49,7 @@ def read_trades(path: Path, template: str) -> Iterator[Trade]:
             step=row.integer("step") if row.text("step") else 0,
             reverses=NEVER_SENT if reverses == str(NEVER_SENT) else row.integer("reverses") if reverses else 0,
             expect=row.text("expect"),
+            pin=row.text("pin"),
         )
 
 
@@ -55,7 +57,8 @@ def _values(row: Row) -> dict[int, Value]:
     values: dict[int, Value] = {key: row.integer(column) for column, key in _NUMBERS.items() if row.text(column)}
     values |= {key: row.text(column) for column, key in _TEXTS.items() if row.text(column)}
     if de.AMOUNT in values and not row.text("reverses"):
-        values.setdefault(de.ENTRY_MODE, _CHIP if de.PAN in values else _KEYED)
+        card = _CHIP_AND_PIN if row.text("pin") else _CHIP
+        values.setdefault(de.ENTRY_MODE, card if de.PAN in values else _KEYED)
     if de.ITEM in values:
         values.setdefault(de.SUBJECT, "")  # an enquiry always names somebody, if only nobody
     if row.text("date"):
