@@ -97,7 +97,7 @@ class Core:
         )  # fmt: skip
         self.sender = Sender(
             catalogue, journal, self.recorder, self.duplicates, self.routes, self.forwarder.owe,
-            self.forwarder.doubt, self.desk.later,
+            self.forwarder.hear_late, self.desk.later,
             self.machine, world.deadlines_s, self.keys.notice,
         )  # fmt: skip
         self.closed: dict[Closing, int] = dict.fromkeys(Closing, 0)

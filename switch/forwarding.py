@@ -15,12 +15,12 @@ import trio
 
 from fengshou.protocol import codes
 from fengshou.protocol.service import Reply
-from fengshou.protocol.transaction import Duty, Event, Machine
+from fengshou.protocol.transaction import Duty, Event, Machine, State
 from fengshou.routing.deadlines import Deadlines
 from fengshou.routing.destination import Completion, Failure, Outbound
 from fengshou.switch.debts import Attempt, Debt, Ledger, Undeliverable, Verdict, verdict
 from fengshou.switch.grammar import Catalogue
-from fengshou.switch.journal import Entry, Journal, JournalError
+from fengshou.switch.journal import DayAbsent, Entry, Journal, JournalError
 from fengshou.switch.lanes import Lanes
 from fengshou.switch.outbound import Route
 from fengshou.switch.writer import Writer
@@ -239,14 +239,20 @@ class Forwarder:
         """A durable record owes this."""
         self._take_in(intent, duty, 0)
 
-    def doubt(self, intent: int) -> bool:
-        """A late approval of what is being reversed. Returns whether the reversal is answered already, and its end on
-        its way to the disk; an answer that is still on its way here is not enough then."""
+    def hear_late(self, intent: int, event: Event) -> State | None:
+        """A late answer to the call of an intent. Returns the state of its reversal, None when it is owed none.
+
+        What is approved late while its reversal is on its way needs another one: the answer to that is not enough. A
+        reversal that is answered has done its work, though its end is still on its way to the disk.
+        """
         debt = self._debts.get(intent)
         if debt is None or debt.duty is not Duty.REVERSAL:
-            return False
-        debt.again = debt.in_flight
-        return debt.closing
+            return None
+        if debt.closing:
+            return State.REVERSED
+        if event is Event.LATE_APPROVAL:
+            debt.again = debt.in_flight
+        return debt.state
 
     def resume(self) -> int:
         """Take on what the journal says is owed at a start. Returns how much that is."""
@@ -296,7 +302,7 @@ class Forwarder:
         try:
             debt = self._ledger.open(intent, duty, attempts)
             self.depots[debt.destination].add(debt)
-        except (Undeliverable, KeyError) as reason:
+        except (Undeliverable, DayAbsent, KeyError) as reason:
             logger.error("what record %d owes its back end cannot be sent: %s", intent, reason)
             self.undeliverable[intent] = str(reason)
         else:

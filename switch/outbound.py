@@ -54,14 +54,14 @@ class Sender:
         duplicates: Duplicates,
         routes: Mapping[str, Route],
         owe: Callable[[int, Duty], None],
-        doubt: Callable[[int], bool],
+        hear_late: Callable[[int, Event], State | None],
         receipts_later: Callable[[Sequence[tuple[Exchange, int]]], None],
         machine: Machine,
         deadlines_s: Mapping[str, float],
         notice: Callable[[Peer], int],
     ) -> None:
-        """``owe`` is told of each intent whose back end is owed something, once that is durable, ``doubt`` at once of
-        each that was approved late, see ``Forwarder.doubt``; ``receipts_later``
+        """``owe`` is told of each intent whose back end is owed something, once that is durable, ``hear_late`` at
+        once of each answer that came late, see ``Forwarder.hear_late``; ``receipts_later``
         of the exchanges that were answered and want a receipt for the record given; ``deadlines_s`` are of services,
         by name, where they are shorter than that of the route; ``notice`` is the command that a peer should hear of
         when its answer carries none."""
@@ -71,7 +71,7 @@ class Sender:
         self._duplicates = duplicates
         self._routes = routes
         self._owe = owe
-        self._doubt = doubt
+        self._hear_late = hear_late
         self._receipts_later = receipts_later
         self._machine = machine
         self._deadlines_s = deadlines_s
@@ -124,11 +124,11 @@ class Sender:
         was = exchange.intent.record
         code = printable(result.code if isinstance(result, Reply) else result.value)
         event = Event.LATE_APPROVAL if code == codes.APPROVED else Event.LATE_DECLINE
-        known = self._journal.known(exchange.key)
-        reversed_already = known is not None and known.undone_by and self._journal.duty(was.number) is None
-        if event is Event.LATE_APPROVAL and self._doubt(was.number):
-            reversed_already = True
-        before = State.REVERSED if reversed_already else exchange.state
+        before = self._hear_late(was.number, event)
+        if before is None:
+            known = self._journal.known(exchange.key)
+            reversed_already = known is not None and known.undone_by and self._journal.duty(was.number) is None
+            before = State.REVERSED if reversed_already else exchange.state
         exchange.state = self._machine.step(before, event)
         again = before is State.REVERSED and exchange.state is State.REVERSAL_DUE
         return Entry(self._recorder.follow_up(RecordKind.LATE, was, code), owes=was.number if again else 0)

@@ -71,11 +71,8 @@ class Settlements:
         )  # fmt: skip
 
     def span(self, first_day: int, last_day: int) -> range:
-        """The records among which all outcomes of these business days stand.
-
-        An outcome may come after the cut-over; one that was approved comes within its back end's deadline, so it stands
-        in the lines of its own day or in those of the next one.
-        """
+        """The records among which the intents of these business days stand, and their outcomes too, but for the few
+        that came more than a day later."""
         days = spans(self._journal.days())
         begin = next((day.first_record for day, _ in days if day.day >= first_day), self._journal.next_record)
         after = next((last for day, last in days if day.day > last_day), 0)
@@ -84,15 +81,26 @@ class Settlements:
     def days(self, first_day: int, last_day: int) -> Iterator[Counted | None]:
         """One item a record of ``span``, so that a reader can show how far it is: what it counts for on these days.
 
-        Raises DayAbsent when lines of these days are archived.
+        A call that is repeated until it is answered, as a refund's is, may have its outcome days later; such outcomes
+        follow, an item each. Raises DayAbsent when lines of these days are archived.
         """
         span = self.span(first_day, last_day)
+        unanswered: dict[int, Record] = {}
         for number, data in self._journal.records(span.start):
             if number >= span.stop:
-                return
-            record = parse_record(data)
-            wanted = record.kind == RecordKind.OUTCOME and first_day <= record.business_day <= last_day
-            yield self.counted(record) if wanted else None
+                break
+            record, counted = parse_record(data), None
+            if first_day <= record.business_day <= last_day:
+                if record.kind == RecordKind.INTENT:
+                    unanswered[number] = record
+                elif record.kind == RecordKind.OUTCOME:
+                    unanswered.pop(record.refers, None)
+                    counted = self.counted(record)
+            yield counted
+        for intent in unanswered.values():
+            known = self._journal.known(key_of(intent.terminal, intent.merchant, intent.batch, intent.stan))
+            if known is not None and known.outcome:
+                yield self._counted(self._journal.record(known.outcome), known)
 
     def batch(self, terminal: str, merchant: str, number: int) -> Batch | None:
         """A batch by the journal's current view; None when the terminal never had it. Raises UntrustedBytesError."""

@@ -14,10 +14,10 @@ from fengshou.protocol.money import amount_of
 from fengshou.terminals.answers import Request, Response
 
 # Accounts. The farmer's is a card too, the stranger's is in no bank's books.
-FARMER, CARD, STRANGER = "9156001004001187857", "9156004000001267043", "9156009999999999999"
+FARMER, CARD, STRANGER = "9156001004001187857", "9156004000001267043", "9156009999999999993"
 PRICE_FEN = 9650
 _GOODS: dict[int, Value] = {de.PRODUCT: 1, de.VARIETY: 3, de.GRADE: 2}
-_RESIDENT = "370211197003150012"
+_RESIDENT, _NOBODY = "370211197003150012", "nobody"
 
 # Every kind of deed, with its weight in the draw.
 DEEDS: Mapping[str, int] = {
@@ -28,6 +28,7 @@ DEEDS: Mapping[str, int] = {
     "deposit": 2,
     "transfer": 3,
     "balance": 2,
+    "strangers-balance": 1,
     "gov-enquiry": 3,
     "reversal": 4,
     "early-reversal": 1,  # before its original
@@ -106,7 +107,11 @@ _PLAIN: Mapping[str, tuple[str, Callable[[int], dict[int, Value]]]] = {
     "deposit": ("deposit", lambda amount: {de.AMOUNT: 100 * amount, de.ENTRY_MODE: 51, de.PAN: CARD}),
     "transfer": ("transfer", lambda amount: {de.AMOUNT: 100 * amount, de.ENTRY_MODE: 12, de.TO_ACCOUNT: FARMER}),
     "balance": ("balance", lambda amount: {de.PAN: CARD, de.ENTRY_MODE: 51}),
-    "gov-enquiry": ("gov-enquiry", lambda amount: {de.ITEM: 1, de.DOMAIN: 1, de.SUBJECT: _RESIDENT, de.PERIOD: 2025}),
+    "strangers-balance": ("balance", lambda amount: {de.PAN: STRANGER, de.ENTRY_MODE: 51}),
+    "gov-enquiry": (
+        "gov-enquiry",
+        lambda amount: {de.ITEM: 1, de.DOMAIN: 1, de.SUBJECT: _NOBODY if amount % 4 == 0 else _RESIDENT},
+    ),
     "preauthorisation": (
         "preauthorisation",
         lambda amount: {de.PAN: CARD, de.AMOUNT: 1000 * amount, de.ENTRY_MODE: 51},

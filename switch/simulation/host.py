@@ -23,6 +23,8 @@ HOST = "host"
 APPLICATION = "fengshou.ext.hosts.core_banking.Application"
 _BUSY = ("91", "96")  # nothing was done
 _UNSURE = "68"
+# Requests that are never sent again: what is said of them holds.
+_ONCE = ("0100", "0200")
 
 
 @dataclass(slots=True)
@@ -36,7 +38,7 @@ class Mood:
     garbled: float = 0.0  # answers with the fields of another request, or without a code
     unsure: float = 0.0  # does it or not, and says that it does not know
     busy: float = 0.0  # does nothing and says so
-    late_s: float = 9.0
+    late_s: float = 9.0  # how late, by half of it more or less
     frozen: bool = False
 
 
@@ -67,6 +69,7 @@ class Host:
         self._on_request = on_request
         self._application: Any = None
         self._life = 0
+        self._turned_away: set[tuple[str, str]] = set()  # MTI and RRN: it has said that it did nothing
         self.mood = Mood()
         self._arrivals, self._accepted = trio.open_memory_channel[Stream](1000)
 
@@ -134,7 +137,12 @@ class Host:
             self._on_request(fields)
             if self._happens(self.mood.deaf, "host deaf"):
                 continue
+            request = (str(fields[MTI]), str(fields[37]))
+            if request in self._turned_away:  # a copy that the network made
+                continue
             if self._happens(self.mood.busy, "host busy"):
+                if request[0] in _ONCE:
+                    self._turned_away.add(request)
                 self._write(stream, {**answer_head(fields), 39: self._chance.choice(_BUSY)}, life)
             elif self._happens(self.mood.unsure / 2, "host unsure"):  # and has not done it
                 self._write(stream, {**answer_head(fields), 39: _UNSURE}, life)

@@ -152,7 +152,7 @@ class Judgement:
         if record.code == codes.APPROVED:
             disputed = state == "declined" and self._is_disputed(intent)
             _require(
-                state == "posted" or (undone is not None and state != "declined") or disputed,
+                state == "posted" or undone or (undone is not None and state == "reversed") or disputed,
                 f"{name}: approved, but the host's books say {state}",
             )
             _require(
@@ -223,6 +223,6 @@ def _without(fen_by_rrn: Mapping[int, int], left_out: set[int]) -> dict[int, int
     return {rrn: fen for rrn, fen in fen_by_rrn.items() if rrn not in left_out}
 
 
-def _require(holds: bool, otherwise: str) -> None:
+def _require(holds: object, otherwise: str) -> None:
     if not holds:
         raise Broken(otherwise)

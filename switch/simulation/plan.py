@@ -6,6 +6,11 @@ from random import Random
 
 from fengshou.switch.simulation.agenda import stream_of_chance
 from fengshou.switch.simulation.deeds import DEEDS, Deed
+from fengshou.switch.simulation.scenes import Scene, draw
+
+TERMINALS_MAX = 4
+# How often a seed has a scene.
+_SCENE = 0.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +100,15 @@ class Plan:
 def plan(seed: int, kinds: frozenset[str] | None = None, seconds: float = 30.0) -> Plan:
     """The plan of a seed. ``kinds`` limits the faults; ``seconds`` is how long there is trade and trouble."""
     chance = stream_of_chance(seed, "plan")
-    deeds = [_day(chance, seconds) for _ in range(chance.randint(1, 4))]
+    scene = draw(chance) if chance.random() < _SCENE else Scene((), ())
+    deeds = [*scene.days, *(_day(chance, seconds) for _ in range(chance.randint(1, 4)))][:TERMINALS_MAX]
     moments = [deed.at_s for day in deeds for deed in day]
     permitted = {name: kind.weight for name, kind in FAULTS.items() if kinds is None or name in kinds}
-    faults = []
-    for _ in range(max(1, round(seconds / 30 * chance.randint(2, 12))) if permitted else 0):
+    faults = [
+        Fault(kind, at, for_s, size, step, step) for kind, at, for_s, size, step in scene.mishaps if kind in permitted
+    ]
+    most = 3 if scene.days else 12
+    for _ in range(max(1, round(seconds / 30 * chance.randint(1, most))) if permitted else 0):
         (name,) = chance.choices(list(permitted), list(permitted.values()))
         faults.append(_fault(chance, name, moments, seconds))
     cut_over_in_s = chance.uniform(-10.0, seconds + 10.0) if chance.random() < 0.4 else 8 * 3600.0

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _LIMITS = PumpLimits(sign_in_s=10.0, idle_s=900.0, stalled_s=10.0, outbox_bytes=8 * 1024)
 # Calls at the host at once: few, so that trade and debts get into each other's way.
-_AT_HOST_MAX = 6
+_AT_HOST_MAX = 3
 _DRAIN_S = 10.0
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
-from fengshou.switch.simulation.plan import Plan
+from fengshou.switch.simulation.plan import FAULTS, Plan
 from fengshou.switch.simulation.scheduling import run
 from fengshou.switch.simulation.secrecy import logged
 from fengshou.switch.simulation.town import Keys, Town, problem_of
@@ -70,6 +70,15 @@ class Tally:
         self.transitions.update(verdict.transitions)
         if verdict.problem:
             self.failed.append(verdict)
+
+    @property
+    def never(self) -> list[str]:
+        """Transitions of the table that no run has taken, and effects of trouble that none has felt."""
+        effects = dict.fromkeys(effect for kind in FAULTS.values() for effect in kind.effects)
+        return [
+            *(f"transition {name}" for name, times in self.transitions.items() if not times),
+            *(f"effect {name}" for name in effects if not self.effects[name]),
+        ]
 
 
 class Simulator:

@@ -113,6 +113,7 @@ class Terminal:
         self._codec = MessageCodec(grammar)
         self._folder = folder
         self._power = trio.CancelScope()
+        self._rushes = 0
         self.finished = False
 
     @property
@@ -138,7 +139,8 @@ class Terminal:
 
     async def rush(self) -> None:
         """Send more at once than the switch takes on, over a connection of its own, which takes the session over."""
-        await self._on(PATIENCE, self._send_much, "rush")
+        self._rushes += 1
+        await self._on(PATIENCE, self._send_much, f"rush-{self._rushes}")
 
     async def settle(self) -> None:
         """Ask for every answer again: those that are known must come as they came before. Then trade once more."""

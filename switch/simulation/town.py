@@ -27,7 +27,7 @@ from fengshou.switch.simulation.host import Host
 from fengshou.switch.simulation.judgement import judge
 from fengshou.switch.simulation.network import Network
 from fengshou.switch.simulation.offices import ANALYTICS, GOVERNMENT, OFFICE_SIGN, KeptStore, Office
-from fengshou.switch.simulation.plan import Plan
+from fengshou.switch.simulation.plan import TERMINALS_MAX, Plan
 from fengshou.switch.simulation.process import Process, Settings
 from fengshou.switch.simulation.secrecy import LogBook, Secrets
 from fengshou.switch.simulation.terminal import Broken, Terminal
@@ -43,10 +43,11 @@ _NAMES = frozenset(name.replace("_", "-") for name in STANDARD_SERVICES)
 _APP, _VERSION, _MANIFEST = "fengshou.pos", "1.0", bytes(range(32))
 _GOVERNMENT = "fengshou.ext.hosts.government.Application"
 _ANALYTICS = "fengshou.ext.hosts.analytics.Store"
-TERMINALS_MAX = 4
 # After the last trouble all must come to rest within this time; the longest pause between attempts is a minute, and a
 # reversal that the host has refused is asked for again after ten.
 _REST_S = 1800.0
+# For so long nothing is open then: longer than any message is under way or any answer late.
+_QUIET_S = 15
 # Transfers are refused about the time at which the business day changes.
 _CUT_OVER = CutOver(minute=0, before_s=3, after_s=3, services=frozenset(("transfer",)))
 # What the bank lets the switch approve by itself while the host is away.
@@ -140,7 +141,9 @@ class Town:
                 **{f"the account of {name}": account_of(name) for name in keys.terminals},
             },
         )  # fmt: skip
-        self.process = Process(self, Settings(stands_in=self.chance.random() < 0.5))
+        self.process = Process(
+            self, Settings(stands_in=self.chance.random() < 0.5, government=self.chance.random() < 0.85)
+        )
         self._nursery: trio.Nursery
         self._scope = trio.CancelScope()
         self._problem = ""
@@ -233,8 +236,10 @@ class Town:
             async with trio.open_nursery() as nursery:
                 for terminal in self.terminals:
                     nursery.start_soon(terminal.settle)
-            while self._open_work():
+            quiet_s = 0
+            while quiet_s < _QUIET_S:
                 await trio.sleep(1.0)
+                quiet_s = 0 if self._open_work() else quiet_s + 1
         if patience.cancelled_caught:
             raise Broken(f"{_REST_S:.0f} s after the last trouble there is still work open: {self._open_work()}")
         self.process.kill()

@@ -40,7 +40,7 @@ class Trouble:
             "half-open": self._half_open,
             "host-deaf": lambda fault: self._mood(fault, "deaf"),
             "host-mute": lambda fault: self._mood(fault, "mute"),
-            "host-late": lambda fault: self._mood(fault, "late"),
+            "host-late": self._late,
             "host-twice": lambda fault: self._mood(fault, "twice"),
             "host-garbled": lambda fault: self._mood(fault, "garbled"),
             "host-unsure": lambda fault: self._mood(fault, "unsure"),
@@ -132,6 +132,11 @@ class Trouble:
     def _mood(self, fault: Fault, name: str) -> End:
         setattr(self._town.host.mood, name, fault.strength)
         return lambda: setattr(self._town.host.mood, name, 0.0)
+
+    def _late(self, fault: Fault) -> End:
+        """Around the deadline, or certainly after it."""
+        self._town.host.mood.late_s = 9.0 if fault.step % 2 else 5.5
+        return self._mood(fault, "late")
 
     def _freeze(self, fault: Fault) -> End:
         self._town.host.mood.frozen = True

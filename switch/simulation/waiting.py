@@ -61,7 +61,8 @@ class Watch:
     def handed(self, outbound: Outbound) -> None:
         stay = self._stay(outbound)
         if stay is not None:
-            stay.handed_s, stay.deadline_s = trio.current_time(), outbound.deadline
+            stay.handed_s = trio.current_time()
+            stay.deadline_s = max(outbound.deadline, stay.handed_s)  # the disk may have taken longer than all of it
 
     def came_back(self, completion: Completion, name: str) -> None:
         stay = self._stay(completion.outbound)
