@@ -15,12 +15,14 @@ from fengshou.protocol.record import RecordKind, parse_key, parse_record
 from fengshou.protocol.service import TerminalFacts
 from fengshou.protocol.transaction import Duty
 from fengshou.switch.audit import Finding
+from fengshou.switch.clock import rrn_base
 from fengshou.switch.grammar import Catalogue
-from fengshou.switch.journal import DayAbsent, Journal, JournalError
+from fengshou.switch.journal import DayAbsent, Journal, JournalError, Known
 from fengshou.switch.journal_columns import Row, pack_columns
 from fengshou.switch.journal_filters import FILTER_KEY, Filters, filter_rows
 from fengshou.switch.journal_lines import Lines
-from fengshou.switch.journal_tables import spans
+from fengshou.switch.journal_prune import forgotten_up_to
+from fengshou.switch.journal_tables import Day, spans
 from fengshou.switch.recording import Recorder
 
 _RRN_COUNT = 10**8
@@ -121,17 +123,26 @@ class Indexes:
             rrn = int.from_bytes(data[22:30], "big")
             self._rrns[rrn // _RRN_COUNT] = max(rrn, self._rrns.get(rrn // _RRN_COUNT, 0))
             known = self._journal.known(key)
-            if known is None or known.intent != number:
+            if self._is_forgotten(number, key, known):
+                self._intents -= 1
+            elif known is None or known.intent != number:
                 self._wrong(f"keys: the key of record {number} leads to {known.intent if known else 'nothing'}")
         elif kind == RecordKind.OUTCOME:
             self._open.discard(refers)
             known = self._journal.known(key)
+            if self._is_forgotten(number, key, known):
+                return
             if known is None or (known.intent, known.outcome) != (refers, number):
                 self._wrong(f"keys: the key of record {number} does not know this outcome")
             elif not known.undone_by and data[70:72] == codes.UNKNOWN_OUTCOME.encode():
                 self._unknown(number, refers)
         elif kind == RecordKind.REVERSAL and not self._journal.undone_by(key):
             self._wrong(f"undone: does not know record {number}")
+
+    def _is_forgotten(self, number: int, key: bytes, known: Known | None) -> bool:
+        """Whether a record's key is gone rightly; that it was undone is known on."""
+        gone = known is None or not known.intent
+        return gone and number <= self._journal.pruned and self._journal.forgotten(key)
 
     def _unknown(self, outcome: int, intent: int) -> None:
         """What may have moved money and is not undone must be owed; what was to undo another one owes it for that."""
@@ -200,9 +211,14 @@ class Indexes:
             if key is None or (known is not None and not known.outcome):
                 self._wrong(f"due: {duty.name.lower()} of record {number}, which is no intent with an outcome")
 
+    def _pruned_days(self) -> list[Day]:
+        """The days of which the store has forgotten what it may."""
+        return [day for day in self._journal.days() if day.sealed and day.last_record <= self._journal.pruned]
+
     def _numbers(self) -> None:
+        over = {rrn_base(day.day) // _RRN_COUNT for day in self._pruned_days()}
         for prefix, highest in self._rrns.items():
-            if self._journal.last_rrn(prefix) < highest:
+            if prefix not in over and self._journal.last_rrn(prefix) < highest:
                 self._wrong(f"rrns: {highest:012d} was given, which {prefix:04d} does not know")
         events = [number for number, _ in self._journal.events(0, 1 << 62)]
         if events and events != list(range(events[0], self._journal.last_event + 1)):
@@ -221,9 +237,12 @@ class Indexes:
                 for counter, amount in charges:
                     expected[counter] += amount
         found = dict(self._journal.counters())
+        over = [day.day for day in self._pruned_days()]
         for counter in set(found) | set(expected):
+            day = int.from_bytes(counter[:4], "big")
+            if day in over or (not day and forgotten_up_to(self._journal.days())):  # forgotten, or may be in part
+                continue
             if found.get(counter, 0) != expected[counter]:
-                day = int.from_bytes(counter[:4], "big")
                 self._wrong(f"counters: {found.get(counter, 0)} instead of {expected[counter]} on day {day}")
 
     def _counts(self, number: int, key: bytes) -> bool:

@@ -26,6 +26,7 @@ from fengshou.protocol.record import Commit
 from fengshou.switch.affinity import WHOLE, Share
 from fengshou.switch.journal_group import Group
 from fengshou.switch.journal_lines import Lines
+from fengshou.switch.journal_prune import Place
 from fengshou.switch.journal_tables import (
     BATCH_MAX,
     FORMAT_VERSION,
@@ -209,6 +210,15 @@ class Journal(JournalView):
         self._transact(work)
         self.refresh()
         self._look()
+
+    def prune(self, at: Place) -> Place | None:
+        """One step of forgetting, see ``journal_prune``. Returns where the next one begins, None at the end.
+
+        Raises JournalError.
+        """
+        following: list[Place | None] = []
+        self._transact(lambda group: following.append(group.prune(at, _STEP)))
+        return following[-1]
 
     def note_filter(self, rows: Sequence[tuple[bytes, bytes]]) -> None:
         """The filter of a block, see ``journal_filters``. Raises JournalError."""

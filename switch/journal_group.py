@@ -11,6 +11,7 @@ from fengshou.protocol.record import Commit, RecordKind
 from fengshou.protocol.transaction import Duty
 from fengshou.switch.journal_columns import pack_entries
 from fengshou.switch.journal_keys import RecentKeys
+from fengshou.switch.journal_prune import Place, Pruning
 from fengshou.switch.journal_tables import (
     BATCH_MAX,
     PAIR,
@@ -214,6 +215,8 @@ class Group:
 
     def _charge(self, charges: Charges, sign: int) -> None:
         for counter, amount in charges:
+            if sign < 0 and self._txn.get(counter, db=self._db["counters"]) is None:
+                continue  # of a business day that is over
             self._put("counters", counter, U64.pack(max(self._counter(counter) + sign * amount, 0)))
 
     def _counter(self, counter: bytes) -> int:
@@ -285,6 +288,12 @@ class Group:
             self._drop("filters", sealed[-1].last_record, rows)
             self._drop("commits", sealed[-1].last_record, rows)
             self._drop("signatures", sealed[-1].last_commit, rows)
+
+    def prune(self, at: Place, rows: int) -> Place | None:
+        """A step of forgetting, see ``journal_prune``."""
+        with self._txn.cursor(self._db["days"]) as cursor:
+            days = [parse_day(bytes(key), bytes(value)) for key, value in cursor]
+        return Pruning(self._txn, self._db, days).step(at, rows)
 
     def _drop(self, table: str, last: int, rows: int) -> None:
         with self._txn.cursor(self._db[table]) as cursor:

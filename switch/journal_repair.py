@@ -22,7 +22,7 @@ from fengshou.switch.journal_days import prove
 from fengshou.switch.journal_tables import PAIR, U64, Day, key_of, parse_day
 from fengshou.switch.lmdb_pages import PageDamaged, Pages
 
-_AS_THEY_ARE = ("batches", "held", "rrns", "counters", "events")
+_AS_THEY_ARE = ("batches", "held", "forgotten", "rrns", "counters", "events")
 
 
 @dataclass(slots=True)

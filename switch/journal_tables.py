@@ -21,6 +21,7 @@ due          intent (8)                                  what its back end is ow
 charges      intent (8)                                  what it used up of limits: (counter 20, amount 8) …
 counters     business day (4) name and subject (16)      sum (8)
 batches      terminal (8)                                current batch (4)
+forgotten    terminal (8)                                newest batch of which a key is gone (4), ``journal_prune``
 held         terminal (8)                                epochs of the working and the master key that it has (1, 1)
 settlements  terminal (8) merchant (15) batch (4)        state (1), intents (8 each): of its totals, its details
 events       event number (8)                            JSON for analytics, until it is delivered
@@ -42,7 +43,8 @@ from fengshou.protocol.record import GENESIS, Commit, Record
 FORMAT_VERSION = b"3"
 LINES = ("records", "commits", "signatures", "columns", "filters")
 TABLES = (
-    *LINES, "days", "keys", "undone", "rrns", "open", "due", "charges", "counters", "batches", "held",
+    *LINES, "days", "keys", "undone", "rrns", "open", "due", "charges", "counters", "batches",
+    "forgotten", "held",
     "settlements", "events", "meta",
 )  # fmt: skip
 
@@ -86,6 +88,16 @@ class DayAbsent(JournalError):
     def __init__(self, day: int) -> None:
         super().__init__(f"day {day} of the journal is archived: bring {segment_name(day)} back to read it")
         self.day = day
+
+
+class Forgotten(DayAbsent):
+    """What is named may have been there, but so long ago that the store has forgotten its key."""
+
+    def __init__(self, batch: bytes) -> None:
+        JournalError.__init__(
+            self, f"batch {U32.unpack_from(batch, 23)[0]} of {terminal_of(batch)} was too long ago: find it by its RRN"
+        )
+        self.day = 0
 
 
 def segment_name(day: int) -> str:

@@ -17,7 +17,7 @@ from fengshou.switch.lmdb_pages import PageDamaged, Pages
 # Commits that are proven, and the records that are enough: more than a disk holds back, less than a start would notice.
 _COMMITS = 64
 _RECORDS = 1024
-_SMALL = ("days", "undone", "rrns", "open", "due", "batches", "held", "settlements", "meta")
+_SMALL = ("days", "undone", "rrns", "open", "due", "batches", "forgotten", "held", "settlements", "meta")
 
 
 def prove_end(file: Path, *, whole: bool) -> None:

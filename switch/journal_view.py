@@ -13,7 +13,9 @@ from fengshou.protocol.transaction import Duty
 from fengshou.switch.affinity import Share
 from fengshou.switch.journal_keys import RecentKeys
 from fengshou.switch.journal_lines import Lines, Segments
+from fengshou.switch.journal_prune import batches_since
 from fengshou.switch.journal_tables import (
+    BATCH_MAX,
     COUNTER_BYTES,
     PAIR,
     U16,
@@ -233,6 +235,23 @@ class JournalView:
     def _numbers(self, table: str) -> list[int]:
         with self._read.cursor(self._db[table]) as cursor:
             return [U64.unpack(key)[0] for key in cursor.iternext(keys=True, values=False)]
+
+    # -- what is too long ago, see ``journal_prune`` ------------------------------------------------------------------
+
+    def forgotten(self, key: bytes) -> bool:
+        """Whether keys of this batch (``batch_key``, or a duplicate key) may be gone from the store."""
+        terminal = terminal_of(key)
+        newest = int.from_bytes(self._get("forgotten", terminal.encode()) or b"", "big")
+        if not newest:
+            return False
+        current = self.batch(terminal) or 1
+        since = batches_since(U32.unpack_from(key, 23)[0], current)
+        return batches_since(newest, current) <= since < BATCH_MAX - 1  # the last one is the next batch
+
+    @property
+    def pruned(self) -> int:
+        """The last record of the days that were sealed when the store forgot what it may."""
+        return int.from_bytes(self._get("meta", b"pruned") or b"", "big")
 
     # -- whole tables, for an audit --------------------------------------------------------------------------------
 

@@ -1,4 +1,5 @@
-"""Keeps the journal while the switch works: seals the business days that are over, makes filters of the newest one."""
+"""Keeps the journal while the switch works: seals the business days that are over, makes filters of the newest one,
+forgets what is too long ago."""
 
 import logging
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from fengshou.switch.journal import DayAbsent, Journal, JournalError
 from fengshou.switch.journal_columns import Row
 from fengshou.switch.journal_days import DayFile, over
 from fengshou.switch.journal_filters import BLOCK, Filters, blocks_of, filter_rows
+from fengshou.switch.journal_prune import BEGIN, Place
 from fengshou.switch.journal_tables import Day
 from fengshou.switch.writer import Writer
 
@@ -42,6 +44,7 @@ class Keeper:
                 if self._seals:
                     await self.seal()
                     await self.filter()
+                    await self.prune()
                 else:
                     await self.tidy()
             except JournalError as error:
@@ -81,6 +84,18 @@ class Keeper:
             rows = filter_rows(block)
             await self._in_writer(lambda journal, rows=rows: journal.note_filter(rows))  # type: ignore[misc]
             first = block[-1][0] + Row(block[-1][1]).count
+
+    async def prune(self) -> None:
+        """The store forgets what no rule asks for any more, once for each day that is sealed. Raises JournalError."""
+        self._journal.refresh()
+        if max((day.last_record for day in self._journal.days()), default=0) <= self._journal.pruned:
+            return
+        at: Place | None = BEGIN
+        while at is not None:
+            following: list[Place | None] = []
+            await self._in_writer(lambda journal, at=at, to=following: to.append(journal.prune(at)))  # type: ignore[misc]
+            at = following[-1]
+            await trio.sleep(_STEP_EVERY_S)
 
     def _block(self, first: int, last: int) -> list[tuple[int, bytes]]:
         return next(blocks_of(chain.from_iterable(self._journal.slices("columns", first, last))))

@@ -10,6 +10,7 @@ from fengshou.protocol.transaction import State
 from fengshou.switch.duplicates import Duplicates
 from fengshou.switch.grammar import Catalogue
 from fengshou.switch.journal import Journal, key_of
+from fengshou.switch.journal_tables import Forgotten
 from fengshou.switch.recording import Recorder
 
 # A void refers to a completion, that to a pre-authorisation; a terminal may name longer chains, which mean nothing.
@@ -51,6 +52,8 @@ class Originals:
             return Original(
                 was.template.id, was.template.mti, Fate.OPEN, was.business_day, was.received_us, was.rrn, was.values
             )
+        if known is None and self._journal.forgotten(key):
+            raise Forgotten(key)
         if known is None or known.intent == 0:
             return None
         record = self._journal.record(known.intent)

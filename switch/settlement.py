@@ -15,7 +15,7 @@ from fengshou.protocol.record import Record, RecordKind, parse_record
 from fengshou.protocol.transaction import Duty
 from fengshou.switch.grammar import Catalogue
 from fengshou.switch.journal import Journal, Known, batch_key, key_of
-from fengshou.switch.journal_tables import spans
+from fengshou.switch.journal_tables import Forgotten, spans
 from fengshou.switch.recording import Recorder
 
 LAST_DAY = 9999_12_31  # of any journal
@@ -50,8 +50,11 @@ class Settlements:
 
     def counted(self, outcome: Record) -> Counted | None:
         """What an outcome counts for by the journal's current view; None: nothing. Raises UntrustedBytesError."""
-        known = self._journal.known(key_of(outcome.terminal, outcome.merchant, outcome.batch, outcome.stan))
-        return None if known is None else self._counted(outcome, known)
+        key = key_of(outcome.terminal, outcome.merchant, outcome.batch, outcome.stan)
+        known = self._journal.known(key)
+        if known is None or not known.intent:  # so long ago that only what undid it is known by its key
+            known = Known(outcome.refers, outcome.number, self._journal.undone_by(key))
+        return self._counted(outcome, known)
 
     def _counted(self, outcome: Record, known: Known) -> Counted | None:
         service = self._catalogue.service(outcome.template)
@@ -103,7 +106,10 @@ class Settlements:
                 yield self._counted(self._journal.record(known.outcome), known)
 
     def batch(self, terminal: str, merchant: str, number: int) -> Batch | None:
-        """A batch by the journal's current view; None when the terminal never had it. Raises UntrustedBytesError."""
+        """A batch by the journal's current view; None when the terminal never had it.
+
+        Raises UntrustedBytesError, DayAbsent and its kind Forgotten.
+        """
         key = batch_key(terminal, merchant, number)
         state, told = self._journal.settlement(key)
         lines, in_flight, seen = [], False, number == self._journal.batch(terminal)
@@ -116,6 +122,8 @@ class Settlements:
                 if counted is not None and counted.side is not None:
                     lines.append(Line(counted.stan, counted.side, counted.fen))
         if not (seen or told):
+            if self._journal.forgotten(key):
+                raise Forgotten(key)
             return None
         asked = [self._recorder.clear(self._journal.record(intent)) for intent in told]
         return Batch(
