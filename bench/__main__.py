@@ -6,31 +6,53 @@ from pathlib import Path
 
 import click
 
-from bench import codec, journal, machine, pipeline, recovery, saf, signature, size, weather, whole
+from bench import codec, compare, journal, machine, pipeline, recovery, saf, signature, size, weather, whole
 from bench.figures import RESULTS, Figure, Run, save, show
 from fengshou.switch.processes import ProcessFailed
 
-STAGES = ("bytes", "codec", "signature", "journal", "pipeline", "switch", "saf")
-# Minutes and gigabytes: only when it is asked for.
-LONG_STAGES = ("recovery", "weather")
+STAGES = ("bytes", "codec", "signature", "journal", "pipeline", "switch", "saf", "weather", "recovery")
+# Minutes and gigabytes.
+_LONG = frozenset(("recovery", "weather"))
 _SCRATCH = Path(__file__).resolve().parents[1] / "var" / "bench"
 
 
-@click.command(epilog="Compare two runs with: python -m bench.compare A.json B.json")
-@click.option(
-    "--stage",
-    "stages",
-    type=click.Choice(STAGES + LONG_STAGES),
-    multiple=True,
-    help="Only these; by default all but recovery and weather.",
-)
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--stage", "stages", type=click.Choice(STAGES), multiple=True, help="Only these; by default all.")
+@click.option("--quick", is_flag=True, help="Leave out what takes minutes and gigabytes: recovery and weather.")
 @click.option(
     "--seconds", type=click.FloatRange(min=0.01), default=10.0, show_default=True, help="Length of a switch run."
 )
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default=None, help="Where to keep the figures.")
-def main(stages: tuple[str, ...], seconds: float, out: Path | None) -> None:
-    """Measure each stage and the whole switch, print the figures and keep them as data."""
-    chosen = stages or STAGES
+@click.pass_context
+def main(context: click.Context, stages: tuple[str, ...], quick: bool, seconds: float, out: Path | None) -> None:
+    """Measure each stage and the whole switch, print the figures beside the aims, and keep them as data.
+
+    \b
+    python -m bench --stage codec --stage signature
+    python -m bench --quick --seconds 5
+    python -m bench compare 485f75a51c 0e7b22aa55 --out changes.md
+    """
+    if context.invoked_subcommand is None:
+        _measure([stage for stage in stages or STAGES if not (quick and stage in _LONG)], seconds, out)
+
+
+@main.command("compare")
+@click.argument("a")
+@click.argument("b")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the page there instead.")
+def compare_(a: str, b: str, out: Path | None) -> None:
+    """Set two runs side by side, a page in Markdown. A and B are commits, whose newest runs are taken, or files."""
+    try:
+        text = compare.page(compare.find(a), compare.find(b))
+    except compare.NoSuchRun as error:
+        raise click.ClickException(str(error)) from None
+    if out is None:
+        click.echo(text, nl=False)
+    else:
+        out.write_text(text, "utf-8")
+
+
+def _measure(chosen: list[str], seconds: float, out: Path | None) -> None:
     where = machine.describe()
     found: list[Figure] = []
     notes: list[str] = []
@@ -60,7 +82,7 @@ def main(stages: tuple[str, ...], seconds: float, out: Path | None) -> None:
             case "switch":
                 try:
                     figures, said = whole.figures(seconds, _SCRATCH / "switch")
-                except (whole.BenchFailed, ProcessFailed) as error:
+                except (whole.BenchFailed, whole.LoadFailed, ProcessFailed) as error:
                     raise click.ClickException(str(error)) from None
                 found += figures
                 notes += said

@@ -4,8 +4,10 @@
 its own, forwards it to the core-banking host and returns the answer. It knows no TLS, no signature, no registry, no
 journal, no duplicates and no reversals, so what it saves against Fengshou is what those cost.
 
-``python -m bench.bare load PORT SECONDS IN_FLIGHT`` keeps that many requests going and prints how many were answered, a
-line at a time.
+``python -m bench.bare host PORT`` is a host that approves and keeps nothing.
+
+``python -m bench.bare load PORT SECONDS IN_FLIGHT CONNECTIONS`` keeps that many requests going over that many
+connections and prints how many were answered, a line at a time.
 """
 
 import asyncio
@@ -20,11 +22,12 @@ import uvloop
 
 from bench import purchase
 from fengshou.codecs import Iso8583Codec
+from fengshou.ext.hosts.approver import Application
 from fengshou.protocol.backend import Fields
 from fengshou.protocol.iso8583 import HostFormat
+from fengshou.routing.iso8583_server import run_iso8583_server
 
 _LOCALHOST = "127.0.0.1"
-_CONNECTIONS = 12  # as many as there are buyers' terminals in the examples
 _PROGRESS_S = 0.05
 BUYER, FARMER = "9020000000104729", "9156001004001187857"
 
@@ -78,7 +81,7 @@ async def switch(port: int, host_port: int) -> None:
     await server.serve_forever()
 
 
-async def load(port: int, seconds: float, in_flight: int) -> None:
+async def load(port: int, seconds: float, in_flight: int, connections: int) -> None:
     codec = Iso8583Codec(HostFormat())
     numbers = itertools.count(1)
     answered, refused = 0, 0
@@ -99,9 +102,9 @@ async def load(port: int, seconds: float, in_flight: int) -> None:
             begin(connection)
 
     loop = asyncio.get_running_loop()
-    for _ in range(_CONNECTIONS):
+    for _ in range(connections):
         _, connection = await loop.create_connection(lambda: Framed(received), _LOCALHOST, port)
-        for _ in range(in_flight // _CONNECTIONS):
+        for _ in range(in_flight // connections):
             begin(connection)
     while time.perf_counter() < end:
         await asyncio.sleep(_PROGRESS_S)
@@ -114,7 +117,9 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["switch", port, host_port]:
             uvloop.run(switch(int(port), int(host_port)))
-        case ["load", port, seconds, in_flight]:
-            uvloop.run(load(int(port), float(seconds), int(in_flight)))
+        case ["host", port]:
+            run_iso8583_server(Application({}), _LOCALHOST, int(port), lambda _: print("ready", flush=True))
+        case ["load", port, seconds, in_flight, connections]:
+            uvloop.run(load(int(port), float(seconds), int(in_flight), int(connections)))
         case _:
             sys.exit(__doc__)

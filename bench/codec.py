@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import iso8583
 import msgspec
+from iso8583sim import wire as iso8583sim
 
 from bench import purchase
 from bench.figures import Figure
@@ -27,8 +28,11 @@ def pairs() -> dict[str, tuple[str, Pair]]:
     fields = purchase.HOST_FIELDS
     host_message = host.encode(fields)
     spec, document = purchase.pyiso8583_spec(), purchase.pyiso8583_document()
-    theirs, _ = iso8583.encode(dict(document), spec)
-    assert bytes(theirs) == host_message, "the peer must do the same work"
+    assert bytes(iso8583.encode(dict(document), spec)[0]) == host_message, "the peer must do the same work"
+
+    sim_format, sim_message = iso8583sim.WireFormat.bcd(), purchase.iso8583sim_message()
+    theirs = iso8583sim.encode_message(sim_message, sim_format)
+    assert iso8583sim.decode_message(theirs, sim_format).fields == sim_message.fields
 
     struct = purchase.struct()
     pack, json = msgspec.msgpack.Encoder(), msgspec.json.Encoder()
@@ -58,6 +62,14 @@ def pairs() -> dict[str, tuple[str, Pair]]:
                 len(host_message),
             ),
         ),
+        "iso8583sim": (
+            "ISO 8583, iso8583sim",
+            (
+                lambda: iso8583sim.decode_message(theirs, sim_format),
+                lambda: iso8583sim.encode_message(sim_message, sim_format),
+                len(theirs),
+            ),
+        ),
         "msgpack": ("MessagePack, msgspec", (lambda: unpack.decode(packed), lambda: pack.encode(struct), len(packed))),
         "json": ("JSON, msgspec", (lambda: read.decode(text), lambda: json.encode(struct), len(text))),
     }  # fmt: skip
@@ -84,7 +96,7 @@ def figures(seconds: float) -> list[Figure]:
                 aim=_AIMS_US.get(key),
             )
         )
-        if key not in ("construct", "iso8583-plain", "pyiso8583"):
+        if key not in ("construct", "iso8583-plain", "pyiso8583", "iso8583sim"):
             sizes.append(
                 Figure(
                     key=f"codec.{key}.bytes",

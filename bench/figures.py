@@ -7,6 +7,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+MET = "met"
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
@@ -30,7 +31,7 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
         if self.aim is None:
             return ""
         met = self.value >= self.aim if self.more else self.value <= self.aim
-        return "met" if met else f"{self.value / self.aim:.2g} × the aim"
+        return MET if met else f"{self.value / self.aim:.2g} × the aim"
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,10 +61,17 @@ def load(path: Path) -> Run:
 
 
 def show(run: Run) -> None:
-    """A table for each stage, and what has to be known to read them."""
+    """A table for each stage, one of all aims beside what was reached, and what has to be known to read them."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=150)  # a log keeps whole lines
+    _show_stages(run, console)
+    _show_aims(run, console)
+    for note in run.notes:
+        console.print(f"• {note}")
+
+
+def _show_stages(run: Run, console: Console) -> None:
     names = {figure.key: figure.what for figure in run.figures}
     stages = list(dict.fromkeys(figure.stage for figure in run.figures))
     for stage in stages:
@@ -79,12 +87,27 @@ def show(run: Run) -> None:
                     figure.unit,
                     "" if ratio is None else number(ratio),
                     names.get(figure.peer, ""),
-                    "" if figure.aim is None else ("≥ " if figure.more else "≤ ") + number(figure.aim),
+                    _aim(figure),
                     figure.verdict(),
                 )
         console.print(table)
-    for note in run.notes:
-        console.print(f"• {note}")
+
+
+def _show_aims(run: Run, console: Console) -> None:
+    figures = [figure for figure in run.figures if figure.aim is not None]
+    if not figures:
+        return
+    met = sum(figure.verdict() == MET for figure in figures)
+    table = Table(title=f"aims: {met} of {len(figures)} met", title_justify="left")
+    for column in ("stage", "what", "aim", "value", "unit", "reached"):
+        table.add_column(column, justify="right" if column in ("value", "aim") else "left")
+    for figure in figures:
+        table.add_row(figure.stage, figure.what, _aim(figure), number(figure.value), figure.unit, figure.verdict())
+    console.print(table)
+
+
+def _aim(figure: Figure) -> str:
+    return "" if figure.aim is None else ("≥ " if figure.more else "≤ ") + number(figure.aim)
 
 
 def number(value: float) -> str:

@@ -5,6 +5,7 @@ the pump would form them. What is missing to the whole switch is the channel, th
 """
 
 import shutil
+import socket
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -15,14 +16,13 @@ from typing import Any, cast
 import trio
 
 from bench.figures import Figure
-from bench.load import EXAMPLES
-from bench.whole import copy_examples
+from bench.purchase import EXAMPLES
 from fengshou.hsm.pem import CERTIFICATE, from_pem
 from fengshou.hsm.x509 import parse_certificate
 from fengshou.protocol import elements as de
 from fengshou.protocol.message import Flag, Message
 from fengshou.protocol.service import Reply
-from fengshou.protocol.session import Event, SwitchSession
+from fengshou.protocol.session import Event
 from fengshou.routing.destination import Completion, Outbound
 from fengshou.switch.config import load
 from fengshou.switch.demo import prepare
@@ -57,11 +57,14 @@ class _Host:
         self.calls.extend(calls)
 
 
-class _Peer:
-    """What the pipeline asks of a connection."""
+class _Outbox:
+    """What a connection asks of its pump."""
 
-    def __init__(self, **attributes: Any) -> None:
-        self.__dict__.update(attributes)
+    def __init__(self) -> None:
+        self.sent = 0
+
+    def send(self, peer: Peer, data: bytes) -> None:
+        self.sent += len(data)
 
 
 class _Clock:
@@ -77,24 +80,21 @@ class _Clock:
         self.ns[name] += time.thread_time_ns() - start
 
 
-def _signed_in(switch: Switch, home: Path, sent: list[bytes]) -> tuple[Peer, Home]:
+def _signed_in(switch: Switch, home: Path, outbox: _Outbox, sock: socket.socket) -> tuple[Peer, Home]:
     terminal = Home(home)
     certificate = parse_certificate(from_pem(CERTIFICATE, (home / "terminal.crt").read_bytes())[0])
     row = switch.registry.snapshot().get(terminal.identity.terminal)
     assert row is not None
-    session = SwitchSession(bytes(32))
-    session.advance(
+    peer = Peer(cast(Any, outbox), sock, cast(Any, None), certificate, bytes(32))
+    peer.session.advance(
         Event.SIGN_IN,
         {
             de.TERMINAL: row.facts.terminal, de.MERCHANT: row.facts.merchant, de.CURRENCY: 156, de.BATCH: 1,
             de.OPERATOR: "001",
         },
     )  # fmt: skip
-    peer = _Peer(
-        session=session, certificate=certificate, row=row, permitted=row.services, session_record=1, allowance=1e12,
-        spent_at=0.0, closed=False, terminal=row.facts.terminal, send=sent.append, heard_at=0.0,
-    )  # fmt: skip
-    return cast(Peer, peer), terminal
+    peer.row, peer.permitted, peer.session_record = row, row.services, 1
+    return peer, terminal
 
 
 def _frames(switch: Switch, peers: Sequence[tuple[Peer, Home]], count: int) -> list[tuple[Peer, bytes]]:
@@ -116,15 +116,15 @@ def _frames(switch: Switch, peers: Sequence[tuple[Peer, Home]], count: int) -> l
 
 
 async def _run(folder: Path, count: int) -> tuple[_Clock, int]:
-    site = prepare(folder / "site", copy_examples(folder / "examples"))
+    site = prepare(folder / "site", EXAMPLES)
     clock = _Clock()
     with ExitStack() as stack:
         switch = Switch(load(site.path("switch.toml")), stack)
         host = _Host()
         switch.routes["core-banking"] = Route(cast(Any, host), 5.0)
-        sent: list[bytes] = []
         homes = sorted(site.path("terminals").iterdir())[:12]
-        peers = [_signed_in(switch, home, sent) for home in homes]
+        sock = stack.enter_context(socket.socket())
+        peers = [_signed_in(switch, home, _Outbox(), sock) for home in homes]
         frames = _frames(switch, peers, count)
         inbound, sender, journal = switch.inbound, switch.sender, switch.journal
         for start in range(0, count, BATCH):

@@ -1,8 +1,10 @@
 """The message that everything here is measured with: one farm purchase of twelve fields, as each format carries it."""
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
+from iso8583sim.core.types import ISO8583Message
 
 from fengshou.ext.services.farm_purchase import FARM_PURCHASE
 from fengshou.protocol import elements as de
@@ -10,6 +12,7 @@ from fengshou.protocol.backend import Fields
 from fengshou.protocol.message import Flag, Message, Value
 from fengshou.protocol.templates import Grammar
 
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 GRAMMAR = Grammar((), (FARM_PURCHASE,))
 
 VALUES: dict[int, Value] = {
@@ -79,6 +82,12 @@ def pyiso8583_spec() -> dict[str, dict[str, Any]]:
 
 def pyiso8583_document() -> dict[str, str]:
     return {"t" if number == 0 else str(number): str(value) for number, value in HOST_FIELDS.items()}
+
+
+def iso8583sim_message() -> ISO8583Message:
+    """HOST_FIELDS for iso8583sim."""
+    fields = {number: str(value) for number, value in HOST_FIELDS.items()}
+    return ISO8583Message(mti=fields[0], fields=fields)
 
 
 class Purchase(msgspec.Struct):

@@ -13,7 +13,7 @@ from pathlib import Path
 import trio
 
 from bench.figures import Figure
-from bench.load import EXAMPLES
+from bench.purchase import EXAMPLES
 from fengshou.codecs import sm3
 from fengshou.protocol import elements as de
 from fengshou.protocol.message import Value

@@ -8,20 +8,25 @@ too, except that HTTP has its usual headers.
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 
 import msgspec
 
 from bench import purchase
 from bench.figures import Figure
 from fengshou.codecs import Iso8583Codec, MessageCodec
+from fengshou.ext.services.farm_purchase import FARM_PURCHASE
 from fengshou.protocol import elements as de
 from fengshou.protocol.backend import Fields
 from fengshou.protocol.delta import DeltaWriter
 from fengshou.protocol.iso8583 import HostFormat
 from fengshou.protocol.kinds import varint
+from fengshou.protocol.limits import OFFLINE_ITEMS_MAX
 from fengshou.protocol.message import Flag, Message, Value
+from fengshou.protocol.money import amount_of
+from fengshou.protocol.offline import pack_items
 from fengshou.protocol.session import TerminalSession
-from fengshou.protocol.templates import SIGN_IN
+from fengshou.protocol.templates import OFFLINE_UPLOAD, SIGN_IN
 from fengshou.terminals.trades import read_trades
 
 PURCHASES = Path(__file__).resolve().parents[1] / "examples/purchases.csv"
@@ -30,6 +35,7 @@ _HTTP = (
     "POST /v1/farm-purchases HTTP/1.1\r\nHost: switch.bank.example\r\nContent-Type: application/json\r\n"
     "Authorization: Bearer {token}\r\nContent-Length: {length}\r\nAccept: application/json\r\n\r\n"
 )
+_OF_EACH_ITEM = (de.LOCAL_DATE, de.ENTRY_MODE, de.PRODUCT, de.VARIETY, de.GRADE, de.UNIT_PRICE)
 _TOKEN = "0" * 43  # 256 bits in base64
 _WHOLE, _DELTA = "ours, whole", "ours, delta form"
 _AIMS = {(_WHOLE, "max"): 120.0, (_DELTA, "mean"): 96.0}
@@ -45,6 +51,12 @@ def figures() -> list[Figure]:
         if sent < whole:  # the first of a session has no base
             sizes[_DELTA].append(sent)
     found = [_figure(what, kind, value) for what, each in sizes.items() for kind, value in _summary(each)]
+    found.append(
+        Figure(
+            key="bytes.offline", what=f"ours, each of {OFFLINE_ITEMS_MAX} stored offline, with the signature",
+            value=stored(), unit="bytes", aim=14.0,
+        )
+    )  # fmt: skip
     share = 100 * sum(size <= 96 for size in sizes[_DELTA]) / len(sizes[_DELTA])
     found.append(
         Figure(key="bytes.within-96", what=f"{_DELTA}, at most 96", value=share, unit="%", aim=99.0, more=True)
@@ -86,6 +98,31 @@ def ours() -> Iterator[tuple[int, int]]:
         shortest = session.frame(message, _SIGNATURE)
         yield len(codec.encode(message)), len(shortest)
         session.receive(codec.encode(Message(1, Flag.RESPONSE, message.sequence, {de.RESPONSE_CODE: "00", de.RRN: 1})))
+
+
+def stored() -> float:
+    """Bytes of frame a purchase in an upload that is full: a morning at one point, with farmers who come again."""
+    draw = Random(20)
+    farmers = [f"91560010040011{number:05d}" for number in (18785, 55433, 15838, 82137, 23757)]
+    items: list[dict[int, Value]] = []
+    second = 6 * 3600
+    for stan in range(1, OFFLINE_ITEMS_MAX + 1):
+        second += draw.randint(120, 600)
+        weight = draw.randint(500, 16_000)
+        items.append(
+            {
+                **{key: purchase.VALUES[key] for key in _OF_EACH_ITEM},
+                de.AMOUNT: amount_of(weight, int(purchase.VALUES[de.UNIT_PRICE])),
+                de.STAN: stan,
+                de.LOCAL_TIME: second // 3600 * 10_000 + second // 60 % 60 * 100 + second % 60,
+                de.WEIGHT: weight,
+                de.TO_ACCOUNT: draw.choice(farmers),
+            }
+        )
+    codec = MessageCodec(purchase.GRAMMAR)
+    data = pack_items(purchase.GRAMMAR, codec, FARM_PURCHASE.id, items)
+    upload = Message(OFFLINE_UPLOAD.id, Flag.SIGNED, 200, {de.OFFLINE_ITEMS: data}, _SIGNATURE)
+    return len(codec.encode(upload)) / len(items)
 
 
 def others(values: dict[int, Value]) -> dict[str, bytes]:

@@ -273,12 +273,12 @@ def transmission_time(received_us: int) -> str:
 
 def host_stan(rrn: int) -> str:
     """DE 11 towards a host: the last six digits of the RRN."""
-    return f"{rrn % 1_000_000:06d}"
+    return str(rrn % 1_000_000).zfill(6)
 
 
 def institution(number: int) -> str:
     """DE 32 or DE 33. Institution numbers of China UnionPay have at least 8 digits; some begin with zero."""
-    return f"{number:08d}"
+    return str(number).zfill(8)
 
 
 # DE 39 of a reversal says why.

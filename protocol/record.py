@@ -14,6 +14,7 @@ from enum import IntEnum
 from functools import lru_cache
 
 import construct as c
+import msgspec
 
 from fengshou.protocol.errors import UntrustedBytesError, WireError
 
@@ -68,8 +69,7 @@ COMMIT_BYTES = _COMMIT.size
 GENESIS = bytes(32)  # "previous" of the first commit
 
 
-@dataclass(slots=True)
-class Record:
+class Record(msgspec.Struct):
     """One line of the journal.
 
     ``refers``: for an intent the record of the sign-in whose session carried it, else see RecordKind; 0 is none.
@@ -109,7 +109,7 @@ class Record:
                     self.business_day,
                     self.rrn,
                     self.template,
-                    _who(self.terminal, self.merchant),
+                    who(self.terminal, self.merchant),
                     self.batch,
                     self.stan,
                     self.refers,
@@ -127,8 +127,8 @@ class Record:
 
 
 @lru_cache(maxsize=4096)
-def _who(terminal: str, merchant: str) -> bytes:
-    """The two columns side by side; a terminal's are the same in each of its records."""
+def who(terminal: str, merchant: str) -> bytes:
+    """Both in columns of 8 and 15 bytes, side by side; a terminal's are the same in each of its records and keys."""
     return terminal.encode("ascii").ljust(8) + merchant.encode("ascii").ljust(15)
 
 

@@ -23,12 +23,16 @@ from fengshou.protocol.templates import ECHO, OFFLINE_UPLOAD, SIGN_IN, SIGN_OFF
 
 
 class State(Enum):
+    __hash__ = object.__hash__  # a member is one object; Enum's own hash of its name is a call in Python
+
     CONNECTED = "connected"  # TLS is up, nobody has signed in
     SIGNED_IN = "signed in"
     CLOSED = "closed"  # signed off or dropped; nothing is lawful any more
 
 
 class Event(Enum):
+    __hash__ = object.__hash__
+
     ECHO = "echo"
     SIGN_IN = "sign-in accepted"
     SIGN_OFF = "sign-off"
@@ -64,14 +68,10 @@ class UnlawfulEvent(Exception):
 
 def event_of(message: Message) -> Event:
     """The event that a request stands for."""
-    match message.template:
-        case SIGN_IN.id:
-            return Event.SIGN_IN
-        case SIGN_OFF.id:
-            return Event.SIGN_OFF
-        case ECHO.id:
-            return Event.ECHO
-    return Event.REQUEST
+    return _EVENTS.get(message.template, Event.REQUEST)
+
+
+_EVENTS = {SIGN_IN.id: Event.SIGN_IN, SIGN_OFF.id: Event.SIGN_OFF, ECHO.id: Event.ECHO}
 
 
 @dataclass(slots=True)

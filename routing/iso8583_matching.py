@@ -27,16 +27,16 @@ def request_fields(call: Iso8583Call, trace: Trace) -> dict[int, str | bytes]:
     sent_at = transmission_time(trace.received_us)
     repeat = trace.repeat and call.mti % 2 == 0
     return {
-        MTI: f"{call.mti + repeat:04d}",
+        MTI: str(call.mti + repeat).zfill(4),
         7: sent_at,
         11: host_stan(trace.rrn),
         12: sent_at[4:],
         13: sent_at[:4],
         32: institution(trace.acquirer),
-        37: f"{trace.rrn:012d}",
+        37: str(trace.rrn).zfill(12),
         41: trace.terminal,
         42: trace.merchant,
-        49: f"{trace.currency:03d}",
+        49: str(trace.currency).zfill(3),
         **call.fields,
     }
 

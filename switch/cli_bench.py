@@ -1,8 +1,9 @@
 """``fengshou bench``: load on a switch, and what it costs."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import click
@@ -14,7 +15,8 @@ from fengshou.switch.cli_common import explained, json_option, print_json, print
 from fengshou.switch.load import LoadFailed, LoadPlan, LoadResult, Phase, own_site, run_load
 from fengshou.switch.load.plan import PERCENTILES
 from fengshou.switch.load.plot import chart, save_png
-from fengshou.switch.processes import ProcessFailed
+from fengshou.switch.processes import ProcessFailed, SiteProcesses
+from fengshou.switch.site import Site
 
 _SIGN_AHEAD_CLOSED = 250  # of each terminal, when nobody says: some seconds of signing for a few hundred of them
 _SIGN_AHEAD_MAX = 100_000
@@ -99,6 +101,9 @@ def bench() -> None:
     help="Of a site made for it: so many cores are the switch's alone. 0: everything shares all.",
 )
 @click.option(
+    "--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Of a site made for it: its processes."
+)
+@click.option(
     "--folder",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("var/load"),
@@ -111,7 +116,7 @@ def bench() -> None:
 def load(
     home: Path | None, rates: tuple[float, ...], in_flight: int, seconds: float, warm_up: float,
     terminals: int | None, fleets: int, pre_sign: int | None, delta: bool, trades: Path | None, ledger: bool,
-    switch_cores: int, folder: Path, plot: Path | None, as_json: bool,
+    switch_cores: int, workers: int, folder: Path, plot: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Drive terminals against a switch and say what they saw and what it cost.
 
@@ -125,13 +130,21 @@ def load(
     fengshou bench load --site site --rate 50 --seconds 60  a site that runs already, while something else is tried
     """
     plan = LoadPlan(
-        seconds=seconds, warm_up_s=warm_up, in_flight=in_flight, terminals=(home and terminals) or 0, fleets=fleets,
+        seconds=seconds, warm_up_s=warm_up, in_flight=in_flight, terminals=terminals or 0, fleets=fleets,
         sign_ahead=pre_sign or 0, delta=delta, trades=str(trades or ""),
     )  # fmt: skip
+    own = partial(
+        own_site,
+        folder,
+        terminals or _OWN_TERMINALS,
+        ledger=ledger,
+        switch_cores=switch_cores,
+        settings=f"workers = {workers}",
+    )
     results: list[LoadResult] = []
     console = Console(stderr=True)
     try:
-        with _site(home, folder, terminals or _OWN_TERMINALS, ledger, switch_cores, console) as (place, count):
+        with _running(home, console, own) as (place, count):
             for rate in rates or (0.0,):
                 ahead = _sign_ahead(plan, rate, count) if pre_sign is None else pre_sign
                 each = msgspec.structs.replace(plan, rate=rate, sign_ahead=ahead)
@@ -149,16 +162,15 @@ def load(
 
 
 @contextmanager
-def _site(
-    home: Path | None, folder: Path, terminals: int, ledger: bool, switch_cores: int, console: Console
+def _running(
+    home: Path | None, console: Console, own: Callable[[], AbstractContextManager[tuple[Site, SiteProcesses]]]
 ) -> Iterator[tuple[Path, int]]:
-    """A running switch's folder and how many terminals will load it."""
-    if home is not None:
+    """A running switch's folder and how many terminals have their homes there."""
+    with ExitStack() as stack:
+        if home is None:
+            console.print("• making a site", style="dim")
+            home = stack.enter_context(own())[0].folder
         yield home, len(list(home.glob("terminals/*/terminal.toml")))
-        return
-    console.print(f"• making a site of {terminals} terminals", style="dim")
-    with own_site(folder, terminals, ledger=ledger, switch_cores=switch_cores) as (site, _):
-        yield site.folder, terminals
 
 
 def _sign_ahead(plan: LoadPlan, rate: float, terminals: int) -> int:

@@ -41,7 +41,7 @@ def event_of(service: Service, request: Request, conclusion: Conclusion) -> byte
         return b""
     return msgspec.json.encode(
         {
-            "rrn": f"{request.rrn:012d}",
+            "rrn": str(request.rrn).zfill(12),
             "day": request.business_day,
             "terminal": request.terminal.terminal,
             "time_us": request.received_us,

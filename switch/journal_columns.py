@@ -35,12 +35,13 @@ def pack_entries(entries: Sequence[Entry]) -> bytes:
 def pack_columns(records: Sequence[Record]) -> bytes:
     """The row of these records without its tags, which no record has."""
     times = [record.time_us for record in records]
+    count = len(records)
     return b"".join(
         (
-            _HEAD.pack(len(records), min(times), max(times)),
-            *[U64.pack(record.rrn) for record in records],
-            *[record.terminal.encode().ljust(8) for record in records],
-            *[U32.pack(record.stan) for record in records],
+            _HEAD.pack(count, min(times), max(times)),
+            struct.pack(f">{count}Q", *[record.rrn for record in records]),
+            "".join([record.terminal.ljust(8) for record in records]).encode(),
+            struct.pack(f">{count}I", *[record.stan for record in records]),
         )
     )
 

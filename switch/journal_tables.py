@@ -38,7 +38,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fengshou.protocol.record import GENESIS, Commit, Record
+import msgspec
+
+from fengshou.protocol.record import GENESIS, Commit, Record, who
 
 FORMAT_VERSION = b"3"
 LINES = ("records", "commits", "signatures", "columns", "filters")
@@ -52,6 +54,7 @@ U16 = struct.Struct(">H")
 U32 = struct.Struct(">I")
 U64 = struct.Struct(">Q")
 PAIR = struct.Struct(">QQ")
+_BATCH_STAN = struct.Struct(">II")
 
 COUNTER_BYTES = 20
 BATCH_KEY_BYTES = 27
@@ -107,7 +110,7 @@ def segment_name(day: int) -> str:
 
 def key_of(terminal: str, merchant: str, batch: int, stan: int) -> bytes:
     """The duplicate key (merchant, terminal, batch, STAN)."""
-    return b"%-8b%-15b%b%b" % (terminal.encode(), merchant.encode(), U32.pack(batch), U32.pack(stan))
+    return who(terminal, merchant) + _BATCH_STAN.pack(batch, stan)
 
 
 KEYED = b"keyed"
@@ -135,11 +138,10 @@ def terminal_of(key: bytes) -> str:
 
 def batch_key(terminal: str, merchant: str, batch: int) -> bytes:
     """What the duplicate keys of a batch begin with."""
-    return b"%-8b%-15b%b" % (terminal.encode(), merchant.encode(), U32.pack(batch))
+    return who(terminal, merchant) + U32.pack(batch)
 
 
-@dataclass(slots=True, eq=False)
-class Entry:
+class Entry(msgspec.Struct, eq=False):
     """A record to be written and what follows from it. The writer gives the record its number."""
 
     record: Record

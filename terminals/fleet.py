@@ -185,7 +185,8 @@ class _Run:
     async def _open_loop(self) -> None:
         names = list(self._terminals)
         async with asyncio.TaskGroup() as group:
-            while self._goes_on():
+            # So many are due, however many of them are answered in time.
+            while not self.plan.seconds or self._count < self.plan.rate * self.plan.seconds:
                 dealt = await self._feed.deal(names[self._count % len(names)])
                 if dealt is None:
                     return

@@ -40,10 +40,10 @@ class CoreBankingService(Service):
         """A 0200. The card, amount, clock and entry mode are those of the message; ``reference`` is for statements."""
         fields: dict[int, str | bytes] = {
             3: self.processing_code,
-            12: f"{request.integer(de.LOCAL_TIME):06d}",
-            13: f"{request.integer(de.LOCAL_DATE):04d}",
-            15: f"{request.business_day % 10_000:04d}",
-            22: f"{request.integer(de.ENTRY_MODE):03d}",
+            12: str(request.integer(de.LOCAL_TIME)).zfill(6),
+            13: str(request.integer(de.LOCAL_DATE)).zfill(4),
+            15: str(request.business_day % 10_000).zfill(4),
+            22: str(request.integer(de.ENTRY_MODE)).zfill(3),
             25: "00",
             48: reference,
         }
@@ -54,7 +54,7 @@ class CoreBankingService(Service):
             fields[26] = PIN_DIGITS_MAX
             fields[52] = block  # the terminal's; the switch puts the one for the host in its place
         if de.AMOUNT in request.values:
-            fields[4] = f"{request.integer(de.AMOUNT):012d}"
+            fields[4] = str(request.integer(de.AMOUNT)).zfill(12)
         if payer:
             fields[102] = payer
         if payee:

@@ -6,7 +6,9 @@ switch is what is measured.
 
 import csv
 import os
+import re
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +16,7 @@ from random import Random
 
 from fengshou.hsm.files import write_public
 from fengshou.protocol.money import amount_of
+from fengshou.switch import status
 from fengshou.switch.demo import prepare
 from fengshou.switch.load.plan import LoadFailed
 from fengshou.switch.processes import SiteProcesses
@@ -26,6 +29,7 @@ _PAYEES = tuple(f"9156001009{number:09d}" for number in range(1, 101))
 
 _SERVICES = "balance farm-purchase reversal settlement transfer"
 _OPENING_FEN = 10**15
+_LINKS_S = 30.0
 _ROWS = 1000
 _PRODUCT, _VARIETY, _GRADE, _TOWN = 1, 3, 2, 4
 _PRICE_FEN = 9_650  # in the band of that product and grade in the dictionary that comes with the service
@@ -102,20 +106,28 @@ def own_site(
                 processes.start(name)
             for process in processes.running.values():
                 process.wait_ready()
+            _wait_for_host(site)
             yield site, processes
         finally:
             os.sched_setaffinity(0, every)
 
 
+def _wait_for_host(site: Site) -> None:
+    """A switch is ready before its links are up; the first requests would be declined. Raises LoadFailed."""
+    deadline = time.monotonic() + _LINKS_S
+    while not status.ask(site.path("status.sock"))["destinations"]["core-banking"]["up"]:
+        if time.monotonic() > deadline:
+            raise LoadFailed(f"core banking was not reached within {_LINKS_S:g} s")
+        time.sleep(0.05)
+
+
 def _without_books(site: Site) -> None:
-    """The approving host in the ledger's place, and nobody who takes events."""
+    """The approving host in the ledger's place, which has no options. Nobody takes events: they stay in the journal."""
     file = site.path("hosts", "core-banking", "host.toml")
-    text = file.read_text("utf-8")
-    rows = (
-        f'application = "{APPROVER}"\nkind = "iso8583"\nport = {site.ports.core_banking}\nkeys = "keys"\nmac = true\n'
+    text = re.sub(r"^(?:options|paths) = .*\n", "", file.read_text("utf-8"), flags=re.MULTILINE)
+    write_public(
+        file, re.sub(r'^application = ".*"$', f'application = "{APPROVER}"', text, flags=re.MULTILINE).encode()
     )
-    write_public(file, rows.encode())
-    assert text != file.read_text("utf-8")
 
 
 def _write_network(folder: Path, terminals: int) -> None:

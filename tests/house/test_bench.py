@@ -7,8 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bench.compare import compare
-from bench.figures import Figure, Run
+from bench.compare import NoSuchRun, compare, find, page
+from bench.figures import Figure, Run, save
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -29,9 +29,11 @@ def test_a_run_is_shown_and_kept(tmp_path):
     assert all(figure.value > 0 for figure in run.figures)
     assert {figure.peer for figure in run.figures} <= {*keys, ""}
     assert {"processor", "cores", "python", "openssl", "kernel", "commit"} <= set(run.machine)
-    same = bench("bench.compare", str(file), str(file))
+    assert "aims: " in outcome.stdout
+    same = bench("bench", "compare", str(file), str(file))
     assert same.returncode == 0
-    assert " 1.00 " in same.stdout
+    assert "| 1.00 | 1.00 |" in same.stdout
+    assert not any(word in same.stdout for word in ("better", "worse"))
 
 
 def run_of(**values: float) -> Run:
@@ -54,7 +56,8 @@ CASES = [
 def test_a_slower_machine_is_no_slower_code(a, b, plain, against):
     before, after = (run_of(ours=ours, peer=peer) for ours, peer in (a, b))
     ours = compare(before, after)[0]
-    assert ours[3:] == (plain, against)
+    assert (ours.plain, ours.against) == (plain, against)
+    assert ours.word == {0.5: "better", 1.0: ""}[against]
 
 
 def test_a_new_figure_has_nothing_to_be_compared_with():
@@ -77,8 +80,35 @@ def test_an_aim_is_met_or_said_by_how_much_not(value, aim, more, verdict):
     assert Figure(key="a.b", what="", value=value, unit="", aim=aim, more=more).verdict() == verdict
 
 
+def test_more_of_a_rate_is_better():
+    runs = [
+        Run(machine={}, figures=[Figure(key="a.rate", what="", value=value, unit="/s", more=True)]) for value in (1, 2)
+    ]
+    assert compare(*runs)[0].word == "better"
+    assert compare(*reversed(runs))[0].word == "worse"
+
+
+def test_the_newest_run_of_a_commit_is_found(tmp_path):
+    for day, value in (("2026-01-02", 2.0), ("2026-01-01", 1.0)):
+        save(run_of(ours=value, peer=1.0), tmp_path / f"{day}-0123abcdef.json")
+    assert find("0123", tmp_path).figures[0].value == 2.0
+    with pytest.raises(NoSuchRun, match="nothing is kept of 'ffff'"):
+        find("ffff", tmp_path)
+
+
+def test_a_page_says_which_machines_and_what_only_one_run_has():
+    a, b = run_of(ours=1.0, peer=1.0), run_of(ours=3.0, peer=1.0)
+    a.machine["processor"], b.machine["processor"] = "one", "another"
+    b.figures.append(Figure(key="a.new", what="something new", value=1, unit=""))
+    text = page(a, b)
+    assert "| processor | one | another |" in text
+    assert "Two different machines" in text
+    assert "| 3.00 | 3.00 |  | worse |" in text
+    assert "Only in B: something new." in text
+
+
 def test_a_file_that_is_no_run_is_refused_in_a_line(tmp_path):
     (tmp_path / "x.json").write_text("{}")
-    outcome = bench("bench.compare", str(tmp_path / "x.json"), str(tmp_path / "gone.json"))
+    outcome = bench("bench", "compare", str(tmp_path / "x.json"), str(tmp_path / "gone.json"))
     assert outcome.returncode == 1
     assert len(outcome.stderr.splitlines()) == 1

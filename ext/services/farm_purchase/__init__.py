@@ -57,6 +57,9 @@ FARM_PURCHASE = Template(
 )  # fmt: skip
 
 
+_GOODS = (de.PRODUCT, de.VARIETY, de.GRADE, de.WEIGHT, de.UNIT_PRICE)
+
+
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``dictionary``: the bank's own file of products and price bands; see ``fengshou.ext.data.products``."""
 
@@ -92,12 +95,12 @@ class FarmPurchase(CoreBankingService):
         )
 
     def call(self, request: Request) -> Iso8583Call:
-        goods = ".".join(str(request.integer(key)) for key in (de.PRODUCT, de.VARIETY, de.GRADE))
+        product, variety, grade, weight, price = [request.integer(key) for key in _GOODS]
         return self.financial_request(
             request,
             payer="" if de.PAN in request.values else payer_of(request),
             payee=request.string(de.TO_ACCOUNT),
-            reference=f"FARM {goods} {request.integer(de.WEIGHT)}*{request.integer(de.UNIT_PRICE)}",
+            reference=f"FARM {product}.{variety}.{grade} {weight}*{price}",
         )
 
     def event(self, request: Request, conclusion: Conclusion) -> Mapping[str, Any]:
