@@ -19,7 +19,7 @@ from pathlib import Path
 import trio
 
 from bench.figures import Figure
-from bench.load import EXAMPLES
+from bench.purchase import EXAMPLES
 from fengshou.codecs import MessageCodec
 from fengshou.protocol import elements as de
 from fengshou.protocol.record import Record, RecordKind
