@@ -1,8 +1,10 @@
 """What the switch owes a back end: which message it is, and what an answer to it means."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
+
+import msgspec
 
 from fengshou.protocol import codes
 from fengshou.protocol.iso8583 import REVERSED_NO_RESPONSE
@@ -100,7 +102,7 @@ class Ledger:
             raise Undeliverable("it asked no host for anything")
         # Without repeats, in any order: the lanes of all are entered at once.
         accounts = tuple({str(call.fields[field]) for field in _ACCOUNT_FIELDS if field in call.fields})
-        record = replace(record, evidence=b"", clear=b"", sealed=b"")
+        record = msgspec.structs.replace(record, evidence=b"", clear=b"", sealed=b"")
         return Debt(intent, duty, DUE[duty], service.destination, accounts, record, request, call, attempts)
 
     def message(self, debt: Debt) -> tuple[Iso8583Call, Trace]:
