@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from bench import codec, compare, journal, machine, pipeline, recovery, saf, signature, size, weather, whole
+from bench import codec, compare, journal, machine, pipeline, recovery, saf, signature, size, weather, whole, workers
 from bench.figures import RESULTS, Figure, Run, save, show
 from fengshou.switch.processes import ProcessFailed
 
-STAGES = ("bytes", "codec", "signature", "journal", "pipeline", "switch", "saf", "weather", "recovery")
+STAGES = ("bytes", "codec", "signature", "journal", "pipeline", "switch", "saf", "workers", "weather", "recovery")
 # Minutes and gigabytes.
 _LONG = frozenset(("recovery", "weather"))
 _SCRATCH = Path(__file__).resolve().parents[1] / "var" / "bench"
@@ -70,6 +70,8 @@ def _measure(chosen: list[str], seconds: float, out: Path | None) -> None:
             case "journal":
                 found += journal.figures(seconds / 5, _SCRATCH)
                 notes.append("SQLite keeps a record and one index; the journal also what rules and recovery look up.")
+            case "workers":
+                found += workers.figures(seconds / 10, _SCRATCH / "workers")
             case "pipeline":
                 found += pipeline.figures(_SCRATCH / "pipeline")
                 notes.append("pipeline: one thread, no sockets, no TLS, a back end that answers at once.")
