@@ -56,8 +56,8 @@ def figures(seconds: float, folder: Path) -> list[Figure]:
             records = sum(it.records for it in done)
             found += [
                 Figure(
-                    key=f"{key}.rate", what=f"{what}: synced", unit="records/s", more=True, peer=peer and f"{peer}.rate",
-                    value=sum(it.records / it.seconds for it in done),
+                    key=f"{key}.rate", what=f"{what}: synced", unit="records/s", more=True,
+                    peer=peer and f"{peer}.rate", value=sum(it.records / it.seconds for it in done),
                 ),
                 Figure(
                     key=f"{key}.cpu", what=f"{what}: CPU", unit="µs/record", peer=peer and f"{peer}.cpu",

@@ -33,6 +33,7 @@ from fengshou.switch.clock import Clock
 from fengshou.switch.config import ConfigError, Loaded
 from fengshou.switch.core import Core, World
 from fengshou.switch.custodies import custody_of, prove
+from fengshou.switch.descriptors import allow_descriptors
 from fengshou.switch.grammar import Catalogue, load_service
 from fengshou.switch.journal import Journal
 from fengshou.switch.keeper import Keeper
@@ -78,6 +79,7 @@ class Switch(Core):
         config, limits = loaded.config, loaded.config.limits
         self._loaded = loaded
         forbid_core_dumps()
+        allow_descriptors(limits.connections)
         custody = custody_of(loaded)
         if DEVELOPMENT in custody.protection:
             logger.warning("keys are plain files in %s: for development only", loaded.path(config.files.keys))

@@ -17,6 +17,7 @@ import trio
 
 from fengshou.switch.affinity import Share
 from fengshou.switch.config import ConfigError, Loaded
+from fengshou.switch.descriptors import allow_descriptors
 from fengshou.switch.dispatch import Dispatcher
 from fengshou.switch.server import LOCK, Ready, only_one, open_journal
 from fengshou.switch.status import combined, serve_status
@@ -38,6 +39,7 @@ class Supervisor:
     def __init__(self, loaded: Loaded, lock: int) -> None:
         """Bind. ``lock`` is the descriptor that holds the site. Raises OSError."""
         config = loaded.config
+        allow_descriptors(2 * config.limits.handshakes)
         self._loaded = loaded
         self._status = loaded.path(config.files.status)
         command = worker_command(loaded.file)

@@ -75,6 +75,7 @@ FEED_STATES: Mapping[FeedState, str] = {
 }
 
 CONFIG: Mapping[str, str] = {
+    "Config.workers": "processes that share the terminals; 1: no supervisor",
     "Config.log_level": "`debug`, `info`, `warning` or `error`",
     "Files.keys": "folder of the switch's keys, mode 0700",
     "Files.registry": "registry of terminals, sites and applications (SQLite)",
@@ -86,8 +87,9 @@ CONFIG: Mapping[str, str] = {
     "Listen.port": "TCP port for terminals; 0 takes a free one",
     "Listen.revoked": "PEM: revocation list; when named it must be there and in date",
     "Listen.profile": "`national`, or `narrow`: no post-quantum group, 2.3 KB less a handshake",
-    "Limits.connections": "connections at once, unfinished handshakes included",
-    "Limits.handshakes": "unfinished handshakes; past it the oldest is dropped",
+    "Limits.connections": "connections at once of one worker, unfinished handshakes included",
+    "Limits.handshakes": "unfinished handshakes. Of those that let us wait, the oldest is dropped past it; of those "
+    "that wait for us, newer ones stay outside",
     "Limits.handshake_s": "seconds for a handshake",
     "Limits.sign_in_s": "seconds that a connection may stay without a sign-in",
     "Limits.idle_s": "seconds without a byte from the terminal",
