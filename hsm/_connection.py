@@ -25,7 +25,8 @@ class Fault(Enum):
     NOTHING_IN_COMMON = "no common version, suite, group or signature algorithm"
     NO_CERTIFICATE = "no certificate"
     OTHER_AUTHORITY = "certificate of another CA"
-    EXPIRED = "certificate expired or not yet valid"
+    EXPIRED = "certificate expired"
+    NOT_YET_VALID = "certificate not yet valid"
     REVOKED = "certificate revoked"
     NO_REVOCATION_LIST = "no revocation list in date"
     WRONG_USE = "certificate not for this use"
@@ -52,7 +53,7 @@ _CERTIFICATE_FAULTS = {
     _CODES.ERR_DEPTH_ZERO_SELF_SIGNED_CERT: Fault.OTHER_AUTHORITY,
     _CODES.ERR_SELF_SIGNED_CERT_IN_CHAIN: Fault.OTHER_AUTHORITY,
     _CODES.ERR_CERT_HAS_EXPIRED: Fault.EXPIRED,
-    _CODES.ERR_CERT_NOT_YET_VALID: Fault.EXPIRED,
+    _CODES.ERR_CERT_NOT_YET_VALID: Fault.NOT_YET_VALID,
     _CODES.ERR_CERT_REVOKED: Fault.REVOKED,
     _CODES.ERR_UNABLE_TO_GET_CRL: Fault.NO_REVOCATION_LIST,
     _CODES.ERR_CRL_HAS_EXPIRED: Fault.NO_REVOCATION_LIST,

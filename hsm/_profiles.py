@@ -57,7 +57,7 @@ class Subject:
         """Raises CertificateError when the profile asks for something else."""
         if not 1 <= len(self.common_name) <= 64:  # ub-common-name, RFC 5280 appendix A.1
             raise CertificateError("a common name has 1 to 64 characters")
-        if profile is TERMINAL:
+        if profile.name == TERMINAL.name:
             if not _TERMINAL_ID.fullmatch(self.common_name):
                 raise CertificateError(
                     f"a terminal's common name is its identification, 8 letters or digits, not {self.common_name!r}"

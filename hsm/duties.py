@@ -56,6 +56,7 @@ DUTIES: Mapping[str, Duty] = {
     "keys.unseal":       _duty(_CUSTODIAN, _ADMINISTRATOR, _OPERATOR),  # the shares themselves are the dual control
     "pki.init":          _duty(_ADMINISTRATOR,                         second=(_CUSTODIAN,)),
     "pki.issue":         _duty(_ADMINISTRATOR, _OPERATOR),
+    "pki.renew":        _duty(_ADMINISTRATOR, _OPERATOR),
     "pki.revoke":        _duty(_ADMINISTRATOR, _OPERATOR),
     "pki.list":          _duty(_ADMINISTRATOR, _OPERATOR),
     "registry.add":      _duty(_OPERATOR),

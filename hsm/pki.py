@@ -19,6 +19,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -190,16 +191,25 @@ class Authority:
         self.make_revocation_list(now)
         return [certificate.subject.common_name for certificate in old]
 
-    def issue(self, profile: Profile, subject: Subject, key: PublicKey, now: datetime) -> Certificate:
+    def issue(
+        self, profile: Profile, subject: Subject, key: PublicKey, now: datetime, days: int | None = None
+    ) -> Certificate:
         """Issue one certificate. Raises CertificateError when the subject breaks the profile's rules."""
-        return self.issue_many(profile, [(subject, key)], now)[0]
+        return self.issue_many(profile, [(subject, key)], now, days)[0]
 
     def issue_many(
-        self, profile: Profile, requests: Sequence[tuple[Subject, PublicKey]], now: datetime
+        self,
+        profile: Profile,
+        requests: Sequence[tuple[Subject, PublicKey]],
+        now: datetime,
+        days: int | None = None,
     ) -> list[Certificate]:
-        """Issue certificates of one profile with one durable write."""
+        """Issue certificates of one profile with one durable write; ``days`` makes them shorter-lived than it says."""
         if profile.name not in x509.LEAF_PROFILES:
             raise CertificateError(f"the issuing authority does not issue {profile.name} certificates")
+        if days is not None and not 0 < days <= profile.days:
+            raise CertificateError(f"a {profile.name} certificate lives 1 to {profile.days} days, not {days}")
+        profile = replace(profile, days=days or profile.days)
         organisation = self.certificate.subject.organisation
         certificates = [
             x509.issue(

@@ -176,6 +176,10 @@ BASE_ELEMENTS: tuple[Element, ...] = (
         privacy=C3,
         about="check value and SM2 envelope to the terminal's key",
     ),
+    Element(96, 3, "new_key", "b64", Kind.B, 64, about="public key of which a certificate is wanted: x, y"),
+    Element(96, 4, "key_proof", "b64", Kind.B, 64, about="signature of the wish by that key: r, s"),
+    Element(96, 5, "key_consent", "b64", Kind.B, 64, about="signature of the wish by the certificate's key: r, s"),
+    Element(96, 6, "certificate", "b..2048", Kind.BV, 2048, about="X.509 certificate, DER"),
     Element(102, 0, "from_account", "n..28", Kind.D, 28, privacy=C2, mask=_ACCOUNT),
     Element(103, 0, "to_account", "n..28", Kind.D, 28, privacy=C2, mask=_ACCOUNT),
     n(120, 1, "record_number", "n..18", limits.UINT_MAX, "record of the journal"),
@@ -260,6 +264,10 @@ CREDITS_AMOUNT = _key("credits_amount")
 DEBITS_AMOUNT = _key("debits_amount")
 WORKING_KEYS = _key("working_keys")
 MASTER_KEY = _key("master_key")
+NEW_KEY = _key("new_key")
+KEY_PROOF = _key("key_proof")
+KEY_CONSENT = _key("key_consent")
+CERTIFICATE = _key("certificate")
 FROM_ACCOUNT = _key("from_account")
 TO_ACCOUNT = _key("to_account")
 RECORD_NUMBER = _key("record_number")

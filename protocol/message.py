@@ -25,12 +25,14 @@ COMMAND_PARAMETERS = 1
 COMMAND_SIGN_IN = 3
 COMMAND_KEYS = 4
 COMMAND_APP = 6
+COMMAND_CERTIFICATE = 8  # ours; the others' numbers have these meanings there too
 COMMANDS = {
     COMMAND_NONE: "none",
     COMMAND_PARAMETERS: "new parameters: download them",
     COMMAND_SIGN_IN: "sign in again",
     COMMAND_KEYS: "new keys: fetch them",
     COMMAND_APP: "new application: update it",
+    COMMAND_CERTIFICATE: "the certificate is to be replaced: renew it",
 }
 
 

@@ -24,6 +24,7 @@ TAG_STAND_IN = b"FP1L"  # limits of standing in for core banking
 TAG_JSON = b"FP1G"  # bodies to and from back ends over HTTPS
 TAG_AUDIT = b"FP1L"  # digests of the audit log
 TAG_DUTY = b"FP1D"  # a person's word for an act
+TAG_RENEWAL = b"FP1N"  # a terminal's wish for a certificate of another key; both keys sign it
 TAG_KEYS = b"FP1K"  # a terminal's proof that it holds its working keys; under a MAC, not a signature
 
 # GM/T 0009 section 10.
@@ -35,6 +36,14 @@ EXPORTER_LABEL = b"EXPORTER-fengshou-session"
 SIGNATURE_HEADER = "Fengshou-Signature"
 # How many milliseconds the sender of a request still waits. It is of the exchange, not of what is asked: not signed.
 DEADLINE_HEADER = "Fengshou-Deadline-Ms"
+
+
+def renewal_message(terminal: str, fingerprint: bytes, key: bytes) -> bytes:
+    """M of what both keys sign when a terminal wants a certificate for another key, ``e = SM3( ZA || M )``.
+
+    ``fingerprint`` is SM3 of the certificate that it has, ``key`` the new public key, x || y.
+    """
+    return TAG_RENEWAL + terminal.encode("ascii") + fingerprint + key
 
 
 def key_proof_message(binding: bytes, master_epoch: int, key_epoch: int) -> bytes:

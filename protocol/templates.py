@@ -89,6 +89,15 @@ KEYS = Template(
     layout(ANSWER, _KEYS_TOLD),
 )
 
+# The terminal wants a certificate for a new key. It asks again until there is one: the authority is not the switch.
+RENEWAL = Template(
+    19,
+    "renewal",
+    800,
+    required(de.STAN, de.NEW_KEY, de.KEY_PROOF, de.KEY_CONSENT),
+    layout(ANSWER, optional(de.CERTIFICATE)),
+)
+
 ECHO = Template(18, "echo", 820, optional(de.NETWORK_CODE), ANSWER, signed=False)
 
 RECEIPT = Template(
@@ -109,7 +118,7 @@ OFFLINE_UPLOAD = Template(29, "offline-upload", 220, required(de.OFFLINE_ITEMS),
 # The answer to bytes that no template explains, and the sign that a delta lost its base. Never a request.
 ERROR = Template(63, "error", 620, (), ANSWER, signed=False)
 
-BASE_TEMPLATES: tuple[Template, ...] = (SIGN_IN, SIGN_OFF, KEYS, ECHO, RECEIPT, OFFLINE_UPLOAD, ERROR)
+BASE_TEMPLATES: tuple[Template, ...] = (SIGN_IN, SIGN_OFF, KEYS, ECHO, RENEWAL, RECEIPT, OFFLINE_UPLOAD, ERROR)
 
 
 # The largest maximum or size of each kind. Zigzag doubles; the count of digits is a byte; the rest must fit a frame.

@@ -20,7 +20,7 @@ _COMMANDS = {
     "app": ("cli_terminal", "app"),
     "pos": ("cli_pos", "pos"),
     "kiosk": ("cli_pos", "kiosk"),
-    "pki": ("cli_pki", "pki"),
+    "pki": ("cli_renew", "pki"),  # which adds its own to those of cli_pki
     "keys": ("cli_ceremony", "keys"),  # which adds its own to those of cli_keys
     "people": ("cli_people", "people"),
     "audit": ("cli_audit", "audit"),

@@ -22,7 +22,7 @@ from fengshou.switch.certificate_files import blocks, facts_of, serial_of, singl
 from fengshou.switch.cli_common import explained, json_option, print_json
 from fengshou.switch.office import acting
 
-_folder = click.option(
+folder_option = click.option(
     "--pki",
     "folder",
     type=click.Path(path_type=Path, file_okay=False),
@@ -43,7 +43,10 @@ _names = click.option(
 _file = click.Path(path_type=Path, dir_okay=False)
 
 
-def _print(facts: Mapping[str, Any], as_json: bool) -> None:
+days_option = click.option("--days", type=click.IntRange(1), help="A shorter life than certificates of this kind have.")
+
+
+def print_facts(facts: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(facts)
         return
@@ -95,7 +98,7 @@ def init(folder: Path, organisation: str, as_json: bool) -> None:
             if authority.certificate.subject.organisation != organisation:
                 raise
         act.note(made=made, serial=f"{authority.certificate.serial:032x}")
-    _print(
+    print_facts(
         {
             "authority": str(folder),
             "made": made,
@@ -122,7 +125,7 @@ def keys(folder: Path, as_json: bool) -> None:
     with acting(folder.parent, "keys.make", folder.name) as act:
         custody = provision(folder)
         act.note(**{info.label: info.check_value.hex() for info in custody.inventory()})
-    _print({label: kind.name for label, kind in sorted(custody.labels().items())}, as_json)
+    print_facts({label: kind.name for label, kind in sorted(custody.labels().items())}, as_json)
 
 
 @pki.command()
@@ -135,10 +138,11 @@ def keys(folder: Path, as_json: bool) -> None:
     type=click.Path(path_type=Path, file_okay=False),
     help="Certify the switch's TLS key that is kept in this folder, instead of making a key file.",
 )
+@days_option
 @click.option(
     "--out", type=click.Path(path_type=Path, file_okay=False), default=Path("."), help="Folder for the files."
 )
-@_folder
+@folder_option
 @json_option
 @explained
 def issue(
@@ -147,6 +151,7 @@ def issue(
     serial: str,
     names: tuple[str, ...],
     custody: Path | None,
+    days: int | None,
     out: Path,
     folder: Path,
     as_json: bool,
@@ -178,11 +183,11 @@ def issue(
         else:
             signer = PrivateKey.generate()
             save_private_key(key_file, signer)
-        certificate = authority.issue(LEAF_PROFILES[profile], subject, signer.public_key, datetime.now(UTC))
+        certificate = authority.issue(LEAF_PROFILES[profile], subject, signer.public_key, datetime.now(UTC), days)
         write_public(certificate_file, authority.chain(certificate))
         act.note(serial=f"{certificate.serial:032x}")
     where = f"{SWITCH_TLS} in {custody}" if custody is not None else str(key_file)
-    _print({"certificate": str(certificate_file), "key": where, **facts_of(certificate)}, as_json)
+    print_facts({"certificate": str(certificate_file), "key": where, **facts_of(certificate)}, as_json)
 
 
 @pki.command()
@@ -208,7 +213,7 @@ def csr(
     if not key.exists():
         save_private_key(key, PrivateKey.generate())
     write_public(out, to_pem(REQUEST, x509.request(load_private_key(key), subject)))
-    _print({"request": str(out), "key": str(key)}, as_json)
+    print_facts({"request": str(out), "key": str(key)}, as_json)
 
 
 @pki.command("sign-csr")
@@ -216,7 +221,7 @@ def csr(
 @click.argument("request_file", type=_file)
 @_names
 @click.option("--out", type=_file, required=True, help="File for the certificate.")
-@_folder
+@folder_option
 @json_option
 @explained
 def sign_csr(profile: str, request_file: Path, names: tuple[str, ...], out: Path, folder: Path, as_json: bool) -> None:
@@ -234,13 +239,13 @@ def sign_csr(profile: str, request_file: Path, names: tuple[str, ...], out: Path
         certificate = authority.issue_from_request(LEAF_PROFILES[profile], request, datetime.now(UTC), names)
         write_public(out, authority.chain(certificate))
         act.note(subject=certificate.subject.common_name, serial=f"{certificate.serial:032x}")
-    _print({"certificate": str(out), **facts_of(certificate)}, as_json)
+    print_facts({"certificate": str(out), **facts_of(certificate)}, as_json)
 
 
 @pki.command()
 @click.argument("certificate")
 @click.option("--reason", type=click.Choice(x509.REVOCATION_REASONS), default="unspecified", show_default=True)
-@_folder
+@folder_option
 @json_option
 @explained
 def revoke(certificate: str, reason: str, folder: Path, as_json: bool) -> None:
@@ -257,12 +262,12 @@ def revoke(certificate: str, reason: str, folder: Path, as_json: bool) -> None:
         issued = authority.revoke(serial, reason, now)
         crl = authority.make_revocation_list(now)
         act.note(subject=issued.common_name)
-    _print({"revoked": issued.common_name, "serial": issued.serial, "reason": reason, "list": str(crl)}, as_json)
+    print_facts({"revoked": issued.common_name, "serial": issued.serial, "reason": reason, "list": str(crl)}, as_json)
 
 
 @pki.command()
 @click.option("--days", type=click.IntRange(1, 365), default=CRL_DAYS, show_default=True, help="How long it is valid.")
-@_folder
+@folder_option
 @json_option
 @explained
 def crl(days: int, folder: Path, as_json: bool) -> None:
@@ -276,12 +281,12 @@ def crl(days: int, folder: Path, as_json: bool) -> None:
     with acting(folder.parent, "pki.list", folder.name, days=days):
         path = authority.make_revocation_list(datetime.now(UTC), days)
     revoked = sum(entry.revoked is not None for entry in authority.entries())
-    _print({"list": str(path), "revoked": revoked, "days": days}, as_json)
+    print_facts({"list": str(path), "revoked": revoked, "days": days}, as_json)
 
 
 @pki.command("retire")
 @click.confirmation_option(prompt="Everything that older issuing authorities have issued is refused then. Go on?")
-@_folder
+@folder_option
 @json_option
 @explained
 def retire_issuing(folder: Path, as_json: bool) -> None:
@@ -295,12 +300,12 @@ def retire_issuing(folder: Path, as_json: bool) -> None:
     with acting(folder.parent, "keys.rotate-ca", folder.name) as act:
         retired = authority.retire_issuing(datetime.now(UTC))
         act.note(retired=", ".join(retired))
-    _print({"retired": retired, "issuing": authority.certificate.subject.common_name}, as_json)
+    print_facts({"retired": retired, "issuing": authority.certificate.subject.common_name}, as_json)
 
 
 @pki.command("list")
 @click.option("--profile", type=_profile, help="Only certificates of this profile.")
-@_folder
+@folder_option
 @json_option
 @explained
 def list_(profile: str | None, folder: Path, as_json: bool) -> None:
@@ -363,4 +368,4 @@ def show(file: Path, as_json: bool) -> None:
         print_json(shown)
         return
     for row in shown:
-        _print(row, as_json=False)
+        print_facts(row, as_json=False)

@@ -313,6 +313,7 @@ def _run_counted(home: Home, use: Callable[[TerminalClient, Counters], Awaitable
                 _grammar(home),
                 log=home.batch_log(),
                 keys=home.keys(),
+                home=home,
             ) as client:
                 result = await use(client, counters)
                 await client.sign_off()

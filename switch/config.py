@@ -38,6 +38,7 @@ class Files(_Section, frozen=True):
     keys: str = "keys"  # custody's folder
     registry: str = "registry.db"
     journal: str = "journal"
+    renewals: str = "renewals"  # wishes of terminals for certificates, and the authority's answers
     status: str = "status.sock"  # a Unix socket that answers `fengshou status`
 
 

@@ -31,6 +31,7 @@ from fengshou.switch.pipeline import Pipeline
 from fengshou.switch.receipt_desk import ReceiptDesk
 from fengshou.switch.recording import Recorder, pseudonyms
 from fengshou.switch.recovery import Recovery
+from fengshou.switch.renewals import Renewals
 from fengshou.switch.rrn import RrnSource
 from fengshou.switch.sessions import Sessions
 from fengshou.switch.stand_in import Limits, StandIn
@@ -60,6 +61,7 @@ class World:
     share: Share = WHOLE  # the terminals that this worker has; the journal is opened for the same
     stand_in: Limits | None = None
     deadlines_s: Mapping[str, float] = field(default_factory=dict)  # of services that are stricter than their route
+    renewals: Renewals | None = None  # of terminals' certificates; None: they are not renewed here
     pin_zones: Mapping[str, PinZone] = field(default_factory=dict)  # of destinations that verify PINs
 
 
@@ -90,7 +92,7 @@ class Core:
         )  # fmt: skip
         ledger = Ledger(catalogue, journal, self.recorder, originals, self.facts)
         self.forwarder = Forwarder(catalogue, ledger, journal, self.writer, self.routes, self.machine, world.random)
-        self.sessions = Sessions(admission, self.recorder, self.keys)
+        self.sessions = Sessions(admission, self.recorder, self.keys, world.renewals)
         self.inbound = Inbound(
             catalogue, world.clock, admission, self.duplicates, counters, self.recorder, self.desk.ask,
             self.forwarder.owe, self.machine, self.sessions,
@@ -98,7 +100,7 @@ class Core:
         self.sender = Sender(
             catalogue, journal, self.recorder, self.duplicates, self.routes, self.forwarder.owe,
             self.forwarder.hear_late, self.desk.later,
-            self.machine, world.deadlines_s, self.keys.notice,
+            self.machine, world.deadlines_s, self.sessions.notice,
         )  # fmt: skip
         self.closed: dict[Closing, int] = dict.fromkeys(Closing, 0)
         self.pump = world.make_pump(catalogue.codec, self._on_closed)

@@ -15,7 +15,7 @@ from fengshou.protocol.message import COMMAND_NONE, COMMAND_SIGN_IN, Value
 from fengshou.protocol.service import Conclusion
 from fengshou.protocol.session import Event as SessionEvent
 from fengshou.protocol.session import SessionRefusal
-from fengshou.protocol.templates import ECHO, ERROR, KEYS, OFFLINE_UPLOAD, RECEIPT, SIGN_IN, SIGN_OFF
+from fengshou.protocol.templates import ECHO, ERROR, KEYS, OFFLINE_UPLOAD, RECEIPT, RENEWAL, SIGN_IN, SIGN_OFF
 from fengshou.protocol.transaction import Duty, Event, Machine, State
 from fengshou.switch import uploads
 from fengshou.switch.admission import Admission, Ended
@@ -158,6 +158,8 @@ class Inbound:
                         self.sessions.sign_off(exchange, entries)
                     case KEYS.id:
                         self.sessions.hear_of_keys(exchange, entries)
+                    case RENEWAL.id:
+                        self.sessions.renew(exchange)
                     case ECHO.id:
                         exchange.answer_now({de.RESPONSE_CODE: codes.APPROVED})
                     case RECEIPT.id:

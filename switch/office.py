@@ -31,13 +31,18 @@ PEOPLE = "people"
 _SESSION = new_session()
 
 
+# The log in the name of a person, and the key that proves it, None for the operating system's user.
+Identity = tuple[AuditLog, Signer | None]
+
+
 @contextmanager
-def acting(folder: Path, event: str, of: str, **details: object) -> Iterator[Act]:
+def acting(folder: Path, event: str, of: str, who: Identity | None = None, **details: object) -> Iterator[Act]:
     """Do ``event`` to ``of``, when this person may, between two records of the log in ``folder``.
 
-    Raises DutyRefused, which is recorded too, and AuditError; then nothing was done.
+    ``who`` is what ``identified`` gave to a command that acts many times and asks for a passphrase once. Raises
+    DutyRefused, which is recorded too, and AuditError; then nothing was done.
     """
-    log, signer = identified(folder)
+    log, signer = who or identified(folder)
     try:
         permission = duties.permit(records_of(folder), log.actor, event, of, datetime.now(UTC))
     except DutyRefused as refusal:
@@ -62,7 +67,7 @@ def records_of(folder: Path) -> list[Record]:
     return audit_proof.records(file) if file.exists() else []
 
 
-def identified(folder: Path) -> tuple[AuditLog, Signer | None]:
+def identified(folder: Path) -> Identity:
     """The log in the name of who acts, and the key that proves it, None for the operating system's user.
 
     Raises DutyRefused: the name has no duties; CustodyError: its key does not open.

@@ -39,12 +39,14 @@ from fengshou.switch.journal import Journal
 from fengshou.switch.keeper import Keeper
 from fengshou.switch.links import JournalEvents, destination, feed
 from fengshou.switch.outbound import Route
+from fengshou.switch.renewals import Renewals
 from fengshou.switch.stand_in import Limits
 from fengshou.switch.stand_in import load as load_limits
 from fengshou.switch.status import serve_status, snapshot
 from fengshou.switch.workers import Line, WorkerReady, worker_path
 from fengshou.switch.zones import pin_zones
 from fengshou.terminals.accepting import Bound, Handed, Source
+from fengshou.terminals.binding import TerminalRow
 from fengshou.terminals.listener import Listener, ListenerLimits
 from fengshou.terminals.pump import Closing, Pump, PumpLimits
 from fengshou.terminals.registry import Registry, RegistryError
@@ -89,6 +91,10 @@ class Switch(Core):
         self.registry = Registry.open(loaded.path(config.files.registry), self.custody)
         stack.callback(self.registry.close)
         self._terminals = self.registry.snapshot()
+        self._renewals = Renewals(
+            loaded.path(config.files.renewals), loaded.path(config.files.registry), self.custody,
+            loaded.path(config.listen.authorities),
+        )  # fmt: skip
         self.share = share
         self.journal = open_journal(loaded, share)
         stack.callback(self.journal.close)
@@ -100,7 +106,7 @@ class Switch(Core):
                 journal=self.journal,
                 clock=Clock(config.cut_over.rule()),
                 random=Random(),
-                terminals=lambda terminal: self._terminals.get(terminal),
+                terminals=self._terminals_now,
                 routes={
                     name: Route(destination(name, row, loaded, self.custody), row.deadline_ms / 1000)
                     for name, row in config.destination.items()
@@ -113,6 +119,7 @@ class Switch(Core):
                     for service, entry in zip(self.catalogue.services, config.service, strict=True)
                     if entry.deadline_ms is not None
                 },
+                renewals=self._renewals,
                 pin_zones=pin_zones(config),
                 make_pump=lambda codec, on_closed: Pump(codec, pump_limits, on_closed),
             )
@@ -146,6 +153,7 @@ class Switch(Core):
                         nursery.start_soon(self._hear_of_events, self.feed)
                 nursery.start_soon(self.listener.run)
                 nursery.start_soon(self._watch)
+                nursery.start_soon(self._renewals.run, lambda: self.pump, self._terminals_now)
                 nursery.start_soon(Keeper(self.journal, self.writer, self.custody, self.share).run)
                 await nursery.start(also)
                 await self._links_up()
@@ -224,6 +232,9 @@ class Switch(Core):
         zones = [route.destination.zone for route in self.routes.values() if isinstance(route.destination, Iso8583Link)]
         shared = [zone for zone in zones if zone is not None and info.label in zone.labels]
         return all((info.label, info.epoch) in zone.confirmed for zone in shared)
+
+    def _terminals_now(self, terminal: str) -> TerminalRow | None:
+        return self._terminals.get(terminal)
 
     def _revoke(self) -> None:
         """Close the sessions whose terminal or application is no longer what it was at sign-in."""

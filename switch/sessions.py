@@ -16,6 +16,7 @@ from fengshou.switch.clock import local_time
 from fengshou.switch.exchange import Exchange
 from fengshou.switch.journal import Entry, batch_key
 from fengshou.switch.recording import Recorder
+from fengshou.switch.renewals import Renewals
 from fengshou.switch.terminal_keys import Held, TerminalKeys
 from fengshou.terminals.binding import Status, TerminalRow
 from fengshou.terminals.pump import Closing, Peer
@@ -24,10 +25,14 @@ from fengshou.terminals.pump import Closing, Peer
 class Sessions:
     """The sessions of all terminals of this worker."""
 
-    def __init__(self, admission: Admission, recorder: Recorder, keys: TerminalKeys) -> None:
+    def __init__(
+        self, admission: Admission, recorder: Recorder, keys: TerminalKeys, renewals: Renewals | None = None
+    ) -> None:
+        """``renewals`` None: certificates are not renewed here."""
         self._admission = admission
         self._recorder = recorder
         self._keys = keys
+        self._renewals = renewals
         self._signed_in: dict[str, Peer] = {}
         self._sign_ins: dict[Exchange, tuple[TerminalRow, int, Entry]] = {}
 
@@ -90,6 +95,17 @@ class Sessions:
         told = self._keys.newer(facts, peer.certificate.public_key, held)
         exchange.answer_now({de.RESPONSE_CODE: codes.APPROVED, **told})
 
+    def renew(self, exchange: Exchange) -> None:
+        """A terminal wants another certificate."""
+        if self._renewals is None:
+            exchange.refuse(codes.UNSUPPORTED, "certificates are not renewed here")
+        else:
+            self._renewals.ask(exchange)
+
+    def notice(self, peer: Peer) -> int:
+        """The command that a terminal should hear of next: a certificate that ends comes before keys that are old."""
+        return (self._renewals is not None and self._renewals.notice(peer)) or self._keys.notice(peer)
+
     def durable(self, exchange: Exchange, closed: Set[bytes]) -> None:
         """Let an accepted sign-in take effect, unless its batch was closed (``batch_key``) in the same commit."""
         if exchange not in self._sign_ins:
@@ -110,6 +126,8 @@ class Sessions:
         peer.permitted = row.services & row.apps[peer.app].services
         peer.session_record = entry.record.number
         peer.key_epochs = Held.stated(values)
+        if self._renewals is not None:
+            self._renewals.signed_in(peer, row)
         peer.session.advance(
             SessionEvent.SIGN_IN,
             {
@@ -139,7 +157,7 @@ class Sessions:
         app = row.apps.get(peer.app)
         if app is None or app != was.apps[peer.app] or app.status is not Status.ACTIVE:
             return False
-        if row.facts != was.facts or row.fingerprint != was.fingerprint:
+        if row.facts != was.facts or not row.knows(peer.certificate):
             return False
         peer.row = row
         peer.permitted = row.services & app.services

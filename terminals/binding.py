@@ -57,6 +57,11 @@ class TerminalRow:
     status: Status
     fingerprint: bytes  # SM3 of its certificate's DER, 32 bytes
     certificate: str  # the certificate's serial number, hexadecimal
+    renewed: bytes = b""  # fingerprint of the one that takes its place as soon as somebody signs in with it
+
+    def knows(self, certificate: Certificate) -> bool:
+        """Whether a certificate is this terminal's."""
+        return certificate.fingerprint in (self.fingerprint, self.renewed)
 
 
 class Refusal(NamedTuple):
@@ -105,7 +110,7 @@ LADDER: tuple[BindingRung, ...] = (
     ),
     BindingRung(
         "certificate", "63", "the certificate is not the one that was enrolled",
-        lambda it: it.peer.fingerprint == it.row.fingerprint,
+        lambda it: it.row.knows(it.peer),
     ),
     BindingRung(
         "merchant", "03", "another merchant is registered", lambda it: it.values[de.MERCHANT] == it.row.facts.merchant

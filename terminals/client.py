@@ -23,7 +23,7 @@ from fengshou.protocol import elements as de
 from fengshou.protocol.codes import RESYNC
 from fengshou.protocol.delta import DeltaWriter
 from fengshou.protocol.message import COMMAND_SIGN_IN, Flag, Message, Value
-from fengshou.protocol.templates import ECHO, KEYS, RECEIPT, SIGN_IN, SIGN_OFF, Grammar
+from fengshou.protocol.templates import ECHO, KEYS, RECEIPT, RENEWAL, SIGN_IN, SIGN_OFF, Grammar
 from fengshou.terminals.answers import (
     BatchClosed,
     OutcomeUnknown,
@@ -36,12 +36,14 @@ from fengshou.terminals.answers import (
 )
 from fengshou.terminals.batch_log import BatchLog
 from fengshou.terminals.dialler import Dialler
+from fengshou.terminals.home import Home
 from fengshou.terminals.identity import BATCH_MAX, BATCH_UNKNOWN, Clock, Counters, Identity, china_now, local_values
 from fengshou.terminals.key_dialogue import KeyDialogue
 from fengshou.terminals.key_store import KeyStore
 from fengshou.terminals.link import Link, LinkLost, Pending
 from fengshou.terminals.patience import Patience
 from fengshou.terminals.receipt import Exchange, Receipt, ReceiptInvalid
+from fengshou.terminals.renewal_dialogue import RenewalDialogue
 from fengshou.terminals.settlement import Settled, settle_batches
 
 __all__ = [
@@ -60,7 +62,7 @@ class TerminalClient:
     def __init__(
         self, dial: Callable[[], Awaitable[TlsStream]], nursery: trio.Nursery, identity: Identity, signer: Signer,
         counters: Counters, grammar: Grammar, patience: Patience, clock: Clock, random: Random, delta: bool = True,
-        log: BatchLog | None = None, keys: KeyStore | None = None,
+        log: BatchLog | None = None, keys: KeyStore | None = None, renewal: RenewalDialogue | None = None,
     ) -> None:  # fmt: skip
         self.identity = identity
         self.grammar = grammar
@@ -79,6 +81,7 @@ class TerminalClient:
         self._link: Link | None = None
         self._must_sign_in = False
         self._keys = KeyDialogue(keys, identity.terminal)
+        self._renewal = renewal
         # Held from numbering a request until its last byte is out, and through a sign-in: what is signed depends on it.
         self._turn = trio.Lock()
 
@@ -251,6 +254,8 @@ class TerminalClient:
                 raise SignInRefused(response)
         if self._keys.must_ask:
             await self._ask_keys(link)
+        if self._renewal is not None and self._renewal.must_ask:
+            link = await self._ask_certificate(link, self._renewal)
         return link
 
     async def _linked(self) -> Link:
@@ -292,6 +297,23 @@ class TerminalClient:
             self._keys.signed_in(response.values)
         return response
 
+    async def _ask_certificate(self, link: Link, renewal: RenewalDialogue) -> Link:
+        """Ask for another certificate; when there is one, connect and sign in with it. A refusal is left at that.
+
+        Raises Unreachable, SignInRefused.
+        """
+        _, stan = self._counters.next()
+        wish = {de.STAN: stan, **renewal.wish(self._signer)}
+        answer = await self._settled(link, Request(RENEWAL, wish, self._counters.batch))
+        signer = renewal.take(answer.values)
+        if signer is None:
+            return link
+        self._signer = signer
+        with trio.move_on_after(self._patience.answer_s):
+            await link.quiet()  # nobody sends meanwhile, and what is on its way is answered
+        link.lose("another certificate takes its place")
+        return await self._ready()
+
     async def _ask_keys(self, link: Link) -> None:
         """Raises Unreachable."""
 
@@ -328,6 +350,8 @@ class TerminalClient:
             if message.command == COMMAND_SIGN_IN and link is self._link:
                 self._must_sign_in = True
             self._keys.commanded(message.command)
+            if self._renewal is not None:
+                self._renewal.commanded(message.command)
             code = message.values[de.RESPONSE_CODE]
             self.log.note(request.template, request.batch, request.values, str(code))
             return Response(
@@ -361,23 +385,25 @@ class TerminalClient:
 async def connect(
     address: tuple[str, int], context: SSL.Context, peer_name: str, identity: Identity, signer: Signer,
     counters: Counters, grammar: Grammar, patience: Patience | None = None, clock: Clock = china_now,
-    delta: bool = True, log: BatchLog | None = None, keys: KeyStore | None = None,
+    delta: bool = True, log: BatchLog | None = None, keys: KeyStore | None = None, home: Home | None = None,
 ) -> AsyncIterator[TerminalClient]:  # fmt: skip
     """A client of the switch at ``address``, until the block ends. The first request opens the connection.
 
     ``context`` is ``hsm.channel.client_context`` with the terminal's certificate; ``peer_name`` is the DNS name or IP
     address in that of the switch; ``signer`` is the terminal's secure medium; ``log`` is what counts in its batches,
-    without one only what this client does; ``keys`` are the terminal's working keys, without which it sends no PIN.
-    Without ``delta`` every request is sent whole; else as its difference to earlier ones where the switch grants that.
+    without one only what this client does; ``keys`` are the terminal's working keys, without which it sends no PIN;
+    ``home`` is where certificate and key are replaced when the switch says so, without one they are not. Without
+    ``delta`` every request is sent whole; else as its difference to earlier ones where the switch grants that.
     """
 
+    patience = patience or Patience()
     dialler = Dialler(address, context, peer_name, identity.terminal)
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
         try:
             yield TerminalClient(
-                dialler.dial, nursery, identity, signer, counters, grammar, patience or Patience(), clock, Random(),
-                delta, log, keys,
+                dialler.dial, nursery, identity, signer, counters, grammar, patience, clock, Random(), delta, log, keys,
+                RenewalDialogue(home, dialler, patience.renewal_s) if home else None,
             )  # fmt: skip
         except Exception as error:
             failure = error  # raised outside the nursery, which would wrap it into a group

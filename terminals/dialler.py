@@ -18,6 +18,10 @@ class Dialler:
         self._server_name = terminal.lower()
         self._last: TlsStream | None = None
 
+    def use(self, context: SSL.Context) -> None:
+        """Connect with another certificate from now on."""
+        self._context, self._last = context, None
+
     async def dial(self) -> TlsStream:
         """A channel. Raises OSError, trio.BrokenResourceError."""
         transport = await trio.open_tcp_stream(*self._address)

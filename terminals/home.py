@@ -7,6 +7,7 @@
     terminal.key      its private key, mode 0600; in the field the secure medium keeps it instead
     authorities.crt   whom it trusts
     working.keys      master and working keys, mode 0600, see ``key_store``; the secure medium's too in the field
+    terminal.next.*   the next certificate and its key, see ``renewal``
     counters.json     batch and STAN, see ``identity.Counters``
     offline.log       purchases that wait for coverage, see ``offline_store``
     batches.jsonl     what counts in batches that are not settled, see ``batch_log.BatchLog``
@@ -28,6 +29,7 @@ from fengshou.terminals.batch_log import BatchLog
 from fengshou.terminals.identity import Counters, Identity
 from fengshou.terminals.key_store import KeyStore
 from fengshou.terminals.offline_store import OfflineStore
+from fengshou.terminals.renewal import Renewal
 
 _CONFIGURATION = "terminal.toml"
 _CERTIFICATE = "terminal.crt"
@@ -76,6 +78,8 @@ class Home:
             raise HomeError(f"{path}: {error}") from None
         if self.configuration.switch.profile not in channel.PROFILES:
             raise HomeError(f"{path}: profile is one of {', '.join(channel.PROFILES)}")
+        # Opened at once: a change of the certificate that was cut short is finished before anybody reads the files.
+        self.renewal = Renewal(folder / _CERTIFICATE, folder / _KEY)
 
     @property
     def identity(self) -> Identity:

@@ -14,6 +14,7 @@ from fengshou.protocol.templates import ERROR, OFFLINE_UPLOAD, RECEIPT
 
 # A TLS record holds at most 16 KiB; asking for more yields no more.
 _RECEIVE_BYTES = 16 * 1024
+_LOOKS_EVERY_S = 0.01
 
 
 class LinkLost(Exception):
@@ -146,6 +147,11 @@ class Link:
         finally:
             if not sent:  # a part of the frame may have left; nothing can follow it
                 self.lose("a request was cut off")
+
+    async def quiet(self) -> None:
+        """Wait until nothing that was sent waits for its answer."""
+        while self._pending:
+            await trio.sleep(_LOOKS_EVERY_S)
 
     def forget(self, pending: Pending) -> None:
         """Nobody waits for this request any more; what still comes for it is dropped."""

@@ -5,9 +5,11 @@ many may be under way, see ``accepting.Attempts``. Its public-key work is done b
 so that a storm of reconnecting terminals takes at most that thread's share of the processor from those that trade.
 """
 
+import logging
 import socket
 from collections import Counter
 from collections.abc import Callable, Set
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -16,6 +18,7 @@ from OpenSSL import SSL
 
 from fengshou.hsm.channel import (
     ChannelError,
+    Fault,
     check_still_valid,
     exporter,
     handshake,
@@ -24,6 +27,12 @@ from fengshou.hsm.channel import (
 )
 from fengshou.terminals.accepting import Attempt, Attempts, Source
 from fengshou.terminals.pump import Pump
+
+logger = logging.getLogger(__name__)
+
+# Of certificates that our authority has issued: each concerns a terminal that an operator knows, so it is logged.
+_OURS = frozenset({Fault.EXPIRED, Fault.NOT_YET_VALID, Fault.REVOKED})
+_HEARS_WITHIN_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +114,31 @@ class Listener:
             self.resumed += session_reused(connection)
         except ChannelError as error:
             self.refused[error.fault.value] += 1
+            if error.fault in _OURS:
+                logger.warning("a peer that calls itself %s: %s", _name(connection), error)
+                await _let_hear(sock)
         except OSError:
             self.refused["connection lost"] += 1
         finally:
             if not handed_over:
                 sock.close()
+
+
+async def _let_hear(sock: socket.socket) -> None:
+    """Let a peer read the alert that says why: in TLS 1.3 it has sent its first request already, and closing a socket
+    with unread bytes takes back what the peer has not read yet (RFC 9293 section 3.10.4)."""
+    with suppress(OSError), trio.move_on_after(_HEARS_WITHIN_S):
+        sock.shutdown(socket.SHUT_WR)
+        while True:
+            await trio.lowlevel.wait_readable(sock)
+            if not sock.recv(4096):
+                return
+
+
+def _name(connection: SSL.Connection) -> str:
+    """The server name that a terminal asks for carries its id; nobody has proved it."""
+    name = (connection.get_servername() or b"").decode("ascii", "replace")
+    return name if name.isalnum() else "nothing"
 
 
 def tune(sock: socket.socket) -> None:

@@ -16,3 +16,4 @@ class Patience:
     trade_s: float = 90.0
     first_delay_s: float = 0.2
     longest_delay_s: float = 10.0
+    renewal_s: float = 60.0  # between two wishes for a certificate

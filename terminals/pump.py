@@ -60,7 +60,7 @@ class Peer:
 
     __slots__ = (
         "allowance", "app", "certificate", "closed", "connection", "fd", "heard_at", "inbox", "key_epochs", "outbox",
-        "permitted", "pump", "row", "session", "session_record", "socket", "spent_at", "stalled_at",
+        "permitted", "pump", "renewal_due", "row", "session", "session_record", "socket", "spent_at", "stalled_at",
     )  # fmt: skip
 
     def __init__(
@@ -76,6 +76,7 @@ class Peer:
         self.session_record = 0
         self.app = ("", "")  # id and version
         self.permitted: frozenset[str] = frozenset()  # names of the services that terminal and application allow
+        self.renewal_due = False  # it should ask for another certificate
         self.key_epochs: tuple[int, ...] | None = None  # of the working and master key; None: it uses none
         self.inbox = bytearray()
         self.outbox = bytearray()

@@ -63,6 +63,11 @@ CREATE TABLE IF NOT EXISTS terminals (
     certificate TEXT NOT NULL DEFAULT '',
     fingerprint BLOB NOT NULL DEFAULT x''
 ) STRICT;
+CREATE TABLE IF NOT EXISTS renewals (
+    terminal TEXT PRIMARY KEY REFERENCES terminals (terminal),
+    certificate TEXT NOT NULL,
+    fingerprint BLOB NOT NULL UNIQUE
+) STRICT;
 CREATE UNIQUE INDEX IF NOT EXISTS one_terminal_a_device ON terminals (serial) WHERE status <> 'retired';
 CREATE UNIQUE INDEX IF NOT EXISTS one_terminal_a_certificate ON terminals (fingerprint) WHERE fingerprint <> x'';
 """
@@ -168,8 +173,9 @@ class Registry:
                     "SELECT app, version, digest, services, status FROM apps"
                 )
             }
+            renewed = dict(self._connection.execute("SELECT terminal, fingerprint FROM renewals"))
             terminals = {
-                row[0]: self._row(row, apps)
+                row[0]: self._row(row, apps, renewed.get(row[0], b""))
                 for row in self._connection.execute(f"SELECT {_TERMINAL_COLUMNS} FROM terminals ORDER BY terminal")  # noqa: S608
             }
         return Snapshot(terminals, apps, sites)
@@ -229,10 +235,38 @@ class Registry:
 
     def enrol(self, terminal: str, certificate: str, fingerprint: bytes) -> None:
         """Bind a terminal to its certificate; the one that it had is no longer accepted at the next sign-in."""
+        # First what the device before was about to get: cut short, it only has to ask again.
+        with self._transaction():
+            self._connection.execute("DELETE FROM renewals WHERE terminal = ?", (terminal,))
         try:
             self._update(terminal, "certificate = ?, fingerprint = ?", certificate, fingerprint)
         except sqlite3.IntegrityError:
             raise RegistryError(f"terminal {terminal}: the certificate belongs to another terminal") from None
+
+    def renewed(self, terminal: str, certificate: str, fingerprint: bytes) -> None:
+        """Accept a further certificate of a terminal beside the one that it has. Raises RegistryError."""
+        with self._transaction():
+            try:
+                self._connection.execute(
+                    "INSERT INTO renewals VALUES (?, ?, ?) ON CONFLICT (terminal) DO UPDATE "
+                    "SET certificate = excluded.certificate, fingerprint = excluded.fingerprint",
+                    (terminal, certificate, fingerprint),
+                )
+            except sqlite3.IntegrityError:
+                raise RegistryError(f"terminal {terminal} is unknown, or it is another's certificate") from None
+
+    def took_up(self, terminal: str, fingerprint: bytes) -> None:
+        """A terminal has signed in with its further certificate: it is the only one from now on."""
+        with self._transaction():
+            self._connection.execute(
+                "UPDATE terminals SET (certificate, fingerprint) = "
+                "(SELECT certificate, fingerprint FROM renewals WHERE renewals.terminal = terminals.terminal) "
+                "WHERE terminal = ? AND EXISTS (SELECT 1 FROM renewals WHERE terminal = ? AND fingerprint = ?)",
+                (terminal, terminal, fingerprint),
+            )
+            self._connection.execute(
+                "DELETE FROM renewals WHERE terminal = ? AND fingerprint = ?", (terminal, fingerprint)
+            )
 
     def set_status(self, terminal: str, status: Status) -> None:
         """Block, activate again or retire a terminal. Raises RegistryError: unknown, or retired before."""
@@ -296,7 +330,7 @@ class Registry:
         if not changed:
             raise RegistryError(f"terminal {terminal} is unknown or retired")
 
-    def _row(self, columns: tuple[Any, ...], apps: Mapping[tuple[str, str], AppRow]) -> TerminalRow:
+    def _row(self, columns: tuple[Any, ...], apps: Mapping[tuple[str, str], AppRow], renewed: bytes) -> TerminalRow:
         (
             terminal, merchant, acquirer, serial, credit_code, sealed, channel, site, town, services, permitted,
             rate_per_second, status, certificate, fingerprint,
@@ -311,6 +345,7 @@ class Registry:
             status=Status(status),
             fingerprint=fingerprint,
             certificate=certificate,
+            renewed=renewed,
         )
 
 

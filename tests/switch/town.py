@@ -267,7 +267,7 @@ class Town:
         waits = {"connect_s": 5.0, "answer_s": 8.0, "trade_s": 60.0, "longest_delay_s": 0.5, **patience}
         return connect(
             home.address, home.context(), home.switch_name, home.identity, home.signer(), counters or home.counters(),
-            self.catalogue.grammar, Patience(**waits), log=log, keys=keys,
+            self.catalogue.grammar, Patience(**waits), log=log, keys=keys, home=home,
         )  # fmt: skip
 
 
