@@ -74,7 +74,7 @@ class Refusals:
     def seal(self, label: str, data: bytes, context: bytes) -> bytes:
         raise self._refuse()
 
-    def open(self, label: str, sealed: bytes, context: bytes) -> bytes:
+    def open(self, label: KeyName, sealed: bytes, context: bytes) -> bytes:
         raise self._refuse()
 
     def encrypt(self, label: str, mode: CipherMode, iv: bytes, data: bytes, epoch: int | None = None) -> bytes:

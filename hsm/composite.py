@@ -97,7 +97,7 @@ class Composite:
     def seal(self, label: str, data: bytes, context: bytes) -> bytes:
         return self._of(label).seal(label, data, context)
 
-    def open(self, label: str, sealed: bytes, context: bytes) -> bytes:
+    def open(self, label: KeyName, sealed: bytes, context: bytes) -> bytes:
         return self._of(label).open(label, sealed, context)
 
     def encrypt(self, label: str, mode: CipherMode, iv: bytes, data: bytes, epoch: int | None = None) -> bytes:

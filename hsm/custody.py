@@ -253,8 +253,8 @@ class Custody(Protocol):
         """
         ...
 
-    def open(self, label: str, sealed: bytes, context: bytes) -> bytes:
-        """The data that ``seal`` hid. Raises SealBroken."""
+    def open(self, label: KeyName, sealed: bytes, context: bytes) -> bytes:
+        """The data that ``seal`` hid; of a Derived the epoch is the one in the sealed value. Raises SealBroken."""
         ...
 
     def encrypt(self, label: str, mode: CipherMode, iv: bytes, data: bytes, epoch: int | None = None) -> bytes:

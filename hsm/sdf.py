@@ -269,12 +269,12 @@ class SdfCustody(Refusals):
         sealed = self._device.run(lambda session: form(session, held.material, nonce, data, context))
         return bytes((held.info.epoch,)) + nonce + sealed
 
-    def open(self, label: str, sealed: bytes, context: bytes) -> bytes:
-        self._table.find(label, None, Kind.SM4)
+    def open(self, label: KeyName, sealed: bytes, context: bytes) -> bytes:
+        self._table.find(_kept(label), None, Kind.SM4)
         if len(sealed) < 1 + sm4.NONCE_BYTES + sm4.TAG_BYTES:
             raise SealBroken(f"{label}: the sealed value is cut short")
         try:
-            body = self._table.find(label, sealed[0], Kind.SM4).material
+            body = self._table.find(_kept(label), sealed[0], Kind.SM4).material
         except CustodyError as error:
             raise SealBroken(f"{label}: sealed under epoch {sealed[0]}: {error}") from None
         nonce, hidden = sealed[1 : 1 + sm4.NONCE_BYTES], sealed[1 + sm4.NONCE_BYTES :]

@@ -187,9 +187,9 @@ class SoftwareCustody:
         hidden = _as(Secret, held).gcm.seal(nonce, data, context)
         return bytes((held.info.epoch,)) + nonce + hidden
 
-    def open(self, label: str, sealed: bytes, context: bytes) -> bytes:
+    def open(self, label: KeyName, sealed: bytes, context: bytes) -> bytes:
         if len(sealed) < _SEALED_BYTES_MIN:
-            self._table.find(label, None, Kind.SM4)
+            self._find(label, None, Kind.SM4)
             raise SealBroken(f"{label}: the sealed value is cut short")
         key = self._opening(label, sealed[0])
         try:
@@ -198,7 +198,9 @@ class SoftwareCustody:
         except BadTag:
             raise SealBroken(f"{label}: the sealed value was altered or belongs to another context") from None
 
-    def _opening(self, label: str, epoch: int) -> Secret:
+    def _opening(self, label: KeyName, epoch: int) -> Secret:
+        if isinstance(label, Derived):
+            return self._secret(replace(label, epoch=epoch), None, Kind.SM4)
         kind = self.labels().get(label)
         try:
             return self._secret(label, epoch, Kind.SM4)

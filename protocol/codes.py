@@ -68,9 +68,7 @@ _ROWS = (
     ResponseCode("97", "D", "unknown terminal", "终端未登记"),
     ResponseCode("98", "E", "no reply of the back end; it will be reversed", "未收到应答，将自动冲正"),
     ResponseCode("99", "C", "PIN block format error", "密码格式错误"),
-    ResponseCode(
-        "A7", "C", "security processing failed: the keys of the PIN are out of use", "密钥已更新，请重新输入密码"
-    ),
+    ResponseCode("A7", "C", "security processing failed: keys out of use; fetch new ones", "密钥已更新，请重试"),
     # Our own: the set of China UnionPay knows no delta form.
     ResponseCode("R0", "B", "delta without its base; send the whole message", "请重发完整报文"),
     ResponseCode("A0", "D", "message authentication failed", "报文校验失败"),

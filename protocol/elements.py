@@ -146,6 +146,7 @@ BASE_ELEMENTS: tuple[Element, ...] = (
     Element(62, 3, "subject", "ans..32", Kind.ANS, 32, privacy=C2, mask=(3, 4), about="person or case asked about"),
     Element(62, 4, "reply", "ans..1024", Kind.ANS, 1024, privacy=C2, about="answer of the office, UTF-8"),
     n(62, 5, "period", "n..6", 999_999, "year or YYYYMM asked about"),
+    Element(62, 6, "sealed_subject", "b..96", Kind.BV, 96, privacy=C3, about="DE 62.3 under the terminal's data key"),
     Element(63, 1, "operator", "an3", Kind.AN, 3, about="operator at the terminal"),
     Element(64, 0, "mac", "b16", Kind.B, 16, about="SM4-CMAC under the authentication key"),
     n(66, 0, "settlement_code", "n1", 9, "1 in balance, 2 out of balance"),
@@ -252,6 +253,7 @@ DOMAIN = _key("domain")
 SUBJECT = _key("subject")
 REPLY = _key("reply")
 PERIOD = _key("period")
+SEALED_SUBJECT = _key("sealed_subject")
 OPERATOR = _key("operator")
 MAC = _key("mac")
 SETTLEMENT_CODE = _key("settlement_code")
@@ -279,6 +281,15 @@ ROOT_SIGNATURE = _key("root_signature")
 SESSION_BINDING = _key("session_binding")
 SIGNER = _key("signer")
 OFFLINE_ITEMS = _key("offline_items")
+
+# Elements that carry another one under the terminal's data key; the switch puts what was sealed in their place.
+SEALED = {SEALED_SUBJECT: SUBJECT}
+
+
+def sealed_context(key: int) -> bytes:
+    """The additional data under which the element ``key`` is sealed: its key, 2 bytes."""
+    return key.to_bytes(2, "big")
+
 
 # What the session knows and a message therefore does not carry; it is part of what is signed.
 SESSION_IMPLIED = (TERMINAL, MERCHANT, CURRENCY, BATCH, OPERATOR)

@@ -10,6 +10,7 @@ import msgspec
 import trio
 
 from fengshou.codecs import sm3
+from fengshou.hsm.custody import CustodyError, SealBroken
 from fengshou.protocol import codes
 from fengshou.protocol import elements as de
 from fengshou.protocol.message import COMMAND_SIGN_IN, Value
@@ -27,6 +28,7 @@ from fengshou.switch.recording import Recorder
 from fengshou.switch.rrn import RrnSource
 from fengshou.switch.settlement import Settlements
 from fengshou.switch.stand_in import StandIn
+from fengshou.switch.terminal_keys import TerminalKeys
 from fengshou.terminals.binding import TerminalRow, binding_refusal
 from fengshou.terminals.pump import Peer
 
@@ -64,6 +66,7 @@ class Admission:
         in_flight_max: int,
         stand_in: StandIn,
         pins: Pins,
+        keys: TerminalKeys,
         share: Share,
     ) -> None:
         self._catalogue = catalogue
@@ -78,6 +81,7 @@ class Admission:
         self._in_flight_max = in_flight_max
         self._stand_in = stand_in
         self._pins = pins
+        self._keys = keys
         self._share = share
         self._settlements = Settlements(journal, catalogue, recorder)
 
@@ -164,6 +168,14 @@ class Admission:
             self._pseudonym,
         )
         exchange.request = request
+        if not de.SEALED.keys().isdisjoint(message.values):
+            try:
+                request = msgspec.structs.replace(request, values=self._keys.opened(row.facts, request.values))
+            except (SealBroken, UnicodeDecodeError):
+                return Ended(codes.MAC_ERROR, {de.TEXT: "a sealed element does not open"})
+            except CustodyError:
+                return Ended(codes.KEYS_OUT_OF_USE, {de.TEXT: "the keys of a sealed element are out of use"})
+            exchange.request = request
         named = service.original_key(request)
         key = key_of(row.facts.terminal, row.facts.merchant, *named) if named else b""
         about = service.batch_named(request)

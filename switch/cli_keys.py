@@ -82,7 +82,7 @@ def status(list_behind: bool, home: Path, as_json: bool) -> None:
         ("key", "kind", "epoch", "state", "age, days", "check value", "due", "terminals"),
         [list(row.values()) for row in rows],
     )
-    if list_behind:
+    if list_behind and behind:
         print_table(
             "terminals that lack the current keys",
             ("terminal", "working keys", "master key"),

@@ -345,7 +345,8 @@ def _trade(
 
     async def trade(client: TerminalClient) -> tuple[Response, str]:
         entered = {de.ENTRY_MODE: _CHIP_AND_PIN, **await client.pin(digits, str(values[de.PAN]))} if digits else {}
-        response = await client.trade(template, {**values, **entered}, receipt=wants_receipt)
+        hidden = await client.sealed(values) if de.SUBJECT in values else values
+        response = await client.trade(template, {**hidden, **entered}, receipt=wants_receipt)
         if not wants_receipt:
             return response, ""
         if response.receipt is None:

@@ -88,6 +88,7 @@ class Core:
             RrnSource(journal, world.clock, world.share), pseudonym, world.terminals, world.in_flight_max,
             StandIn(world.stand_in, lambda name: name not in self.routes or self.routes[name].destination.up),
             Pins(world.custody, world.pin_zones),
+            self.keys,
             world.share,
         )  # fmt: skip
         ledger = Ledger(catalogue, journal, self.recorder, originals, self.facts)

@@ -111,6 +111,18 @@ class TerminalKeys:
             return {}
         return told
 
+    def opened(self, facts: TerminalFacts, values: Mapping[int, Value]) -> dict[int, Value]:
+        """The values with what was sealed under the terminal's data key in the place of what seals it.
+
+        Raises SealBroken, CustodyError: its epoch is out of use, UnicodeDecodeError.
+        """
+        clear = dict(values)
+        for sealed, key in de.SEALED.items():
+            if isinstance(value := clear.pop(sealed, None), bytes):
+                data = self._custody.open(working_key(facts, Kind.SM4), value, de.sealed_context(sealed))
+                clear[key] = data.decode("utf-8")
+        return clear
+
     def prove(self, facts: TerminalFacts, binding: bytes, held: Held, proof: bytes) -> None:
         """Check that a terminal holds what it says. Raises MacMismatch, CustodyError: there is no such epoch."""
         message = key_proof_message(binding, held.master, held.working)

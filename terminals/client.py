@@ -142,6 +142,15 @@ class TerminalClient:
         finally:
             wipe(digits)
 
+    async def sealed(self, values: Mapping[int, Value]) -> Mapping[int, Value]:
+        """The values of a request with what identifies a person under the data key, when the terminal has one.
+
+        Raises Unreachable, SignInRefused.
+        """
+        async with self._turn:
+            await self._ready()
+        return self._keys.sealed(values)
+
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[Link]:
         """A connection that is signed in, on which nobody else sends meanwhile. Raises Unreachable, SignInRefused."""

@@ -239,7 +239,7 @@ class SimulatedTerminal:
 
     def _new(self, template: Template, trade: Trade) -> tuple[int, dict[int, Value]]:
         batch, stan = self._counters.next()
-        values = {de.STAN: stan, **local_values(china_now()), **trade.values}
+        values = {de.STAN: stan, **local_values(china_now()), **self._keys.sealed(trade.values)}
         if trade.reverses:
             original = (batch, STAN_MAX) if trade.reverses == NEVER_SENT else self._done[trade.reverses]
             values[de.ORIGINAL_BATCH], values[de.ORIGINAL_STAN] = original

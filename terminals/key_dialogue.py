@@ -63,6 +63,10 @@ class KeyDialogue:
             raise NoKeys("this terminal uses no working keys")
         return self._keys.pin_block(digits, pan, form)
 
+    def sealed(self, values: Mapping[int, Value]) -> Mapping[int, Value]:
+        """See ``KeyStore.sealed``; as they are when the terminal uses no keys, or got none."""
+        return self._keys.sealed(values) if self._keys and self._keys.epoch else values
+
     def _takes(self, keys: KeyStore, told: Mapping[int, Value]) -> bool:
         """Whether the switch is to be told: that keys arrived, or that they do not fit."""
         try:

@@ -5,12 +5,13 @@
     master key            opened from an SM2 envelope by the terminal's private key; brings the working keys
     PIN key               PIN blocks
     authentication key    proves to the switch that the keys arrived
-    data key
+    data key              seals what identifies a person
 
 The switch sends newer ones when the terminal says which epochs it holds. What does not fit its check values is not
 taken; the terminal then says that it holds none, and is sent everything again.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -131,6 +132,18 @@ class KeyStore:
         if _PIN_FORMATS[form]:
             values[de.PIN_FORMAT] = _PIN_FORMATS[form]
         return values
+
+    def sealed(self, values: Mapping[int, Value]) -> dict[int, Value]:
+        """The values with what the switch can take sealed under the data key in its sealed form. Raises NoKeys."""
+        self._require_keys()
+        hidden = dict(values)
+        for sealed, key in de.SEALED.items():
+            if isinstance(value := hidden.pop(key, None), str):
+                # Random: a terminal seals some thousands under a key, not the 2**32 after which that is unwise.
+                nonce = os.urandom(sm4.NONCE_BYTES)
+                data = self._data.gcm.seal(nonce, value.encode("utf-8"), de.sealed_context(sealed))
+                hidden[sealed] = bytes((self.epoch,)) + nonce + data
+        return hidden
 
     def _require_keys(self) -> None:
         if not self.epoch:

@@ -148,6 +148,15 @@ def test_a_terminal_gets_its_keys_in_an_envelope_and_under_its_master_key(able: 
         able.verify_mac(replace(authentication, context=b"FS000002"), b"proof", sm4.cmac(keys[Kind.MAC], b"proof"))
     with pytest.raises(CustodyError, match="PIN"):
         able.mac(Derived(Kind.PIN, "working", b"FS000001"), b"")
+    data, nonce = Derived(Kind.SM4, "working", b"FS000001"), bytes(12)
+    sealed = b"\x01" + nonce + sm4.gcm_seal(keys[Kind.SM4], nonce, b"37021119700101001X", b"element")
+    assert able.open(data, sealed, b"element") == b"37021119700101001X"
+    for name, value, context in (
+        (data, sealed, b"another"), (replace(data, context=b"FS000002"), sealed, b"element"),
+        (data, sealed[:-1], b"element"), (data, b"", b"element"), (data, b"\x09" + sealed[1:], b"element"),
+    ):  # fmt: skip
+        with pytest.raises(CustodyError):
+            able.open(name, value, context)
 
 
 # --- PINs

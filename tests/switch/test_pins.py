@@ -15,13 +15,16 @@ from fengshou.hsm.software import SoftwareCustody
 from fengshou.protocol import elements as de
 from fengshou.protocol.epoch import EpochState
 from fengshou.protocol.message import COMMAND_KEYS, COMMAND_NONE, Value
+from fengshou.protocol.record import RecordKind
 from fengshou.switch.cli import main as fengshou
 from fengshou.switch.hosting import set_pin
 from fengshou.terminals.client import Response, TerminalClient
+from fengshou.terminals.fleet import FleetPlan, run_fleet
 from fengshou.terminals.identity import Counters
 from fengshou.terminals.key_store import KeyStore, KeysUnfit
+from fengshou.terminals.trades import Trade
 from tests.switch.line import Line, code_of
-from tests.switch.town import FARMER, PAN, RETURNED_PAN, TERMINALS, Town, withdrawal
+from tests.switch.town import FARMER, PAN, RETURNED_PAN, SUBJECT, TERMINALS, Town, enquiry, withdrawal
 
 FreshTown = Callable[..., AbstractContextManager[Town]]
 
@@ -150,6 +153,51 @@ def test_keys_are_told_once_proved_and_told_again_when_they_do_not_fit(town: Tow
     assert held[TERMINALS[5]] == [keys.epoch, keys.master_epoch]
 
 
+def test_a_subject_under_the_data_key_is_opened_for_the_office_and_kept_sealed(town: Town) -> None:
+    keys, other = store(town, TERMINALS[9]), store(town, TERMINALS[8])
+    for terminal, held in ((TERMINALS[8], other), (TERMINALS[9], keys)):
+        with Line(town, terminal).sign_in() as line:
+            assert held.take(line.ask("keys", held.held).values)
+    with Line(town, TERMINALS[9]).sign_in() as line:
+        in_clear = line.ask("gov-enquiry", enquiry())
+        first = town.next_record()
+        sealed = keys.sealed(enquiry())
+        assert de.SUBJECT not in sealed
+        answer = line.ask("gov-enquiry", sealed)
+        assert code_of(answer) == "00"
+        assert answer.values[de.REPLY] == in_clear.values[de.REPLY], "the office was asked about the same person"
+        again = line.ask("gov-enquiry", {**sealed, de.STAN: line.last_stan}, repeat=True)
+        assert again.values == answer.values
+        (intent,) = town.records(first, RecordKind.INTENT)
+        kept = town.recorder.values(intent)
+        assert kept[de.SUBJECT] == SUBJECT
+        assert de.SEALED_SUBJECT not in kept
+        assert SUBJECT.encode() not in intent.to_bytes()
+        value = bytes(sealed[de.SEALED_SUBJECT])
+        for wrong, code in (
+            (value[:-1] + bytes((value[-1] ^ 1,)), "A0"),
+            (b"", "A0"),
+            (bytes(other.sealed(enquiry())[de.SEALED_SUBJECT]), "A0"),
+            (bytes((200,)) + value[1:], "A7"),
+        ):
+            assert code_of(line.ask("gov-enquiry", {**sealed, de.SEALED_SUBJECT: wrong})) == code
+        nobody = {key: value for key, value in sealed.items() if key != de.SEALED_SUBJECT}
+        assert code_of(line.ask("gov-enquiry", nobody)) == "30"
+
+
+def test_a_fleet_enters_pins_and_seals_subjects(town: Town) -> None:
+    give(town, PAN, b"135790")
+    trades = [
+        *(Trade("transfer", asked("transfer", PAN), pin="135790", expect="00") for _ in range(10)),
+        *(Trade("balance", asked("balance", PAN), pin="135791", expect="55") for _ in range(2)),
+        *(Trade("gov-enquiry", enquiry(), expect="00") for _ in range(5)),
+    ]
+    plan = FleetPlan(homes=(str(town.home(TERMINALS[10]).folder),))
+    result = run_fleet(plan, town.catalogue.grammar, trades, lambda progress: None)
+    assert (result.answered, result.surprises, result.retries) == (17, [], 0)
+    assert town.home(TERMINALS[10]).keys().epoch == 1
+
+
 def test_status_says_who_lacks_the_current_keys(town: Town) -> None:
     keys = store(town, TERMINALS[7])
     with Line(town, TERMINALS[7]).sign_in() as line:
@@ -182,7 +230,7 @@ def test_a_pin_is_chosen_and_entered_at_the_command_line(town: Town) -> None:
     assert run(f"host-pin 9156004000009999999 --home {town.folder}", "2580\n2580\n")[0] != 0
 
 
-class Trade:
+class Payers:
     """Terminals that pay with PINs all the time; their answers."""
 
     def __init__(self, town: Town) -> None:
@@ -213,7 +261,7 @@ class Trade:
         self._going = False
 
 
-async def rotate(town: Town, trade: Trade) -> None:
+async def rotate(town: Town, trade: Payers) -> None:
     async def run(line: str) -> None:
         await trio.to_thread.run_sync(command, town, line)
         await trade.more()
@@ -239,9 +287,9 @@ async def rotate(town: Town, trade: Trade) -> None:
 
 @pytest.mark.slow
 def test_working_master_and_zone_keys_are_rotated_under_traffic_and_nothing_is_declined(fresh_town: FreshTown) -> None:
-    with fresh_town() as town:
+    with fresh_town(workers=2) as town:
         give(town, PAN, b"1357")
-        trade, old = Trade(town), store(town, TERMINALS[5])
+        trade, old = Payers(town), store(town, TERMINALS[5])
         with Line(town, TERMINALS[5]).sign_in() as line:
             assert old.take(line.ask("keys", old.held).values)
         trio.run(rotate, town, trade)

@@ -21,8 +21,8 @@ GOV_ENQUIRY = Template(
     "gov-enquiry",
     200,
     layout(
-        required(de.STAN, de.LOCAL_TIME, de.LOCAL_DATE, de.ITEM, de.DOMAIN, de.SUBJECT),
-        optional(de.PERIOD),
+        required(de.STAN, de.LOCAL_TIME, de.LOCAL_DATE, de.ITEM, de.DOMAIN),
+        optional(de.SUBJECT, de.PERIOD, de.SEALED_SUBJECT),  # the subject in clear, or under the terminal's data key
     ),
     layout(ANSWER, optional(de.REPLY)),
 )
