@@ -121,6 +121,20 @@ def status(home: Path, as_json: bool) -> None:
     if as_json:
         print_json(answer)
         return
+    if "connections" in answer:  # else no worker answers at this moment
+        print_table(f"switch, process {answer['process']}", ("", ""), _rows(answer))
+    if "workers" in answer:
+        print_table(
+            "workers",
+            ("worker", "process", "starts", "connections", "in flight", "answered", "commits", "CPU s"),
+            [
+                (row["worker"], row["process"], row["starts"], *(_of_worker(row["status"]) or ["down", *[""] * 4]))
+                for row in answer["workers"]
+            ],
+        )
+
+
+def _rows(answer: dict[str, Any]) -> list[tuple[str, Any]]:
     rows = [
         ("connections", answer["connections"]),
         ("in flight", answer["in_flight"]),
@@ -135,16 +149,7 @@ def status(home: Path, as_json: bool) -> None:
         rows.append((f"→ {name}", f"{'up' if destination['up'] else 'DOWN'}, {destination['in_flight']} in flight"))
     if answer["analytics"]:
         rows.append(("→ analytics", pairs(answer["analytics"])))
-    print_table(f"switch, process {answer['process']}", ("", ""), rows)
-    if "workers" in answer:
-        print_table(
-            "workers",
-            ("worker", "process", "starts", "connections", "in flight", "answered", "commits", "CPU s"),
-            [
-                (row["worker"], row["process"], row["starts"], *(_of_worker(row["status"]) or ["down", *[""] * 4]))
-                for row in answer["workers"]
-            ],
-        )
+    return rows
 
 
 def _of_worker(status: dict[str, Any] | None) -> list[Any]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 def snapshot(switch: "Switch") -> dict[str, Any]:
     """The counters of all parts, and what is open at this moment."""
+    switch.journal.refresh()  # other workers write too
     journal = switch.journal.statistics
     return {
         "process": os.getpid(),
