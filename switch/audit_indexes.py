@@ -62,6 +62,10 @@ def verify_columns(
         finding.wrong(f"columns: nothing for record {at}")
 
 
+def _filters(lines: Lines, day: Day) -> list[tuple[bytes, bytes | None]]:
+    return [(key, lines.filter(key)) for key in lines.filter_keys(day.first_record, day.last_record)]
+
+
 def _same(gap: int, data: bytes, records: Iterator[tuple[int, bytes]]) -> int:
     """How many of the next records a row of columns has; 0 when it is not theirs."""
     try:
@@ -97,6 +101,8 @@ class Indexes:
             except JournalError:
                 continue  # named already
             verify_columns(lines, day.first_record, end, self._finding, progress)
+            if day.sealed and _filters(self._journal.store, day) != _filters(lines, day):
+                self._wrong(f"filters: those of day {day.day} in the store are not those of its file")
             for number, data in lines.records(day.first_record):
                 if number > end:
                     break
@@ -225,7 +231,7 @@ class Indexes:
             self._wrong("events: numbers are missing")
 
     def _limits(self) -> None:
-        """The sum of what counts of each limit: what is open, approved or owed a reversal, and is not undone."""
+        """The sum of what counts of each limit: what is open, approved, or unknown and moves money, and not undone."""
         if self._absent:
             return
         expected: Counter[bytes] = Counter()
@@ -252,9 +258,13 @@ class Indexes:
         if not known.outcome or self._journal.duty(number) is Duty.REVERSAL:
             return True
         try:
-            return self._journal.record(known.outcome).code == codes.APPROVED
+            outcome = self._journal.record(known.outcome)
         except (KeyError, UntrustedBytesError):
             return False  # named already
+        if outcome.code == codes.UNKNOWN_OUTCOME:  # a void or reversal whose original is reversed in its place
+            service = self._catalogue.service(outcome.template)
+            return service is not None and service.moves_money
+        return outcome.code == codes.APPROVED
 
     def _settlements(self) -> None:
         for batch in self._journal.settlements():

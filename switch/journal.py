@@ -220,9 +220,9 @@ class Journal(JournalView):
         self._transact(lambda group: following.append(group.prune(at, _STEP)))
         return following[-1]
 
-    def note_filter(self, rows: Sequence[tuple[bytes, bytes]]) -> None:
-        """The filter of a block, see ``journal_filters``. Raises JournalError."""
-        self._transact(lambda group: group.restore("filters", rows))
+    def note_filter(self, first: int, last: int, rows: Sequence[tuple[bytes, bytes]]) -> None:
+        """The filter of a block from record ``first`` to ``last``, see ``journal_filters``. Raises JournalError."""
+        self._transact(lambda group: group.replace_filter(first, last, rows))
 
     @property
     def untidy(self) -> bool:

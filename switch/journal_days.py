@@ -21,7 +21,7 @@ from fengshou.codecs import merkle_root, sm3
 from fengshou.protocol.record import Commit, RecordKind, parse_commit, parse_record
 from fengshou.switch.journal import Journal
 from fengshou.switch.journal_columns import Row, join
-from fengshou.switch.journal_filters import blocks_of, filter_rows
+from fengshou.switch.journal_filters import Block, Rows, blocks_of, filter_rows
 from fengshou.switch.journal_lines import Segment
 from fengshou.switch.journal_tables import FORMAT_VERSION, LINES, U64, Day, JournalError, segment_name
 
@@ -43,6 +43,7 @@ class DayFile:
         self._path = journal.segments.path(day.day)
         self._part = self._path.with_suffix(".part")
         self._packed = self._path.with_suffix(".packed")
+        self.filters: list[tuple[Block, Rows]] = []  # once it is copied
 
     def copy(self, sign: Callable[[Commit], bytes]) -> set[int]:
         """Copy all lines. Returns the sign-ins of earlier days to which they refer. May run in any thread."""
@@ -99,7 +100,9 @@ class DayFile:
         times: list[int] = []
         for block in blocks_of(self._joined()):
             store.put("columns", _keyed(block))
-            store.put("filters", filter_rows(block))
+            rows = filter_rows(block)
+            store.put("filters", rows)
+            self.filters.append((Block(block[0][0], block[-1][0] + Row(block[-1][1]).count - 1), rows))
             for _, data in block:
                 row = Row(data)
                 times += (row.earliest, row.latest)

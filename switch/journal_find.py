@@ -5,7 +5,7 @@ reversal; before it the sign-in that carried it, after it the transaction that u
 sign-in, stands for itself.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fengshou.protocol.record import Record, RecordKind, parse_record
@@ -48,6 +48,11 @@ class Place:
             return self._source
         return self._source.lines_of(day)
 
+    @property
+    def filters(self) -> Filters:
+        """Of all days, so that only the files are opened in which something may be."""
+        return Filters(self._source if isinstance(self._source, Segment) else self._source.store)
+
     def record(self, number: int) -> Record | None:
         """None where it is not here."""
         try:
@@ -66,14 +71,22 @@ class Place:
 def find(place: Place, wanted: Wanted, *, since_us: int = 0, until_us: int = 1 << 62, limit: int = 20) -> Found:
     """The newest ``limit`` stories in which a record has all that is wanted, written in the time given."""
     found = Found()
+    filters = place.filters
     matched: dict[int, int] = {}  # story → its first record; a story is its RRN, or minus the record that has none
     for day, last in reversed(_days(place, wanted, since_us, until_us)):
+        blocks = [
+            block
+            for block in filters.blocks(day.first_record, last)
+            if block.latest >= since_us and block.earliest < until_us and filters.may_have(block, wanted)
+        ]
+        if not blocks:
+            continue
         try:
             lines = place.lines(day)
         except DayAbsent:
             found.absent.append(day.day)
             continue
-        for record in _newest_first(lines, day.first_record, last, wanted, since_us, until_us):
+        for record in _newest_first(lines, blocks, wanted, since_us, until_us):
             story = record.rrn or -record.number
             if story not in matched and len(matched) >= limit:
                 found.more = True
@@ -104,12 +117,9 @@ def _days(place: Place, wanted: Wanted, since_us: int, until_us: int) -> list[tu
 
 
 def _newest_first(
-    lines: Lines, first: int, last: int, wanted: Wanted, since_us: int, until_us: int
+    lines: Lines, blocks: Sequence[Block], wanted: Wanted, since_us: int, until_us: int
 ) -> Iterator[Record]:
-    filters = Filters(lines)
-    for block in reversed(filters.blocks(first, last)):
-        if block.latest < since_us or block.earliest >= until_us or not filters.may_have(block, wanted):
-            continue
+    for block in reversed(blocks):
         found = [
             at + index
             for at, row in _rows(lines, block)
@@ -136,22 +146,19 @@ def _rows(lines: Lines, block: Block) -> Iterator[tuple[int, Row]]:
 def _with_rrns(place: Place, rrns: Mapping[int, int]) -> dict[int, list[int]]:
     """All records that have one of these RRNs, each with the record before which none has it."""
     found: dict[int, list[int]] = {rrn: [] for rrn in rrns}
-    begin = min(rrns.values(), default=0)
+    begin, filters = min(rrns.values(), default=0), place.filters
     for day, last in place.days():
-        if not rrns or last < begin:
-            continue
-        try:
-            lines = place.lines(day)
-        except DayAbsent:
-            continue
-        filters = Filters(lines)
-        for block in filters.blocks(max(day.first_record, begin), last):
+        for block in filters.blocks(day.first_record, last) if rrns and last >= begin else ():
             here = [
                 wanted
                 for wanted in map(Wanted, rrns)
                 if rrns[wanted.rrn] <= block.last and filters.may_have(block, wanted)
             ]
-            for at, row in _rows(lines, block) if here else ():
+            try:
+                rows = list(_rows(place.lines(day), block)) if here else []
+            except DayAbsent:
+                break
+            for at, row in rows:
                 for wanted in here:
                     numbers = [at + index for index in row.matches(wanted)]
                     found[wanted.rrn] += [number for number in numbers if block.first <= number <= block.last]

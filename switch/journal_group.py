@@ -285,9 +285,16 @@ class Group:
         if sealed:
             self._drop("records", sealed[-1].last_record, rows)
             self._drop("columns", sealed[-1].last_record, rows)
-            self._drop("filters", sealed[-1].last_record, rows)
             self._drop("commits", sealed[-1].last_record, rows)
             self._drop("signatures", sealed[-1].last_commit, rows)
+
+    def replace_filter(self, first: int, last: int, rows: Sequence[tuple[bytes, bytes]]) -> None:
+        """The rows of the filter of a block in the place of all that begin within it, see ``journal_filters``."""
+        with self._txn.cursor(self._db["filters"]) as cursor:
+            there = cursor.set_range(U64.pack(first))
+            while there and cursor.key() and U64.unpack_from(cursor.key())[0] <= last:
+                there = cursor.delete()
+        self.restore("filters", rows)
 
     def prune(self, at: Place, rows: int) -> Place | None:
         """A step of forgetting, see ``journal_prune``."""

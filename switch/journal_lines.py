@@ -40,7 +40,7 @@ class Lines:
 
     def first(self) -> Iterator[int]:
         """The first record of each table that is keyed by records."""
-        for table in ("records", "columns", "filters", "commits"):
+        for table in ("records", "columns", "commits"):
             with self.txn.cursor(self._db[table]) as cursor:
                 if cursor.first():
                     yield U64.unpack_from(cursor.key())[0]

@@ -140,6 +140,8 @@ class _Restoration:
             self._journal.restore(lambda group, name=name, rows=rows: group.restore(name, rows))  # type: ignore[misc]
         if last_event:
             self._journal.restore(lambda group: group.restore("meta", [(b"last-event", last_event)]))
+        of_days = [row for row in _readable(self._report, self._pages, "filters") if U64.unpack(row[0][:8])[0] < begin]
+        self._journal.restore(lambda group: group.restore("filters", of_days))
         for header, leaves in self._good_commits():
             self._write_again(header, [parse_record(leaf) for leaf in leaves])
         self._journal.restore(self._refer)

@@ -328,6 +328,11 @@ class JournalView:
                 there = cursor.prev() if there else cursor.last()
             return parse_day(cursor.key(), cursor.value()) if there else None
 
+    @property
+    def store(self) -> Lines:
+        """The lines of the store itself, and the filters of all days."""
+        return self._lines
+
     def lines_of(self, day: Day) -> Lines:
         """The file that holds a day; a sealed day's lines are read from its own. Raises DayAbsent."""
         return self.segments.of(day) if day.sealed else self._lines

@@ -14,7 +14,7 @@ from fengshou.switch.commit_signature import commit_digest
 from fengshou.switch.journal import DayAbsent, Journal, JournalError
 from fengshou.switch.journal_columns import Row
 from fengshou.switch.journal_days import DayFile, over
-from fengshou.switch.journal_filters import BLOCK, Filters, blocks_of, filter_rows
+from fengshou.switch.journal_filters import BLOCK, Filters, Rows, blocks_of, filter_rows
 from fengshou.switch.journal_prune import BEGIN, Place
 from fengshou.switch.journal_tables import Day
 from fengshou.switch.writer import Writer
@@ -59,6 +59,8 @@ class Keeper:
             sign_ins = await trio.to_thread.run_sync(file.copy, self._sign)
             copies = self._copies(sign_ins)
             sealed: Day = await trio.to_thread.run_sync(file.finish, copies)
+            for block, rows in file.filters:  # a search asks the store which files to open
+                await self._note_filter(block.first, block.last, rows)
             await self._in_writer(lambda journal, day=sealed: journal.seal(day))  # type: ignore[misc]
             logger.info("day %d is sealed: records %d to %d", sealed.day, sealed.first_record, sealed.last_record)
         await self.tidy()
@@ -82,8 +84,12 @@ class Keeper:
         while self._journal.next_record - first >= BLOCK:
             block = await trio.to_thread.run_sync(self._block, first, self._journal.next_record - 1)
             rows = filter_rows(block)
-            await self._in_writer(lambda journal, rows=rows: journal.note_filter(rows))  # type: ignore[misc]
-            first = block[-1][0] + Row(block[-1][1]).count
+            end = block[-1][0] + Row(block[-1][1]).count
+            await self._note_filter(first, end - 1, rows)
+            first = end
+
+    async def _note_filter(self, first: int, last: int, rows: Rows) -> None:
+        await self._in_writer(lambda journal: journal.note_filter(first, last, rows))
 
     async def prune(self) -> None:
         """The store forgets what no rule asks for any more, once for each day that is sealed. Raises JournalError."""

@@ -189,6 +189,11 @@ def test_a_row_that_is_wrong_is_named(
     assert any(problem in found for found in problems), problems
 
 
+def test_the_store_has_the_filters_of_sealed_days(folder: Path, custody: SoftwareCustody) -> None:
+    lose(folder, "filters")
+    assert f"filters: those of day {DAY} in the store are not those of its file" in verified(folder, custody)
+
+
 @pytest.mark.parametrize("table", ["columns", "filters"])
 @pytest.mark.parametrize("harm", ["lose", "alter"])
 def test_a_sealed_day_has_columns_and_filters_of_its_records(

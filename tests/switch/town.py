@@ -23,6 +23,7 @@ from fengshou.protocol.record import Record, RecordKind, parse_record
 from fengshou.protocol.service import TerminalFacts
 from fengshou.switch import status as status_socket
 from fengshou.switch.audit import Finding, verify_journal
+from fengshou.switch.audit_indexes import Indexes
 from fengshou.switch.certificate_files import read_certificates
 from fengshou.switch.clock import Clock
 from fengshou.switch.config import load
@@ -237,7 +238,9 @@ class Town:
 
     def verify(self) -> Finding:
         with self.journal() as journal:
-            return verify_journal(journal, self.recorder, self.switch_keys)
+            finding = verify_journal(journal, self.recorder, self.switch_keys)
+            Indexes(journal, self.catalogue, self.recorder, finding).verify()
+            return finding
 
     def books(self) -> Mapping[str, Any]:
         return ledger_report(self.folder / "hosts/core-banking/ledger.db")
