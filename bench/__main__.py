@@ -6,7 +6,21 @@ from pathlib import Path
 
 import click
 
-from bench import codec, compare, journal, machine, pipeline, recovery, saf, signature, size, weather, whole, workers
+from bench import (
+    codec,
+    compare,
+    journal,
+    machine,
+    pipeline,
+    profile,
+    recovery,
+    saf,
+    signature,
+    size,
+    weather,
+    whole,
+    workers,
+)  # fmt: skip
 from bench.figures import RESULTS, Figure, Run, save, show
 from fengshou.switch.processes import ProcessFailed
 
@@ -50,6 +64,23 @@ def compare_(a: str, b: str, out: Path | None) -> None:
         click.echo(text, nl=False)
     else:
         out.write_text(text, "utf-8")
+
+
+@main.command("profile")
+@click.option("--seconds", type=click.FloatRange(min=1), default=8.0, show_default=True, help="How long to sample.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("docs/loaded-switch.svg"),
+    show_default=True,
+    help="Where the flame graph goes.",
+)
+def profile_(seconds: float, out: Path) -> None:
+    """Load a switch to its saturation and show where its CPU goes: a table, and a flame graph as SVG."""
+    try:
+        profile.show(profile.run(_SCRATCH / "profile", out, seconds))
+    except (profile.ProfileFailed, whole.LoadFailed, ProcessFailed) as error:
+        raise click.ClickException(str(error)) from None
 
 
 def _measure(chosen: list[str], seconds: float, out: Path | None) -> None:

@@ -5,15 +5,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from compact import difference_lines
+
+from fengshou.codecs import sm3
 from fengshou.ext.services import balance, farm_purchase, withdrawal
+from fengshou.protocol import elements as de
 from fengshou.protocol.elements import Element, Kind
 from fengshou.protocol.grammar import ReferenceCodec
 from fengshou.protocol.iso8583 import HOST_FIELDS
 from fengshou.protocol.kinds import wire_value
 from fengshou.protocol.limits import SIGNATURE_BYTES
-from fengshou.protocol.message import COMMAND_MASK, Flag
+from fengshou.protocol.message import COMMAND_MASK, Flag, Value
+from fengshou.protocol.offline import TAG_OFFLINE
 from fengshou.protocol.signing import TAG_REQUEST
-from fengshou.protocol.templates import Grammar
+from fengshou.protocol.templates import Grammar, Template
 
 FILE = Path(__file__).parents[1] / "vectors.json"
 _LINE_BYTES = 32
@@ -69,6 +74,12 @@ def messages(document: dict[str, Any]) -> str:
     return "\n".join(writer.message(row) for row in document["messages"])
 
 
+def compact_forms(document: dict[str, Any]) -> str:
+    """A delta frame and an upload, byte by byte."""
+    writer = _Writer(document)
+    return f"{writer.delta(document['delta'])}\n{writer.upload(document['offline'])}"
+
+
 def host_messages(document: dict[str, Any]) -> str:
     names = {str(row.number): row.name for row in HOST_FIELDS} | {"0": "MTI"}
     parts = []
@@ -110,21 +121,103 @@ class _Writer:
         text = f"#### {row['name'].capitalize()}\n\n{_WORDS[row['name']]}\n\n"
         if row.get("bad"):
             return f"{text}```\n{frame.hex()}\n```\n"
-        text += f"Whole frame, {len(frame)} bytes:\n\n```\n{_wrapped(row['frame'])}\n```\n\n"
-        text += f"Byte by byte:\n\n{_table(list(self.frame_lines(frame)))}"
-        if "canonical" in row:
-            key = self.document["keys"]["terminal"]
-            text += (
-                "\nWhat is signed:\n\n```\n"
-                f"ZA         {key['za']}\n"
-                f'tag        {TAG_REQUEST.hex()}  "{TAG_REQUEST.decode()}"\n'
-                f"binding    {self.document['binding']}\n"
-                f"canonical\n{_pairs(self.canonical_lines(bytes.fromhex(row['canonical'])))}\n"
-                f"e          {row['digest']}\n"
-                f"r          {row['signature'][:64]}\n"
-                f"s          {row['signature'][64:]}\n```\n"
-            )
-        return text
+        text += _whole(row["frame"]) + f"Byte by byte:\n\n{_table(list(self.frame_lines(frame)))}"
+        return f"{text}\n{self.signed(row)}" if "canonical" in row else text
+
+    def signed(self, row: dict[str, Any]) -> str:
+        """What the signature of a request covers."""
+        return (
+            "What is signed:\n\n```\n"
+            f"ZA         {self.document['keys']['terminal']['za']}\n"
+            f'tag        {TAG_REQUEST.hex()}  "{TAG_REQUEST.decode()}"\n'
+            f"binding    {self.document['binding']}\n"
+            f"canonical\n{_pairs(self.canonical_lines(bytes.fromhex(row['canonical'])))}\n"
+            f"e          {row['digest']}\n"
+            f"r          {row['signature'][:64]}\n"
+            f"s          {row['signature'][64:]}\n```\n"
+        )
+
+    def delta(self, row: dict[str, Any]) -> str:
+        frame = bytes.fromhex(row["frame"])
+        head = 1 + 2 + _varint_bytes(frame[3:])
+        base = next(each for each in self.document["messages"] if each["sequence"] == row["base"])
+        template = self.grammar.templates[row["template"]]
+        values, was = self._values(row["values"]), self._values(base["values"])
+        lines = [
+            (frame[:1].hex(), f"length {len(frame) - 1}"),
+            (frame[1:2].hex(), f"version 1, template {template.id} ({template.name})"),
+            (frame[2:3].hex(), "flags: SIGNED, DELTA"),
+            (frame[3:head].hex(), f"sequence {row['sequence']}"),
+            *difference_lines(
+                self.grammar, template, frame[head:-SIGNATURE_BYTES], row["sequence"], values, {row["base"]: was}
+            ),
+            (row["signature"][:64], "r"),
+            (row["signature"][64:], "s"),
+        ]
+        return (
+            "#### Farm purchase in the delta form\n\n"
+            "Another farmer, 8.60 kg, four minutes later, as the difference to the purchase with sequence 2, whose "
+            "answer bore an RRN. Amount, STAN, goods, price and date are as predicted and not said.\n\n"
+            f"{_whole(row['frame'])}Byte by byte:\n\n{_table(lines)}\n"
+            f"Sent whole it would be {len(row['whole']) // 2} bytes. The signature is that of the whole message: "
+            f"DELTA is in no canonical form.\n\n{self.signed(row)}"
+        )
+
+    def upload(self, row: dict[str, Any]) -> str:
+        frame = bytes.fromhex(row["frame"])
+        (content,), _ = self.codec.split(frame)
+        packed = self.codec.decode(content).values[de.OFFLINE_ITEMS]
+        assert isinstance(packed, bytes)
+        head = content.index(packed)
+        template = self.grammar.templates[row["template"]]
+        items = [self._values(values) for values in row["items"]]
+        lines: list[Line] = [
+            (frame[: len(frame) - len(content)].hex(), f"length {len(content)}"),
+            (content[:1].hex(), "version 1, template 29 (offline-upload)"),
+            (content[1:2].hex(), "flags: SIGNED"),
+            (content[2:3].hex(), f"sequence {row['sequence']}"),
+            (content[3:head].hex(), f"length of DE 121.1: {len(packed)}"),
+            (packed[:1].hex(), f"its items are of template {template.id} ({template.name})"),
+            *((digits, f"item 0: {meaning}") for digits, meaning in self.body_lines(template, items[0])),
+        ]
+        at = 1 + len(self.codec.encode_body(template.id, False, items[0]))
+        earlier = {1: items[0]}
+        for number, values in enumerate(items[1:], 2):
+            rows = list(difference_lines(self.grammar, template, packed[at:], number, values, earlier))
+            lines += [(digits, f"item {number - 1}: {meaning}") for digits, meaning in rows]
+            at += sum(len(digits) for digits, _ in rows) // 2
+            earlier[number] = values
+        lines += [(row["signature"][:64], "r"), (row["signature"][64:], "s")]
+        hashed = [sm3(bytes(1) + bytes.fromhex(leaf)).hex() for leaf in row["leaves"]]
+        return (
+            "#### Upload of three purchases that were stored\n\n"
+            "Made without coverage at half past six and later; signed once. Each is answered in template 1, under the "
+            "sequences 9, 10 and 11.\n\n"
+            f"{_whole(row['frame'])}Byte by byte:\n\n{_table(lines)}\n"
+            "What is signed; of the Merkle tree the first leaf in full and the hashes of all three:\n\n```\n"
+            f"leaf 0\n{_pairs(self.canonical_lines(bytes.fromhex(row['leaves'][0])))}\n"
+            + "".join(f"SM3(00 || leaf {at})  {leaf}\n" for at, leaf in enumerate(hashed))
+            + f"root               {row['root']}\n\n"
+            f"ZA                 {self.document['keys']['terminal']['za']}\n"
+            f'tag                {row["signed"][:8]}  "{TAG_OFFLINE.decode()}"\n'
+            f"number of items    {row['signed'][8:10]}\n"
+            f"root               {row['signed'][10:]}\n"
+            f"e                  {row['digest']}\n```\n"
+        )
+
+    def body_lines(self, template: Template, values: dict[int, Value]) -> Iterator[Line]:
+        """Presence and elements of a request that is said whole."""
+        body = self.codec.encode_body(template.id, False, values)
+        optional = sum(not field.required for field in template.request)
+        if size := (optional + 7) // 8:
+            yield body[:size].hex(), "presence"
+        for field in template.request:
+            if field.key in values:
+                element = self.grammar.elements[field.key]
+                yield wire_value(element, values[field.key]).hex(), _named(element, values[field.key])
+
+    def _values(self, named: dict[str, Any]) -> dict[int, Value]:
+        return {self.grammar.by_name[name].key: value for name, value in named.items()}
 
     def frame_lines(self, frame: bytes) -> Iterator[Line]:
         """Every byte of a frame with what it means, in order."""
@@ -149,7 +242,7 @@ class _Writer:
                 element = self.grammar.elements[field.key]
                 wire = wire_value(element, message.values[field.key])
                 assert content[at : at + len(wire)] == wire
-                yield wire.hex(), f"{element.path} {element.name} = {_shown(element, message.values[field.key])}"
+                yield wire.hex(), _named(element, message.values[field.key])
                 at += len(wire)
         if message.signature:
             yield content[at : at + 32].hex(), "r"
@@ -180,6 +273,14 @@ def _flags(flags: int, response: bool) -> str:
 
 def _varint_bytes(data: bytes) -> int:
     return next(index for index, byte in enumerate(data, 1) if byte < 0x80)
+
+
+def _named(element: Element, value: Value) -> str:
+    return f"{element.path} {element.name} = {_shown(element, value)}"
+
+
+def _whole(digits: str) -> str:
+    return f"Whole frame, {len(digits) // 2} bytes:\n\n```\n{_wrapped(digits)}\n```\n\n"
 
 
 def _shown(element: Element, value: object) -> str:

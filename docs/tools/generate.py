@@ -37,6 +37,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "config": tables.config_keys,
     "example-keys": lambda: examples.key_lines(examples.load()),
     "example-messages": lambda: examples.messages(examples.load()),
+    "example-compact": lambda: examples.compact_forms(examples.load()),
     "example-json": lambda: examples.json_call(examples.load()),
     "example-host": lambda: examples.host_messages(examples.load()),
 }

@@ -16,6 +16,8 @@ from fengshou.ext.services import balance, farm_purchase, withdrawal
 from fengshou.hsm import pin, sm4
 from fengshou.hsm.custody import PinFormat
 from fengshou.protocol import elements as de
+from fengshou.protocol import offline
+from fengshou.protocol.delta import DeltaWriter
 from fengshou.protocol.grammar import ReferenceCodec
 from fengshou.protocol.iso8583 import HostFormat, transmission_time
 from fengshou.protocol.message import Flag, Message, Value
@@ -24,7 +26,7 @@ from fengshou.protocol.record import Commit, Record, RecordKind
 from fengshou.protocol.reversal import reversal_of
 from fengshou.protocol.service import Request, Service, TerminalFacts
 from fengshou.protocol.signing import TAG_COMMIT, json_answer_message, json_request_message, key_proof_message
-from fengshou.protocol.templates import ECHO, ERROR, KEYS, RECEIPT, SIGN_IN, Grammar
+from fengshou.protocol.templates import ECHO, ERROR, KEYS, OFFLINE_UPLOAD, RECEIPT, SIGN_IN, Grammar
 from fengshou.routing.destination import Trace
 from fengshou.routing.iso8583_matching import request_fields
 
@@ -91,6 +93,32 @@ PURCHASE_VALUES: dict[int, Value] = {
     de.UNIT_PRICE: 6_000,
     de.TO_ACCOUNT: "9156001004001187857",
 }
+# Another farmer of the same village, a little later; nothing else of the first purchase is said again.
+DELTA_SEQUENCE, UPLOAD_SEQUENCE = 8, 9
+SECOND_PURCHASE: dict[int, Value] = {
+    **PURCHASE_VALUES,
+    de.AMOUNT: amount_of(860, 6_000),
+    de.STAN: STAN + DELTA_SEQUENCE - 2,
+    de.LOCAL_TIME: 100_410,
+    de.WEIGHT: 860,
+    de.TO_ACCOUNT: "9156001004001190002",
+}
+STORED: tuple[dict[int, Value], ...] = tuple(
+    {
+        **PURCHASE_VALUES,
+        de.AMOUNT: amount_of(weight, price),
+        de.STAN: stan,
+        de.LOCAL_TIME: time,
+        de.WEIGHT: weight,
+        de.UNIT_PRICE: price,
+        de.TO_ACCOUNT: farmer,
+    }
+    for stan, time, weight, price, farmer in (
+        (49, 63_000, 2_000, 6_000, "9156001004001187857"),
+        (50, 63_842, 1_435, 6_000, "9156001004001190002"),
+        (51, 65_500, 990, 5_900, "9156001004001187857"),
+    )
+)
 # The card and PIN of the format 4 example in the tests of the PIN blocks.
 CARD, PIN = "6231722254919298906", b"123456"
 PURCHASE_ANSWER: dict[int, Value] = {
@@ -181,6 +209,41 @@ class Maker:
             {"name": "a frame of no template", "bad": True, "frame": (bytes((len(unknown),)) + unknown).hex()},
             self.message("error", ERROR.id, answer, 9, {de.RESPONSE_CODE: "30"}),
         ]
+
+    # -- the two compact forms ---------------------------------------------------------------------------------
+
+    def delta(self) -> dict[str, Any]:
+        """A second purchase, as its difference to the first."""
+        first = self.message("farm purchase", farm_purchase.FARM_PURCHASE.id, Flag.SIGNED, 2, PURCHASE_VALUES, IMPLIED)
+        row = self.message("farm purchase", first["template"], Flag.SIGNED, DELTA_SEQUENCE, SECOND_PURCHASE, IMPLIED)
+        writer = DeltaWriter(self.grammar)
+        writer.keep(Message(first["template"], Flag.SIGNED, 2, dict(PURCHASE_VALUES)))
+        signature = bytes.fromhex(row["signature"])
+        frame = writer.frame(Message(row["template"], Flag.SIGNED, DELTA_SEQUENCE, dict(SECOND_PURCHASE), signature))
+        assert frame is not None
+        return {**row, "base": 2, "whole": row["frame"], "frame": frame.hex()}
+
+    def offline(self) -> dict[str, Any]:
+        """Three purchases that were made without coverage, in one upload."""
+        template = farm_purchase.FARM_PURCHASE.id
+        leaves = [offline.leaf(self.codec, template, values, IMPLIED) for values in STORED]
+        root = merkle_root(leaves)
+        signed = offline.signed_part(root, len(leaves))
+        digest = sm3(self.terminal.public_key.za + signed)
+        signature = self.terminal.sign(digest)
+        items = offline.pack_items(self.grammar, self.codec, template, STORED)
+        upload = Message(OFFLINE_UPLOAD.id, Flag.SIGNED, UPLOAD_SEQUENCE, {de.OFFLINE_ITEMS: items}, signature)
+        return {
+            "template": template,
+            "sequence": UPLOAD_SEQUENCE,
+            "items": [self.shown(values) for values in STORED],
+            "leaves": [leaf.hex() for leaf in leaves],
+            "root": root.hex(),
+            "signed": signed.hex(),
+            "digest": digest.hex(),
+            "signature": signature.hex(),
+            "frame": self.codec.encode(upload).hex(),
+        }
 
     # -- keys and a PIN --------------------------------------------------------------------------------------
 
@@ -325,6 +388,8 @@ class Maker:
             "binding": BINDING.hex(),
             "implied": self.shown(IMPLIED),
             "messages": self.messages(),
+            "delta": self.delta(),
+            "offline": self.offline(),
             "json": self.json_call(),
             "iso8583": self.host_messages(),
         }

@@ -17,10 +17,11 @@ from fengshou.ext.services import balance, farm_purchase, withdrawal
 from fengshou.protocol import elements as de
 from fengshou.protocol.errors import UntrustedBytesError, WireError
 from fengshou.protocol.grammar import ReferenceCodec
+from fengshou.protocol.history import History
 from fengshou.protocol.iso8583 import HostFormat
 from fengshou.protocol.iso8583_reference import ReferenceIso8583Codec
 from fengshou.protocol.message import Flag, Message
-from fengshou.protocol.templates import RECEIPT, SIGN_IN, Grammar
+from fengshou.protocol.templates import OFFLINE_UPLOAD, RECEIPT, SIGN_IN, Grammar
 from fengshou.terminals.receipt import Exchange, Receipt, ReceiptInvalid, verify_receipt
 
 from .test_c_terminal import public_pem
@@ -102,6 +103,46 @@ def test_signatures_of_examples(row: dict[str, Any], codec: Any) -> None:
     assert by_hand == digest
     public = VECTORS["keys"]["terminal"]["public"][2:]
     assert gmssl_sm2.CryptSM2(private_key="", public_key=public).verify(row["signature"], digest)
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=["compiled", "reference"])
+def test_the_delta_example_expands_to_what_is_signed(codec: Any) -> None:
+    row, base = VECTORS["delta"], MESSAGES["farm purchase"]
+    assert row["base"] == base["sequence"]
+    history = History()
+    history.keep(base["sequence"], bytes((base["template"],)) + body_of(base))
+    (frame,), _ = codec.split(bytes.fromhex(row["frame"]))
+    message = codec.decode(frame, history)
+    assert message.values == values_of(row["values"])
+    assert message.signature.hex() == row["signature"]
+    digest = codec.digest(KEYS["terminal"].za, BINDING, message, implied_of(row))
+    assert digest.hex() == row["digest"]
+    KEYS["terminal"].verify(digest, message.signature)
+    (whole,), _ = codec.split(bytes.fromhex(row["whole"]))
+    assert codec.decode(whole).values == message.values
+    with pytest.raises(UntrustedBytesError) as caught:  # another session, which has no base
+        codec.decode(frame, History())
+    assert caught.value.error is WireError.BASE_LOST
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=["compiled", "reference"])
+def test_the_upload_example_is_what_is_signed(codec: Any) -> None:
+    row = VECTORS["offline"]
+    (frame,), _ = codec.split(bytes.fromhex(row["frame"]))
+    message = codec.decode(frame)
+    assert (message.template, message.sequence) == (OFFLINE_UPLOAD.id, row["sequence"])
+    template, items = codec.decode_items(message.values[de.OFFLINE_ITEMS])
+    assert (template, items) == (row["template"], [values_of(values) for values in row["items"]])
+    implied = values_of(VECTORS["implied"])
+    leaves = [codec.canonical(template, Flag.SIGNED, 0, {**implied, **values}) for values in items]
+    assert [leaf.hex() for leaf in leaves] == row["leaves"]
+    # By hand: RFC 6962 section 2.1 with SM3, for three leaves.
+    first, second, third = (hashlib.new("sm3", b"\0" + leaf).digest() for leaf in leaves)
+    root = hashlib.new("sm3", b"\1" + hashlib.new("sm3", b"\1" + first + second).digest() + third).digest()
+    assert root.hex() == row["root"]
+    digest = hashlib.new("sm3", KEYS["terminal"].za + b"FP1O\x03" + root).digest()
+    assert digest.hex() == row["digest"]
+    KEYS["terminal"].verify(digest, message.signature)
 
 
 def test_za_of_the_terminal_is_that_of_the_standard() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from bench.compare import NoSuchRun, compare, find, page
 from bench.figures import Figure, Run, save
+from bench.profile import PARTS, shares
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -112,3 +113,29 @@ def test_a_file_that_is_no_run_is_refused_in_a_line(tmp_path):
     outcome = bench("bench", "compare", str(tmp_path / "x.json"), str(tmp_path / "gone.json"))
     assert outcome.returncode == 1
     assert len(outcome.stderr.splitlines()) == 1
+
+
+def test_a_sample_counts_for_the_innermost_part_and_waiting_for_none():
+    main = "thread (1): MainThread;run (trio/_core/_run.py:1);Pipeline.requests (switch/pipeline.py:2)"
+    found = shares(
+        [
+            f"{main};Inbound.admit (switch/inbound.py:3);Admission.begin (switch/admission.py:4);x (y.py:5) 3",
+            f"{main};Inbound.admit (switch/inbound.py:3) 1",
+            f"{main} 1",
+            "thread (2): journal-writer;Writer._work (switch/writer.py:6);Journal._transact (switch/journal.py:7) 95",
+        ]
+    )
+    assert found == {
+        "admission: RRN, ladder, limits, call": 0.6, "admission: the rest": 0.2, "event loop, tasks, threads": 0.2,
+    }  # fmt: skip
+
+
+def test_every_function_of_a_part_is_there():
+    """A part whose function has another name now would silently be counted elsewhere."""
+    for name, _ in PARTS:
+        function, _, file = name.partition(" (")
+        if file:
+            owner, _, method = function.partition(".")
+            text = (ROOT / file).read_text("utf-8")
+            assert f"class {owner}" in text
+            assert f"def {method}(" in text
