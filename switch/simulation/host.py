@@ -1,7 +1,10 @@
 """A core-banking host that has bad days: the real application and its real books behind a server that misbehaves."""
 
+import sqlite3
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from random import Random
@@ -39,6 +42,7 @@ class Mood:
     unsure: float = 0.0  # does it or not, and says that it does not know
     busy: float = 0.0  # does nothing and says so
     late_s: float = 9.0  # how late, by half of it more or less
+    behind: float = 0.0  # does it as late, and has forgotten that it was taken back meanwhile
     frozen: bool = False
 
 
@@ -69,7 +73,8 @@ class Host:
         self._on_request = on_request
         self._application: Any = None
         self._life = 0
-        self._turned_away: set[tuple[str, str]] = set()  # MTI and RRN: it has said that it did nothing
+        self._turned_away: set[tuple[str, str]] = set()  # MTI and RRN: copies of it are not looked at
+        self.done_behind: set[int] = set()  # RRNs of what it did so late that a reversal may have come first
         self.mood = Mood()
         self._arrivals, self._accepted = trio.open_memory_channel[Stream](1000)
 
@@ -146,6 +151,10 @@ class Host:
                 self._write(stream, {**answer_head(fields), 39: self._chance.choice(_BUSY)}, life)
             elif self._happens(self.mood.unsure / 2, "host unsure"):  # and has not done it
                 self._write(stream, {**answer_head(fields), 39: _UNSURE}, life)
+            elif request[0] in _ONCE and self._happens(self.mood.behind, "host works behind"):
+                self._turned_away.add(request)
+                self.done_behind.add(int(request[1]))
+                self._network.agenda.after(self._lateness(), partial(self._work_behind, stream, fields, life))
             else:
                 heard.append(fields)
         await trio.sleep(self._chance.uniform(0.001, 0.01))
@@ -166,9 +175,7 @@ class Host:
         if self._happens(self.mood.mute, "host mute"):
             return
         if self._happens(self.mood.late, "host late"):
-            self._network.agenda.after(
-                self._chance.uniform(0.5, 1.5) * self.mood.late_s, lambda: self._write(stream, answer, life)
-            )
+            self._network.agenda.after(self._lateness(), lambda: self._write(stream, answer, life))
             return
         if self._happens(self.mood.unsure / 2, "host unsure"):  # and has done it
             answer = {**answer, 39: _UNSURE}
@@ -176,6 +183,19 @@ class Host:
             answer = self._garble(answer)
         self._write(stream, answer, life)
         if self._happens(self.mood.twice, "host answers twice"):
+            self._write(stream, answer, life)
+
+    def _lateness(self) -> float:
+        return self._chance.uniform(0.5, 1.5) * self.mood.late_s
+
+    def _work_behind(self, stream: Stream, fields: Fields, life: int) -> None:
+        """As a host does that remembers no reversal of what it does not know. Only its late answer tells the switch."""
+        if life != self._life:
+            return
+        with closing(sqlite3.connect(self.database)) as books, books:
+            books.execute("DELETE FROM tombstones")
+            books.execute("DELETE FROM transactions WHERE class = '4' AND original IS NULL")
+        for answer in self._application.answer([fields]):
             self._write(stream, answer, life)
 
     def _garble(self, answer: Fields) -> Fields:

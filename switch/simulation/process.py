@@ -141,7 +141,7 @@ class Process:
         life.on_death.append(partial(town.network.ignore, SWITCH))
         life.on_death.append(lambda: town.network.drop(SWITCH))
         journal = SimulatedJournal(town.disk, life)
-        watch = Watch(town.disk, life, town.fail)
+        watch = Watch(town.disk, life, town.fail, self.settings.in_flight_max)
         readiness = Readiness(watch.moment)
         async with trio.open_nursery() as behind, trio.open_nursery() as before:
             self.core = core = Core(

@@ -55,6 +55,12 @@ def late_once(chance: Random) -> Scene:
     return Scene(tuple(days), (("host-late", 2.9, chance.choice((0.5, 6.0)), 1.0, chance.randrange(2)),))
 
 
+def done_behind(chance: Random) -> Scene:
+    """The host does what it has reversed before, and says so."""
+    days = [_day((3.0, *_one_of(chance, "farm-purchase", "withdrawal", "preauthorisation"))) for _ in range(2)]
+    return Scene(tuple(days), (("host-behind", 2.9, 3.0, 1.0, 0),))
+
+
 def late_and_slow(chance: Random) -> Scene:
     """Answers come about their deadline, while the outcome of an enquiry elsewhere is on its way to a slow disk."""
     begin = (1.0, "balance", 1)
@@ -113,6 +119,7 @@ def day_change(chance: Random) -> Scene:
 SCENES: Mapping[str, tuple[int, Callable[[Random], Scene]]] = {
     "late for long": (6, late_for_long),
     "late once": (2, late_once),
+    "done behind": (2, done_behind),
     "late and slow": (4, late_and_slow),
     "late at rest": (8, late_at_rest),
     "killed between": (2, killed_between),

@@ -45,6 +45,7 @@ class Trouble:
             "host-garbled": lambda fault: self._mood(fault, "garbled"),
             "host-unsure": lambda fault: self._mood(fault, "unsure"),
             "host-busy": lambda fault: self._mood(fault, "busy"),
+            "host-behind": lambda fault: self._mood(fault, "behind"),
             "host-frozen": self._freeze,
             "host-kill": self._kill_host,
             "office-kill": self._kill_office,

@@ -42,10 +42,12 @@ class _Stay:
 class Watch:
     """Of one life of the switch."""
 
-    def __init__(self, disk: Disk, life: Life, fail: Callable[[str], None]) -> None:
+    def __init__(self, disk: Disk, life: Life, fail: Callable[[str], None], in_flight_max: int) -> None:
         self._disk = disk
         self._life = life
         self._fail = fail
+        self._in_flight_max = in_flight_max
+        self._in_flight = 0  # requests that are at back ends
         self._stays: dict[tuple[Peer, int], _Stay] = {}
 
     def _excused_s(self) -> float:
@@ -63,11 +65,14 @@ class Watch:
         if stay is not None:
             stay.handed_s = trio.current_time()
             stay.deadline_s = max(outbound.deadline, stay.handed_s)  # the disk may have taken longer than all of it
+            self._in_flight += 1
+            self.bounded("requests in flight", self._in_flight, self._in_flight_max)
 
     def came_back(self, completion: Completion, name: str) -> None:
         stay = self._stay(completion.outbound)
         if stay is None or completion.late:
             return
+        self._in_flight -= 1
         now = trio.current_time()
         stay.at_back_end_s = now - stay.handed_s
         if now > stay.deadline_s + self._life.stood_still_s + _NOTHING_S:
