@@ -103,8 +103,8 @@ class Sessions:
             self._renewals.ask(exchange)
 
     def notice(self, peer: Peer) -> int:
-        """The command that a terminal should hear of next: a certificate that ends comes before keys that are old."""
-        return (self._renewals is not None and self._renewals.notice(peer)) or self._keys.notice(peer)
+        """The command that a terminal should hear of next. Keys are told at once, while a certificate may take days."""
+        return self._keys.notice(peer) or (self._renewals is not None and self._renewals.notice(peer))
 
     def durable(self, exchange: Exchange, closed: Set[bytes]) -> None:
         """Let an accepted sign-in take effect, unless its batch was closed (``batch_key``) in the same commit."""

@@ -358,11 +358,11 @@ class TerminalClient:
                 message = await pending.response()
             if message.command == COMMAND_SIGN_IN and link is self._link:
                 self._must_sign_in = True
-            self._keys.commanded(message.command)
+            code = str(message.values[de.RESPONSE_CODE])
+            self._keys.answered(message.command, code)
             if self._renewal is not None:
                 self._renewal.commanded(message.command)
-            code = message.values[de.RESPONSE_CODE]
-            self.log.note(request.template, request.batch, request.values, str(code))
+            self.log.note(request.template, request.batch, request.values, code)
             return Response(
                 request,
                 message.values,

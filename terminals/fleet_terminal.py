@@ -219,7 +219,7 @@ class SimulatedTerminal:
                     code = str(answer.values[de.RESPONSE_CODE])
                     if answer.command == COMMAND_SIGN_IN or code in _SIGN_IN_FIRST:
                         self._must_sign_in = True
-                    self._keys.commanded(answer.command)
+                    self._keys.answered(answer.command, code)
                     if code == RESYNC:
                         continue  # the session sends it whole now
                     if code not in _SIGN_IN_FIRST and action_of(code) != "B":

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from fengshou.hsm.custody import PinFormat
 from fengshou.protocol import elements as de
-from fengshou.protocol.codes import APPROVED, MAC_ERROR
+from fengshou.protocol.codes import APPROVED, KEYS_OUT_OF_USE, MAC_ERROR
 from fengshou.protocol.message import COMMAND_KEYS, Value
 from fengshou.terminals.key_store import KeyStore, KeysUnfit, NoKeys
 
@@ -39,9 +39,9 @@ class KeyDialogue:
         """Take what the answer to a sign-in brings."""
         self._waits = self._keys is not None and self._takes(self._keys, told)
 
-    def commanded(self, command: int) -> None:
-        """Heed the command of an answer."""
-        self._waits = self._waits or command == COMMAND_KEYS
+    def answered(self, command: int, code: str) -> None:
+        """Heed the command of an answer, and a code that says that keys are out of use."""
+        self._waits = self._waits or command == COMMAND_KEYS or code == KEYS_OUT_OF_USE
 
     async def ask(self, binding: bytes, ask: Ask) -> None:
         """Say which keys are held, until the switch has no newer ones; ``ask`` sends template 17 and gives the answer.

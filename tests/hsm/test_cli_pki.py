@@ -37,6 +37,7 @@ def test_a_whole_network_from_the_command_line(run: Any) -> None:
     run.ok("init pki --organisation Bank")
     assert run.ok("keys custody") == {
         "audit.sign": "SM2", "journal.data": "SM4", "pseudonym": "HMAC", "switch.sign": "SM2", "switch.tls": "SM2",
+        "terminal.master": "DERIVE", "terminal.working": "DERIVE",
     }  # fmt: skip
     run.ok("issue switch switch-1 --name switch.bank.example --custody custody --out tls")
     run.ok("csr terminal P0000001 --serial SN1 --key P0000001.key --out P0000001.csr")
