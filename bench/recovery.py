@@ -11,11 +11,12 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
 
+import lmdb
 import trio
 
 from bench.figures import Figure
@@ -30,6 +31,8 @@ from fengshou.switch.config import load
 from fengshou.switch.custodies import custody_of
 from fengshou.switch.grammar import Catalogue, load_service
 from fengshou.switch.journal import Entry, Journal
+from fengshou.switch.journal_prune import KEPT_DAYS
+from fengshou.switch.journal_tables import BATCH_KEY_BYTES, TABLES
 from fengshou.switch.keeper import Keeper
 from fengshou.switch.recording import Recorder, pseudonyms
 from fengshou.switch.recovery import Recovery
@@ -160,6 +163,7 @@ def measure(season: Season, shape: str) -> list[Figure]:
         )
         for what, arguments in searches.items()
     ]  # fmt: skip
+    tables = _tables(folder)
     _forget(folder)
     start = time.perf_counter()
     journal = Journal(folder)
@@ -175,10 +179,28 @@ def measure(season: Season, shape: str) -> list[Figure]:
         ),
         *found,
         Figure(
+            key=f"recovery.{shape}.decade", what=f"{of} a year: the store after ten years, days in files", unit="GB",
+            value=_decade(tables, season),
+        ),
+        Figure(
             key=f"recovery.{shape}.bytes", what=f"{of}: on the disk, with all indexes", unit="bytes/tx",
             value=size / season.transactions,
         ),
     ]  # fmt: skip
+
+
+def _tables(folder: Path) -> dict[str, int]:
+    """Bytes of each table of the store."""
+    with lmdb.open(str(folder), readonly=True, max_dbs=len(TABLES)) as env, env.begin() as txn:
+        stats = {name: txn.stat(env.open_db(name.encode(), txn=txn, create=False)) for name in TABLES}
+    pages = ("branch_pages", "leaf_pages", "overflow_pages")
+    return {name: sum(stat[kind] for kind in pages) * stat["psize"] for name, stat in stats.items()}
+
+
+def _decade(tables: Mapping[str, int], season: Season) -> float:
+    """Ten such years: keys go after ``KEPT_DAYS``; filters stay, and what was undone, one in a hundred."""
+    undone = season.transactions * (BATCH_KEY_BYTES + 4 + 8) * 1.5 / 100
+    return (tables["keys"] * KEPT_DAYS / 365 + 10 * (tables["filters"] + undone)) / 1e9
 
 
 def _recover(site: Path, journal: Journal) -> int:
