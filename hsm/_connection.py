@@ -2,7 +2,7 @@
 
 import socket
 from collections.abc import Callable, Set
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from enum import Enum
 from functools import lru_cache
@@ -169,19 +169,18 @@ def _peer_der(connection: SSL.Connection) -> bytes:
 async def handshake(
     connection: SSL.Connection,
     sock: socket.socket,
-    limiter: trio.CapacityLimiter,
-    at_work: Callable[[], AbstractContextManager[None]] = nullcontext,
+    turn: Callable[[], AbstractAsyncContextManager[object]],
 ) -> None:
     """Shake hands on a connection that is bound to a non-blocking socket. Raises ChannelError.
 
     The caller sets the deadline and closes the socket. Each step costs one to three milliseconds of public-key work
-    that needs no GIL, so it runs in a thread and the pump of established connections goes on meanwhile; ``limiter``
-    says how many such threads there may be, and ``at_work`` is entered while it is our turn.
+    that needs no GIL, so it runs in a thread and the pump of established connections goes on meanwhile; ``turn`` is
+    entered for each step, and says when.
     """
     while True:
         try:
-            with at_work():
-                await trio.to_thread.run_sync(connection.do_handshake, limiter=limiter)
+            async with turn():
+                await trio.to_thread.run_sync(connection.do_handshake)
         except SSL.WantReadError:
             await trio.lowlevel.wait_readable(sock)
         except SSL.WantWriteError:

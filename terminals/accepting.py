@@ -8,8 +8,9 @@ import errno
 import math
 import socket
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from heapq import heapify, heappop, heappush
 from typing import Protocol
 
 import trio
@@ -101,10 +102,46 @@ class Handed:
         """The line is somebody else's."""
 
 
+class Turns:
+    """One at a time; of those that wait, the one that came first, however often it has had its turn already. Else the
+    last steps of the first would wait behind the first steps of the last, and all would be done at the end only."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[int, trio.Event]] = []  # a heap
+        self._taken = False
+
+    @asynccontextmanager
+    async def take(self, place: int) -> AsyncIterator[None]:
+        """``place``: when it came; no two have the same."""
+        if self._taken:
+            waiting = (place, trio.Event())
+            heappush(self._waiting, waiting)
+            try:
+                await waiting[1].wait()
+            except trio.Cancelled:
+                if waiting[1].is_set():
+                    self._pass_on()
+                else:
+                    self._waiting.remove(waiting)
+                    heapify(self._waiting)
+                raise
+        self._taken = True
+        try:
+            yield
+        finally:
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        self._taken = bool(self._waiting)
+        if self._waiting:
+            heappop(self._waiting)[1].set()
+
+
 class Attempt:
     """What somebody has begun. Its time runs while we wait for the other side, not while that waits for us."""
 
-    def __init__(self, attempts: "Attempts", within_s: float) -> None:
+    def __init__(self, attempts: "Attempts", place: int, within_s: float) -> None:
+        self.place = place  # how many came before
         self._attempts = attempts
         self._left_s = within_s
         self.scope = trio.CancelScope(deadline=trio.current_time() + within_s)
@@ -132,7 +169,7 @@ class Attempts:
         self._within_s = within_s
         self._refused = refused
         self._waited_for: dict[Attempt, None] = {}  # oldest first
-        self._at_work = 0
+        self._at_work = self._begun = 0
         self._room = trio.Event()
 
     def __len__(self) -> int:
@@ -154,7 +191,8 @@ class Attempts:
             del self._waited_for[oldest]
             oldest.scope.cancel()
             self._refused["handshake dropped for a newer one"] += 1
-        attempt = Attempt(self, self._within_s)
+        attempt = Attempt(self, self._begun, self._within_s)
+        self._begun += 1
         self._waited_for[attempt] = None
         nursery.start_soon(self._run, sock, attempt, work)
 

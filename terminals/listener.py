@@ -8,8 +8,8 @@ so that a storm of reconnecting terminals takes at most that thread's share of t
 import logging
 import socket
 from collections import Counter
-from collections.abc import Callable, Set
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Set
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -25,7 +25,7 @@ from fengshou.hsm.channel import (
     peer_certificate,
     session_reused,
 )
-from fengshou.terminals.accepting import Attempt, Attempts, Source
+from fengshou.terminals.accepting import Attempt, Attempts, Source, Turns
 from fengshou.terminals.pump import Pump
 
 logger = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class Listener:
         self._pump = pump
         self._limits = limits
         self._revoked = revoked
-        self._one_at_a_time = trio.CapacityLimiter(1)
+        self._turns = Turns()
         self.refused: Counter[str] = Counter()  # by reason
         self._attempts = Attempts(limits.handshakes, limits.handshake_s, self.refused)
         self.accepted = 0
@@ -106,7 +106,7 @@ class Listener:
             await trio.lowlevel.wait_readable(sock)  # the silent cost no TLS state
             connection = SSL.Connection(self._context(), sock)
             connection.set_accept_state()
-            await handshake(connection, sock, self._one_at_a_time, attempt.ours)
+            await handshake(connection, sock, lambda: self._turn(attempt))
             certificate = peer_certificate(connection)
             check_still_valid(certificate, self._revoked(), datetime.now(UTC))
             self._pump.add(sock, connection, certificate, exporter(connection))
@@ -122,6 +122,12 @@ class Listener:
         finally:
             if not handed_over:
                 sock.close()
+
+    @asynccontextmanager
+    async def _turn(self, attempt: Attempt) -> AsyncIterator[None]:
+        with attempt.ours():
+            async with self._turns.take(attempt.place):
+                yield
 
 
 async def _let_hear(sock: socket.socket) -> None:

@@ -450,7 +450,7 @@ def test_handshake_on_a_socket(network: Network) -> None:
             connection.set_accept_state()
             terminal = TlsStream.client(trio.SocketStream(trio.socket.from_stdlib_socket(right)), client, "127.0.0.1")
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(handshake, connection, left, trio.CapacityLimiter(1))
+                nursery.start_soon(handshake, connection, left, lambda: trio.CapacityLimiter(1))
                 nursery.start_soon(terminal.do_handshake)
             assert exporter(connection) == terminal.binding
             assert peer_certificate(connection).subject.common_name == "P0000001"
@@ -484,7 +484,7 @@ def test_garbage_is_named(network: Network, data: bytes, fault: Fault) -> None:
             right.sendall(data)
             right.shutdown(sockets.SHUT_WR)
             with pytest.raises(ChannelError) as refusal, trio.fail_after(5):
-                await handshake(connection, left, trio.CapacityLimiter(1))
+                await handshake(connection, left, lambda: trio.CapacityLimiter(1))
             assert refusal.value.fault is fault
 
     trio.run(main)
@@ -526,7 +526,7 @@ def test_the_caller_deadline_ends_a_silent_handshake(network: Network) -> None:
             connection.set_accept_state()
             right.sendall(b"\x16\x03\x01")
             with pytest.raises(trio.TooSlowError), trio.fail_after(60):
-                await handshake(connection, left, trio.CapacityLimiter(1))
+                await handshake(connection, left, lambda: trio.CapacityLimiter(1))
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0.05))
 
