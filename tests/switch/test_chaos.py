@@ -5,6 +5,7 @@ delays, holds and breaks; afterwards journal, books and terminals agree to the f
 """
 
 import os
+import signal
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -109,10 +110,11 @@ class Shop:
 class Chaos:
     """A town with a proxy on either side of its switch."""
 
-    def __init__(self, town: Town, *, only: str = "") -> None:
+    def __init__(self, town: Town, *, only: str = "", workers: int = 1) -> None:
         """``only`` what begins with this is done."""
         self.town = town
         self._only = only
+        self._workers = workers
         self.chance = Random(SEED)
         self.terminals_side = Proxy(town.loaded.config.listen.port, self.chance)
         self.host_side = Proxy(int(_host_address(town).rpartition(":")[2]), self.chance)
@@ -143,6 +145,7 @@ class Chaos:
             "kill switch": partial(self._kill, "switch"),
             "kill host": partial(self._kill, "core-banking"),
             "kill both": self._kill_both,
+            "kill worker": self._kill_worker,
             "freeze host": self._freeze,
             "break terminals": partial(_now, self.terminals_side.break_all),
             "break host links": partial(_now, self.host_side.break_all),
@@ -151,6 +154,8 @@ class Chaos:
             "delay": self._delay,
             "terminal without power": partial(_now, self.chance.choice(self.shops).lose_power),
         }
+        if self._workers == 1:
+            del hurts["kill worker"]
         # Kills most of all, and one to begin with.
         names = [name for name in (*hurts, "kill switch", "kill host") if name.startswith(self._only)]
         name = "kill switch" if not self.done else self.chance.choice(names)
@@ -161,6 +166,13 @@ class Chaos:
         self.town.kill(name)
         await trio.sleep(self.chance.uniform(0.0, 0.5))
         await self._start(name)
+
+    async def _kill_worker(self) -> None:
+        """The supervisor starts it again; to be killed before it is back is its lot too."""
+        status = await trio.to_thread.run_sync(self.town.status)
+        process = self.chance.choice(status["workers"])["process"]
+        if process:
+            os.kill(process, signal.SIGKILL)
 
     async def _kill_both(self) -> None:
         self.town.kill("core-banking")
@@ -190,7 +202,7 @@ class Chaos:
     def report(self) -> str:
         """What was done, and to how many processes SIGKILL was sent."""
         done = Counter(self.done)
-        kills = done["kill switch"] + done["kill host"] + 2 * done["kill both"]
+        kills = sum(n for name, n in done.items() if name.startswith("kill")) + done["kill both"]
         asked = sum(len(shop.asked) for shop in self.shops)
         return f"{kills} kills, {asked} requests; " + ", ".join(f"{name} {n}" for name, n in sorted(done.items()))
 
@@ -210,13 +222,15 @@ def _host_address(town: Town) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("only", ["", "kill"], ids=["everything", "kills"])
+@pytest.mark.parametrize(
+    ("only", "workers"), [("", 1), ("kill", 1), ("", 2)], ids=["everything", "kills", "two-workers"]
+)
 def test_whatever_dies_and_breaks_everybody_is_told_the_same(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], only: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], only: str, workers: int
 ) -> None:
-    town = Town(tmp_path / "site", deadline_ms=1500)
+    town = Town(tmp_path / "site", deadline_ms=1500, workers=workers)
     with town.processes:
-        chaos = Chaos(town, only=only)
+        chaos = Chaos(town, only=only, workers=workers)
         try:
             trio.run(chaos.run)
         except ProcessFailed as failed:
