@@ -108,7 +108,7 @@ class ZoneHost:
         try:
             known = [info for info in self._infos() if info.label == label]
             if not known or _digits(known[0].check_value) != check_value:
-                kept = self._custody.import_key(label, kind, block.encode("ascii"), HOST_MASTER)
+                kept = self._custody.import_key(label, kind, block.encode("utf-8"), HOST_MASTER)
                 if _digits(kept.check_value) != check_value:
                     self._end(kept)
                     return {39: MAC_ERROR}

@@ -10,6 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from fengshou.codecs import BadSignature, Iso8583Codec, PrivateKey, PublicKey, verify_batch
+from fengshou.hsm import keyblock
+from fengshou.hsm.custody import Kind, WrappedKeyError
+from fengshou.hsm.envelope import parse_envelope
+from fengshou.hsm.software import SoftwareCustody
 from fengshou.hsm.x509 import CertificateError, parse_certificate
 from fengshou.protocol import elements as de
 from fengshou.protocol.errors import UntrustedBytesError
@@ -21,14 +25,30 @@ from fengshou.protocol.record import parse_commit, parse_record
 from fengshou.protocol.session import SwitchSession
 from fengshou.protocol.templates import SIGN_IN
 from fengshou.routing.http import HttpFault, HttpServer
+from fengshou.routing.iso8583_mac import ForgedMessage, MacCodec
+from fengshou.routing.zone_keys import HOST_MASTER, ZoneHost
 from fengshou.switch.config import ConfigError, load
 from fengshou.switch.grammar import Catalogue, load_service
 from fengshou.switch.site import SERVICES, STANDARD_SERVICES
+from fengshou.terminals.key_store import KeyStore, KeysUnfit
 
 CATALOGUE = Catalogue(load_service(f"{SERVICES}.{name}", {}) for name in STANDARD_SERVICES)
 COMPILED, REFERENCE = CATALOGUE.codec, ReferenceCodec(CATALOGUE.grammar)
 HOSTS = [(Iso8583Codec(layout), Iso8583Reference(layout)) for layout in (HostFormat(), CHARACTER_FORMAT)]
 KEY = PrivateKey.from_scalar(bytes(31) + b"\x07")
+
+
+_FOLDER = tempfile.TemporaryDirectory()  # ends with the process
+
+
+def _zone() -> ZoneHost:
+    """A back end that has a zone master key and was brought no key yet."""
+    custody = SoftwareCustody.initialise(Path(_FOLDER.name) / "keys")
+    custody.create(HOST_MASTER, Kind.TRANSPORT)
+    return ZoneHost(custody)
+
+
+ZONE = _zone()
 
 
 def _outcome(read: Callable[[], object]) -> object:
@@ -83,6 +103,22 @@ def sign_in(data: bytes) -> None:
         assert de.TERMINAL in found
 
 
+def keys(data: bytes) -> None:
+    """What brings keys: a key change, its key block, an envelope, a sign-in's answer; and a message under a MAC."""
+    told = ZONE.take({48: data[:512].decode("latin-1"), 53: "0300100000000000"})
+    assert told in ({39: "A0"}, {39: "30"})
+    with suppress(WrappedKeyError):
+        keyblock.unwrap(bytes(16), data)
+    with suppress(WrappedKeyError):
+        parse_envelope(data)
+    with suppress(KeysUnfit):
+        KeyStore.of_key(KEY).take(
+            {de.KEY_EPOCH: 1, de.MASTER_EPOCH: 1, de.WORKING_KEYS: data[:60].ljust(60, b"\0"), de.MASTER_KEY: data[60:]}
+        )
+    with suppress(UntrustedBytesError, ForgedMessage):
+        assert str(MacCodec(HOSTS[0][0], ZONE).decode(data)[0])[1] == "8", "nobody without the key says anything else"
+
+
 def journal(data: bytes) -> None:
     """Records and commit headers: what parses is written back as it was."""
     with suppress(UntrustedBytesError):
@@ -134,6 +170,6 @@ def signatures(data: bytes) -> None:
 TARGETS: dict[str, Callable[[bytes], None]] = {
     target.__name__: target
     for target in (
-        frames, messages, values, iso8583, sign_in, journal, configuration, certificate, http, signatures,
+        frames, messages, values, iso8583, sign_in, keys, journal, configuration, certificate, http, signatures,
     )
 }  # fmt: skip
