@@ -52,7 +52,8 @@ class Framed(asyncio.Protocol):
 
     def send(self, message: bytes) -> None:
         assert self._transport is not None
-        self._transport.write(len(message).to_bytes(2, "big") + message)
+        if not self._transport.is_closing():
+            self._transport.write(len(message).to_bytes(2, "big") + message)
 
 
 async def switch(port: int, host_port: int) -> None:
@@ -85,7 +86,7 @@ async def load(port: int, seconds: float, in_flight: int, connections: int) -> N
     codec = Iso8583Codec(HostFormat())
     numbers = itertools.count(1)
     answered, refused = 0, 0
-    end = time.perf_counter() + seconds
+    end = float("inf")
 
     def begin(connection: Framed) -> None:
         number = next(numbers)
@@ -102,10 +103,10 @@ async def load(port: int, seconds: float, in_flight: int, connections: int) -> N
             begin(connection)
 
     loop = asyncio.get_running_loop()
-    for _ in range(connections):
-        _, connection = await loop.create_connection(lambda: Framed(received), _LOCALHOST, port)
-        for _ in range(in_flight // connections):
-            begin(connection)
+    made = [await loop.create_connection(lambda: Framed(received), _LOCALHOST, port) for _ in range(connections)]
+    end = time.perf_counter() + seconds
+    for _, connection in made * (in_flight // connections):
+        begin(connection)
     while time.perf_counter() < end:
         await asyncio.sleep(_PROGRESS_S)
         print(answered, flush=True)
