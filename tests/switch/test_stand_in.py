@@ -15,6 +15,7 @@ from fengshou.codecs import PrivateKey
 from fengshou.protocol import elements as de
 from fengshou.protocol.record import RecordKind
 from fengshou.switch.stand_in import Caps, Limits, StandInError, load, sign
+from fengshou.terminals.key_store import KeyStore
 from tests.switch.line import Line, code_of
 from tests.switch.town import PAN, POOR_PAN, TERMINALS, Town, purchase, withdrawal
 
@@ -88,6 +89,10 @@ def test_within_the_limits_while_core_banking_is_away(fresh_town: FreshTown) -> 
             assert code_of(first.ask("withdrawal", withdrawal(1_000, POOR_PAN))) == "51", "the host is there"
             town.kill("core-banking")
             town.until(lambda status: not status["destinations"]["core-banking"]["up"])
+            keys = KeyStore.of_key(town.home(TERMINALS[0]).signer())
+            assert keys.take(first.ask("keys", keys.held).values)
+            with_pin = {**withdrawal(1_000), **keys.pin_block(bytearray(b"1234"), PAN)}
+            assert code_of(first.ask("withdrawal", with_pin)) == "91", "nobody else can tell whether a PIN is right"
             told: list[tuple[Any, ...]] = []
             for terminal, pan, fen, _, why in WHILE_AWAY:
                 answer = (first, second)[terminal].ask("withdrawal", withdrawal(fen, pan))
