@@ -193,8 +193,10 @@ def _tables(folder: Path) -> dict[str, int]:
     """Bytes of each table of the store."""
     with lmdb.open(str(folder), readonly=True, max_dbs=len(TABLES)) as env, env.begin() as txn:
         stats = {name: txn.stat(env.open_db(name.encode(), txn=txn, create=False)) for name in TABLES}
-    pages = ("branch_pages", "leaf_pages", "overflow_pages")
-    return {name: sum(stat[kind] for kind in pages) * stat["psize"] for name, stat in stats.items()}
+    return {
+        name: (stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]) * stat["psize"]
+        for name, stat in stats.items()
+    }
 
 
 def _decade(tables: Mapping[str, int], season: Season) -> float:

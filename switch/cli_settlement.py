@@ -28,6 +28,7 @@ from fengshou.switch.recording import Recorder
 from fengshou.switch.settlement import Counted, Settlements, differences
 from fengshou.switch.settlement_close import close_month
 from fengshou.switch.settlement_commission import commissions, load_rates
+from fengshou.switch.settlement_days import file_of, missing, write_day
 from fengshou.switch.settlement_reports import Group, Progress, Sums, grouped, indicators, total
 from fengshou.terminals.registry import Registry
 
@@ -334,6 +335,24 @@ def reconcile(home: Path, day: int | None, file: Path, csv_file: Path | None, as
         _tell(f"{wanted}: differences with {books_of_host.host}", rows, csv_file)
     if not result.equal:
         raise SystemExit(1)
+
+
+@settle.command("close-days", epilog="The running switch does this by itself: HOME/settlement/day-YYYYMMDD.csv.")
+@home_option
+@json_option
+@explained
+def close_days(home: Path, as_json: bool) -> None:
+    """Write the file of each business day that is over and has nothing undecided, once."""
+    folder = home / "settlement"
+    with _books(home) as books:
+        days = missing(books.journal, folder)
+        for day in [day for day, undecided in days.items() if not undecided]:
+            write_day(folder, day, books.counted((day, day), quiet=True))
+    if as_json:
+        print_json([{"day": day, "written": not undecided} for day, undecided in days.items()])
+        return
+    for day, undecided in days.items():
+        click.echo(f"{day}: {'waits for what is undecided' if undecided else file_of(folder, day)}")
 
 
 @settle.command(epilog="A closed month is written once and stays: HOME/settlement/commission-YYYYMM.csv.")

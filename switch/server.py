@@ -40,6 +40,7 @@ from fengshou.switch.keeper import Keeper
 from fengshou.switch.links import JournalEvents, destination, feed
 from fengshou.switch.outbound import Route
 from fengshou.switch.renewals import Renewals
+from fengshou.switch.settlement_days import keep_written
 from fengshou.switch.stand_in import Limits
 from fengshou.switch.stand_in import load as load_limits
 from fengshou.switch.status import serve_status, snapshot
@@ -155,6 +156,9 @@ class Switch(Core):
                 nursery.start_soon(self._watch)
                 nursery.start_soon(self._renewals.run, lambda: self.pump, self._terminals_now)
                 nursery.start_soon(Keeper(self.journal, self.writer, self.custody, self.share).run)
+                if self.share.worker == 0:
+                    home = self._loaded.path("switch.toml").parent
+                    nursery.start_soon(keep_written, self.journal, home, home / "settlement")
                 await nursery.start(also)
                 await self._links_up()
                 on_ready(Ready(self.listener.address, self.recovered, owed))
