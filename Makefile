@@ -6,10 +6,10 @@ ROOMS := protocol codecs hsm terminals routing switch ext
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test simulate fuzz chaos lint types build bench clean
+.PHONY: help setup demo test simulate fuzz chaos rotate-drill lint types build bench clean
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 setup: ## Install what is missing: system packages, .venv, pinned packages, compiled modules
 	@sh deploy/setup.sh
@@ -29,6 +29,9 @@ fuzz: setup ## Fuzz what reads a peer's bytes, the compiled modules under Addres
 
 chaos: setup ## Kill processes and break connections under load, many times more than the tests do
 	@FENGSHOU_CHAOS=40 $(PYTHON_BIN) -m pytest tests/switch/test_kills.py tests/switch/test_chaos.py --timeout 3600 $(ARGS)
+
+rotate-drill: setup ## Rotate every kind of key, ten times over, while terminals trade; ARGS="-x"
+	@FENGSHOU_ROTATIONS=10 $(PYTHON_BIN) -m pytest tests/switch/test_rotation.py -k every_key --timeout 3600 $(ARGS)
 
 lint: setup ## Ruff: rules and format
 	@$(PYTHON_BIN) -m ruff check .

@@ -47,6 +47,7 @@ DUTIES: Mapping[str, Duty] = {
     "keys.rotate":       _duty(_ADMINISTRATOR),
     "keys.rollback":    _duty(_ADMINISTRATOR),
     "keys.retire":       _duty(_ADMINISTRATOR),
+    "keys.retire-early": _duty(_ADMINISTRATOR,                        second=(_CUSTODIAN,)),
     # What touches a master key, or is trusted by everybody, takes two.
     "keys.destroy":      _duty(_ADMINISTRATOR,                         second=(_CUSTODIAN,)),
     "keys.rotate-ca":    _duty(_ADMINISTRATOR,                         second=(_CUSTODIAN,)),

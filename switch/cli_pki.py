@@ -18,8 +18,11 @@ from fengshou.hsm.pem import CERTIFICATE, REQUEST, to_pem
 from fengshou.hsm.pki import AUTHORITIES, CRL_DAYS, Authority, Entry, PkiError
 from fengshou.hsm.software import load_private_key, provision, save_private_key
 from fengshou.hsm.x509 import LEAF_PROFILES, CustodySigner, Signer, Subject
+from fengshou.switch import followers
 from fengshou.switch.certificate_files import blocks, facts_of, serial_of, single, stem
 from fengshou.switch.cli_common import explained, json_option, print_json
+from fengshou.switch.config import load
+from fengshou.switch.custodies import custody_of
 from fengshou.switch.office import acting
 
 folder_option = click.option(
@@ -285,22 +288,37 @@ def crl(days: int, folder: Path, as_json: bool) -> None:
 
 
 @pki.command("retire")
+@click.option("--force", is_flag=True, help="Although terminals still have certificates of it.")
 @click.confirmation_option(prompt="Everything that older issuing authorities have issued is refused then. Go on?")
 @folder_option
 @json_option
 @explained
-def retire_issuing(folder: Path, as_json: bool) -> None:
+def retire_issuing(force: bool, folder: Path, as_json: bool) -> None:
     """End the overlap after `fengshou keys rotate ca`: trust only the newest issuing authority.
+
+    Refused while terminals have certificates of an older one; see `fengshou keys progress ca`.
 
     \b
     Example:
       fengshou pki retire
     """
     authority = Authority(folder)
+    if not force:
+        _check_followed(folder.parent)
     with acting(folder.parent, "keys.rotate-ca", folder.name) as act:
         retired = authority.retire_issuing(datetime.now(UTC))
         act.note(retired=", ".join(retired))
     print_facts({"retired": retired, "issuing": authority.certificate.subject.common_name}, as_json)
+
+
+def _check_followed(site: Path) -> None:
+    """Raises PkiError. An authority on another machine knows of no terminals."""
+    if not (site / "switch.toml").exists():
+        return
+    loaded = load(site / "switch.toml")
+    late = followers.behind(loaded, custody_of(loaded), followers.AUTHORITY)
+    if late:
+        raise PkiError(f"{len(late)} terminals would be refused, {', '.join(sorted(late)[:5])} …; wait, or --force")
 
 
 @pki.command("list")

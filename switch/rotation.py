@@ -33,13 +33,14 @@ from fengshou.hsm.custody import (
 )
 from fengshou.hsm.files import write_public
 from fengshou.hsm.pem import CERTIFICATE, to_pem
-from fengshou.hsm.pki import Authority
-from fengshou.hsm.x509 import PUBLISHER, SWITCH, Subject
+from fengshou.hsm.pki import Authority, PkiError
+from fengshou.hsm.x509 import HOST, PUBLISHER, SWITCH, Profile, Subject
 from fengshou.protocol.epoch import ACCEPTING, EpochState
-from fengshou.switch import status
+from fengshou.switch import followers, status
 from fengshou.switch.certificate_files import read_certificate, read_certificates
 from fengshou.switch.config import Loaded
-from fengshou.switch.custodies import custody_of
+from fengshou.switch.custodies import custody_of, open_custody
+from fengshou.switch.site import HOST_SIGN, HOST_TLS, load_host
 from fengshou.switch.zones import zone_labels
 from fengshou.terminals.home import add_switch_key
 
@@ -55,14 +56,20 @@ class Policy:
     kind: Kind
     life: timedelta
     overlap: timedelta | None  # None: it is never retired by date
-    certificate: str = ""  # file under certificates/
+    certificate: str = ""  # file under certificates/, of a back end in its folder
+    profile: Profile = PUBLISHER  # of that certificate
+
+    @property
+    def is_channel(self) -> bool:
+        """Certificate and key are used together, so they change together; others are believed beside each other."""
+        return self.profile in (SWITCH, HOST)
 
 
 # Lives follow those of the certificates; overlaps, how long somebody may still hold what the old epoch made.
 POLICIES: Mapping[str, Policy] = {
     # A receipt that was signed before is asked for within the batch's life, and proved by its certificate for ever.
     "switch-sign": Policy(SWITCH_SIGN, Kind.SM2, timedelta(365), timedelta(30), "switch-sign.crt"),
-    "switch-tls": Policy(SWITCH_TLS, Kind.SM2, timedelta(330), timedelta(7), "switch.crt"),
+    "switch-tls": Policy(SWITCH_TLS, Kind.SM2, timedelta(330), timedelta(7), "switch.crt", SWITCH),
     "audit-sign": Policy(AUDIT_SIGN, Kind.SM2, timedelta(365), timedelta(30), "audit-sign.crt"),
     # The law asks for ten years of records; without its epoch a record cannot be read any more.
     "journal": Policy(JOURNAL_DATA, Kind.SM4, timedelta(365), None),
@@ -71,8 +78,13 @@ POLICIES: Mapping[str, Policy] = {
     "terminal-working": Policy(TERMINAL_WORKING, Kind.DERIVE, timedelta(30), timedelta(3)),
     "terminal-master": Policy(TERMINAL_MASTER, Kind.DERIVE, timedelta(365), timedelta(30)),
 }
+# Of an embedded back end, by its name.
+HOST_POLICIES: Mapping[str, Policy] = {
+    "host-tls": Policy(HOST_TLS, Kind.SM2, timedelta(330), timedelta(7), "host.crt", HOST),
+    "host-sign": Policy(HOST_SIGN, Kind.SM2, timedelta(365), timedelta(30), "host-sign.crt"),
+}
 ZONE = "zone"  # both keys of every back end that has such: one policy for each label
-_BY_LABEL = {policy.label: policy for policy in POLICIES.values()}
+_BY_LABEL = {policy.label: policy for policy in (*POLICIES.values(), *HOST_POLICIES.values())}
 
 
 def policies(loaded: Loaded, name: str) -> list[Policy]:
@@ -170,7 +182,7 @@ class Rotation:
             new = self._custody.renew(label) if self._begun() else self._custody.create(label, policy.kind)
         self._step(f"epoch {new.epoch} of {label}, check value {new.check_value.hex().upper()}")
         chain = self._certified(new.epoch) if policy.certificate else b""
-        if chain and label != SWITCH_TLS:
+        if chain and not policy.is_channel:
             write_public(self._file, chain + self._certificates_so_far())
             self._step(f"certificate in {self._file}")
         if label == SWITCH_SIGN:
@@ -181,7 +193,7 @@ class Rotation:
         if new.state is EpochState.NEXT:
             self._until_seen(lambda answer: answer["keys_waiting"].get(label) == new.epoch)
             self._custody.activate(label, new.epoch)
-        if chain and label == SWITCH_TLS:
+        if chain and policy.is_channel:
             # A certificate and its key change together as nearly as two files can; the switch tries again in between.
             self._keep_old_certificate()
             write_public(self._file, chain)
@@ -197,7 +209,7 @@ class Rotation:
             raise RotationError(f"no epoch of {label} is retiring: there is nothing to go back to")
         before = max(old, key=lambda info: info.created)
         self._custody.activate(label, before.epoch)
-        if label == SWITCH_TLS:
+        if self._policy.is_channel:
             kept = self._kept(before.epoch)
             write_public(self._file, kept.read_bytes() if kept.exists() else self._certified(before.epoch))
         self._until_seen(lambda answer: answer["keys"].get(label) == before.epoch)
@@ -233,9 +245,8 @@ class Rotation:
         if old is not None and old.public_key == key:
             return b""
         authority = Authority(self._loaded.path("pki"))
-        profile = SWITCH if self._policy.label == SWITCH_TLS else PUBLISHER
         subject = old.subject if old else Subject(self._file.stem)
-        return authority.chain(authority.issue(profile, subject, key, datetime.now(UTC)))
+        return authority.chain(authority.issue(self._policy.profile, subject, key, datetime.now(UTC)))
 
     def _uncertified(self) -> bool:
         if not self._policy.certificate or not self._file.exists():
@@ -268,12 +279,69 @@ class Rotation:
         )
 
 
+class HostRotation(Rotation):
+    """The rotation of a key of an embedded back end, which reads its files again whenever it accepts or signs."""
+
+    def __init__(
+        self, loaded: Loaded, host: str, policy: Policy, step: Callable[[str], object] = lambda text: None
+    ) -> None:
+        """Raises CustodyError, ConfigError."""
+        super().__init__(loaded, policy, step)
+        self._folder = loaded.path("hosts", host)
+        config = load_host(self._folder)
+        if not config.certificate:
+            raise RotationError(f"{host} has no keys of its own: its link is not a channel")
+        self._custody = open_custody(self._folder, config.keys, config.custody)
+
+    @property
+    def _file(self) -> Path:
+        return self._folder / self._policy.certificate
+
+    def _until_seen(self, seen: Callable[[dict[str, Any]], bool]) -> None:
+        """Whoever verifies looks at the file each time, and the back end at its custody: nobody is to be waited for."""
+
+
 def forget_tickets(loaded: Loaded) -> bool:
     """New keys for the tickets of TLS sessions: they live in the switch's context only. False: no switch runs."""
     with suppress(OSError):
         os.kill(int(status.ask(loaded.path(loaded.config.files.status))["process"]), signal.SIGHUP)
         return True
     return False
+
+
+def check_overlap(loaded: Loaded, custody: Custody, label: str, epoch: int, now: datetime) -> None:
+    """Raises RotationError: somebody may still need an epoch, because not all have followed and its time is not up."""
+    row = next((row for row in key_rows(custody) if (row.info.label, row.info.epoch) == (label, epoch)), None)
+    if row is None or policy_of(label, row.info.kind) is None:
+        return  # custody says what is wrong; or it is nobody's but the site's own
+    if row.info.state is EpochState.CURRENT:
+        raise RotationError(f"epoch {epoch} of {label} is in use: rotate first, or --force")
+    if row.info.state is not EpochState.RETIRING or (row.due is not None and row.due <= now):
+        return
+    late = followers.behind(loaded, custody, label)
+    if late == {}:
+        return
+    until = f"until {row.due:%Y-%m-%d}" if row.due else "as long as what it sealed is to be read"
+    who = f"; {len(late)} terminals have not followed" if late else ""
+    raise RotationError(f"epoch {epoch} of {label} is accepted {until}{who}: wait, or --force with a second person")
+
+
+def revoke_certificate(loaded: Loaded, info: KeyInfo, now: datetime) -> str:
+    """Revoke the certificate of a retired key of the channel; its serial number.
+
+    Empty when it has none, or when the authority is on another machine, where it is to be revoked then.
+    """
+    kept = loaded.path("certificates", f"switch.{info.epoch}.crt")
+    if info.label != SWITCH_TLS or not kept.exists():
+        return ""
+    certificate = read_certificate(kept)
+    try:
+        authority = Authority(loaded.path("pki"))
+    except PkiError:
+        return ""
+    authority.revoke(certificate.serial, "superseded", now)
+    authority.make_revocation_list(now)
+    return f"{certificate.serial:032x}"
 
 
 def retire_due(custody: Custody, now: datetime) -> list[KeyInfo]:

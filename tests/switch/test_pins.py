@@ -281,7 +281,7 @@ async def rotate(town: Town, trade: Payers) -> None:
         await run("keys rollback zone --yes")
         await run("keys rotate zone --yes")
         for label in (TERMINAL_WORKING, TERMINAL_MASTER, "zone.core-banking.pin", "zone.core-banking.mac"):
-            await run(f"keys retire {label} 1 --yes")
+            await run(f"keys retire {label} 1 --force --yes")
         trade.stop()
 
 
