@@ -17,7 +17,7 @@ from fengshou.switch.cli_common import explained, home_option
 from fengshou.switch.cli_keys import keys
 from fengshou.switch.config import load
 from fengshou.switch.custodies import custody_of
-from fengshou.switch.office import acting, card_holder
+from fengshou.switch.office import acting, card_holder, give_back_cards
 from fengshou.switch.server import only_one
 
 _CUSTODIAN = "NAME or NAME=READER, where the share is on the card in that reader; several times."
@@ -81,6 +81,7 @@ def unseal(custodians: tuple[str, ...], home: Path) -> None:
     folder = _folder(home)
     with acting(home, "keys.unseal", folder.name, custodians=", ".join(custodians)):
         serving = agent.Agent(folder, quorum.unseal(folder, _holders(custodians, new=False)))
+    give_back_cards()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: serving.close())
     click.echo(f"ready {folder}")

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -25,10 +26,14 @@ from fengshou.hsm.x509 import CustodySigner
 from fengshou.switch.config import ConfigError, load
 from fengshou.switch.custodies import custody_of
 
+if TYPE_CHECKING:
+    from fengshou.hsm.card import Card
+
 AUDIT_FILE = "audit.log"
 PEOPLE = "people"
 
 _SESSION = new_session()
+_CARDS = "fengshou.cards"  # by reader, in click's context
 
 
 # The log in the name of a person, and the key that proves it, None for the operating system's user.
@@ -115,18 +120,33 @@ def _person_key(folder: Path, person: Person) -> Signer:
 
 def person_card(name: str, reader: str) -> SigningCard:
     """The card in ``reader``, opened by its PIN, which is asked for. Profile GM/T 0017."""
-    from fengshou.hsm.card import Card, Gmt0017  # not at the top: it needs the extra `card`
-
-    pin = click.prompt(f"PIN of {name}'s card in {reader}", hide_input=True, err=True)
-    return Card(reader, Gmt0017(), pin.encode())
+    return _card(name, reader)
 
 
 def card_holder(name: str, reader: str) -> Holder:
     """A custodian whose share is on the card in ``reader``."""
-    from fengshou.hsm.card import Card, CardHolder, Gmt0017  # not at the top: it needs the extra `card`
+    from fengshou.hsm.card import CardHolder  # not at the top: it needs the extra `card`
 
-    pin = click.prompt(f"PIN of {name}'s card in {reader}", hide_input=True, err=True)
-    return CardHolder(name, Card(reader, Gmt0017(), pin.encode()))
+    return CardHolder(name, _card(name, reader))
+
+
+def _card(name: str, reader: str) -> "Card":
+    """One object for each reader in a command, because whoever has a card has it alone; given back at its end."""
+    from fengshou.hsm.card import Card, Gmt0017
+
+    context = click.get_current_context()
+    cards: dict[str, Card] = context.meta.setdefault(_CARDS, {})
+    if reader not in cards:
+        pin = click.prompt(f"PIN of {name}'s card in {reader}", hide_input=True, err=True)
+        cards[reader] = Card(reader, Gmt0017(), pin.encode())
+        context.call_on_close(cards[reader].close)
+    return cards[reader]
+
+
+def give_back_cards() -> None:
+    """Of a command that goes on without them."""
+    for card in click.get_current_context().meta.get(_CARDS, {}).values():
+        card.close()
 
 
 def _claimed_name() -> str:

@@ -16,6 +16,7 @@ from fengshou.hsm import components
 from fengshou.switch.cli import main
 from fengshou.switch.processes import SiteProcesses
 from fengshou.switch.site import Ports
+from tests.devices import CARD_PIN, Slot
 from tests.switch.town import free_ports
 
 ROOT = Path(__file__).parents[2]
@@ -30,24 +31,41 @@ def words(name: str) -> str:
     return f"passphrase of {name}"
 
 
+def by_card(line: str, slots: list[Slot]) -> str:
+    """`an` and `bo` have their shares on cards: the reader stands with the name."""
+    if not re.search(r" keys (seal|unseal|quorum) ", line):
+        return line
+    for name, slot in zip(("an", "bo"), slots, strict=True):
+        line = re.sub(rf"(--custodian|--old) {name}\b", rf"\1 '{name}={slot.reader}'", line)
+    return line
+
+
 def typed(line: str, forms: list[str]) -> str:
     """What people type at the prompts of a command, in the order of the prompts."""
     parts = shlex.split(line)
     speaker = [words(parts[parts.index("--as") + 1])] if "--as" in parts else []
-    old = [words(parts[at + 1]) for at, part in enumerate(parts) if part == "--old"]
-    new = [words(parts[at + 1]) for at, part in enumerate(parts) if part == "--custodian"]
+    old = [parts[at + 1] for at, part in enumerate(parts) if part == "--old"]
+    new = [parts[at + 1] for at, part in enumerate(parts) if part == "--custodian"]
     if " people join " in line:
-        new = [words(parts[3])]
+        new = [parts[3]]
     if " keys ceremony " in line:
         return "\n".join([*speaker, *forms, "y"]) + "\n"
-    # New passphrases are typed twice; where there is a question it comes first.
-    twice = [] if "unseal" in line else [word for word in new for _ in range(2)]
+    # New passphrases are typed twice, PINs once a card; where there is a question it comes first.
+    said, asked = [], set[str]()
+    for name, times in [(name, 1) for name in old] + [(name, 1 if "unseal" in line else 2) for name in new]:
+        if "=" not in name:
+            said += [words(name)] * times
+        elif name not in asked:
+            asked.add(name)
+            said.append(CARD_PIN.decode())
     question = ["y"] if re.search(r" keys (rotate|rollback|retire) ", line) and "--dry-run" not in line else []
-    return "\n".join([*question, *speaker, *old, *(twice or new)]) + "\n"
+    return "\n".join([*question, *speaker, *said]) + "\n"
 
 
 @pytest.mark.slow
-def test_every_command_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_command_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slots: list[Slot]) -> None:
+    for slot in slots:
+        slot.insert()
     monkeypatch.chdir(tmp_path)
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.setenv("FENGSHOU_HOME", "drill")
@@ -58,7 +76,8 @@ def test_every_command_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     agent: subprocess.Popen[str] | None = None
     sessions = iter(f"{number:016x}" for number in range(1, 100))
     try:
-        for line in COMMANDS:
+        for command in COMMANDS:
+            line = by_card(command, slots)
             monkeypatch.setattr("fengshou.switch.office._SESSION", next(sessions))
             if " keys unseal " in line:
                 agent = _unseal(line, typed(line, forms))
@@ -75,7 +94,7 @@ def test_every_command_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             result = CliRunner().invoke(main, arguments, input=typed(line, forms))
             if " init " in line:
                 _move(tmp_path / "drill", free_ports())
-            said[line] = result
+            said[command] = result
             assert result.exit_code == 0, (line, result.output)
     finally:
         site.__exit__()

@@ -1,0 +1,3 @@
+"""Virtual cards for the drill."""
+
+from tests.devices import card_readers, slots  # noqa: F401  # fixtures
