@@ -23,16 +23,7 @@ from fengshou.hsm.pki import AUTHORITIES, CRL, Authority
 from fengshou.hsm.sdf import SdfCustody
 from fengshou.hsm.software import SoftwareCustody, save_private_key
 from fengshou.hsm.x509 import Certificate, Profile, Subject
-from tests.devices import (  # noqa: F401  # fixtures
-    CARD_PIN,
-    SDF_PASSWORDS,
-    Slot,
-    card_readers,
-    sdf_device,
-    sdf_library,
-    slots,
-    standing_card,
-)
+from tests.devices import CARD_PIN, SDF_PASSWORDS, Slot
 
 SWITCH_NAME = "switch.bank.example"
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.devices import card_readers, sdf_device, sdf_library, slots  # noqa: F401  # fixtures
 from tests.switch.town import Town, running_town
 
 # Small enough that a test can reach every bound, large enough that it is reached by none that does not try.

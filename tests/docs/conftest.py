@@ -1,3 +1,0 @@
-"""Virtual cards for the drill."""
-
-from tests.devices import card_readers, slots  # noqa: F401  # fixtures
