@@ -1,6 +1,7 @@
 """Whole sites whose keys are in a GM/T 0018 device or on a card: they trade, prove it, and say what is wrong."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from fengshou.switch.cli import main
 from fengshou.switch.processes import ProcessFailed
 from fengshou.terminals.receipt import verify_receipt
 from tests.devices import CARD_PIN, SDF_PASSWORDS, SDF_STORAGE, Slot
-from tests.switch.town import TERMINALS, Town, purchase, withdrawal
+from tests.switch.town import FARMER, PAN, TERMINALS, Town, purchase, withdrawal
 
 FreshTown = Callable[..., AbstractContextManager[Town]]
 
@@ -92,6 +93,20 @@ def test_a_site_trades_and_rotates_with_its_keys_elsewhere(
         town.require_truth()
         assert len(town.verify().signed_by) == 2
         assert command(town, "audit verify")["verified"]
+        require_nowhere(town)
+
+
+def require_nowhere(town: Town) -> None:
+    """What opens cards and devices, and whom it is about, is in nothing that the run leaves behind."""
+    secrets = [CARD_PIN, *SDF_PASSWORDS.values(), PAN.encode(), FARMER.encode()]
+    pattern = re.compile(rb"(?<![0-9A-Za-z])(" + b"|".join(secrets) + rb")(?![0-9A-Za-z])")
+    left = ("switch.log", "audit.log", "registry.db*", "journal/*", "custody/*/*", "keys/*", "core*", "certificates/*")
+    files = [file for glob in left for file in town.folder.glob(glob) if file.is_file()]
+    assert len(files) > 8
+    for file in files:
+        assert not pattern.search(file.read_bytes()), file
+    limits = Path(f"/proc/{town.process('switch').pid}/limits").read_text()
+    assert re.search(r"Max core file size +0 +0 ", limits)
 
 
 def check(town: Town) -> str:
