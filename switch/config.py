@@ -311,6 +311,8 @@ def _problems(loaded: Loaded) -> list[tuple[str, str]]:
     if config.analytics:
         needs_peer("analytics", config.analytics)
     problems += _provider_problems(config.custody)
+    if config.workers > 1 and any(isinstance(provider, CardProvider) for provider in config.custody.values()):
+        problems.append(("workers", "a card serves one process: 1 worker, or a device in the place of the card"))
     modules = [entry.module for entry in config.service]
     for module in modules:
         if modules.count(module) > 1:

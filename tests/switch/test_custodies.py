@@ -129,6 +129,11 @@ def test_a_card_that_cannot_be_used_is_named_and_not_blocked(tmp_path: Path, car
         town.start("switch")
     town.process("switch").stop()
     assert slots[0].reader in str(failure.value)
+    file = town.folder / "switch.toml"
+    text = file.read_text()
+    file.write_text(text.replace("workers = 1", "workers = 2"))
+    assert "a card serves one process" in check(town)
+    file.write_text(text)
     assert "Traceback" not in str(failure.value)
     slots[0].insert()
     (slots[0].state / "tries").write_text("0")
