@@ -27,6 +27,7 @@ _TITLE = re.compile(r'(<text id="title"[^>]*>).*?(</text>)')
 # Functions as py-spy names them and the part that they are; inside of one another, the inner one counts.
 PARTS = (
     ("Writer._work (switch/writer.py", "journal: numbering, Merkle tree, indexes, LMDB"),
+    ("Writer._put (switch/writer.py", "hand-over to the journal's thread"),
     ("Notary._work (switch/writer.py", "notary: signatures of commits"),
     ("Pump.ready (terminals/pump.py", "terminals: sockets, TLS in, frames"),
     ("Peer.send (terminals/pump.py", "terminals: TLS out, sockets"),
