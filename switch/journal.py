@@ -226,9 +226,16 @@ class Journal(JournalView):
 
     @property
     def untidy(self) -> bool:
-        """Whether this file still holds lines of sealed days, as of the current view."""
-        sealed = [day for day in self.days() if day.sealed]
-        return bool(sealed) and any(first <= sealed[-1].last_record for first in self._lines.first())
+        """Whether this file holds lines of sealed days for which ``tidy`` can do something, as of the current view.
+        They stay until the keys of all workers are in the table; what waits for another worker waits."""
+        sealed = [day.last_record for day in self.days() if day.sealed]
+        if not sealed or all(first > sealed[-1] for first in self._lines.first()):
+            return False
+        keyed = self._keyed_rows()
+        if keyed.get(self._keys.row, 1) <= sealed[-1]:
+            return True
+        may_go = max((last for last in sealed if last < min(keyed.values())), default=0)
+        return any(first <= may_go for first in self._lines.first())
 
     @contextmanager
     def snapshot(self) -> Iterator[Lines]:

@@ -10,6 +10,7 @@ import trio
 from fengshou.hsm.custody import SWITCH_SIGN
 from fengshou.hsm.software import SoftwareCustody, provision
 from fengshou.protocol.record import RecordKind
+from fengshou.switch.affinity import Share, worker_of
 from fengshou.switch.audit import Finding, verify_day, verify_journal
 from fengshou.switch.clock import Clock
 from fengshou.switch.grammar import Catalogue
@@ -213,6 +214,30 @@ def test_a_damaged_day_is_not_archived_and_is_found(
         archive(journal, journal.days()[0], tmp_path / "vault", remove=True)
     assert file.exists()
     assert not audit(journal, custody).good
+    journal.close()
+
+
+def test_lines_of_a_sealed_day_stay_until_every_worker_has_its_keys_in_the_table(
+    tmp_path: Path, custody: SoftwareCustody
+) -> None:
+    """The one that does not trade has no keys to bring, but it must have said so; nobody waits for it meanwhile."""
+    journal = open_journal(tmp_path)
+    trade(journal)
+    journal.share_out(2)
+    journal.close()
+    trader = worker_of(TERMINAL, 2)
+    lines = []
+    for worker in (trader, 1 - trader):
+        journal = Journal(tmp_path / "journal", share=Share(worker, 2))
+        trio.run(_sealed, journal, custody)
+        assert not journal.untidy
+        lines.append(sum(1 for _ in journal.live_records(1)))
+        assert journal.known(key(_stan(0, 5))) is not None
+        journal.close()
+    assert lines[0] > 2 * 2 * A_DAY > lines[1]
+    journal = open_journal(tmp_path)  # as one again
+    assert journal.known(key(_stan(2, 5))) is not None
+    assert audit(journal, custody).good
     journal.close()
 
 
