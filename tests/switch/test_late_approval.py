@@ -1,5 +1,6 @@
 """A host that answers the reversal first and then approves what it reversed: the approval is reversed again."""
 
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -67,10 +68,19 @@ def perverse(port: int) -> Iterator[PerverseHost]:
         host.close()
 
 
+def _without_zone_keys(town: Town) -> None:
+    """The perverse host has none: the link is as it is to a host that knows neither PINs nor MACs."""
+    file = town.folder / "switch.toml"
+    file.write_text(re.sub(r"^(zone-keys|mac) = true", r"\1 = false", file.read_text("utf-8"), flags=re.MULTILINE))
+    town.kill("switch")
+    town.restart("switch")
+
+
 def test_an_approval_after_its_reversal_is_reversed_again(fresh_town: FreshTown) -> None:
     with fresh_town(deadline_ms=1000) as town:
         port = int(town.loaded.config.destination["core-banking"].addresses[0].rpartition(":")[2])  # type: ignore[union-attr]
         town.kill("core-banking")
+        _without_zone_keys(town)
         with perverse(port) as host, Line(town, TERMINALS[0]).sign_in() as line:
             town.until_up("core-banking")
             assert code_of(line.ask("farm-purchase", {**purchase(), de.STAN: 1})) == "98"
