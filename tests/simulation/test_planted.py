@@ -6,8 +6,9 @@ import pytest
 
 from fengshou.switch.simulation.plan import plan
 from fengshou.switch.simulation.runner import Simulator, simulator
-from tests.simulation import plants
+from tests.simulation import plants, plants_around
 
+PLANTS = {**plants.PLANTS, **plants_around.PLANTS}
 SEEDS = range(1, 201)
 
 
@@ -17,8 +18,8 @@ def simulated() -> Iterator[Simulator]:
         yield made
 
 
-@pytest.mark.parametrize("plant", plants.PLANTS, ids=lambda plant: plant.__name__)
+@pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.__name__)
 def test_a_planted_fault_is_found(simulated, monkeypatch, plant):
     plant(monkeypatch)
-    known = plants.PLANTS[plant]
+    known = PLANTS[plant]
     assert any(simulated.run(plan(seed)).problem for seed in (*range(known, SEEDS.stop), *range(SEEDS.start, known)))
