@@ -8,6 +8,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -172,7 +173,8 @@ class Chaos:
         status = await trio.to_thread.run_sync(self.town.status)
         process = self.chance.choice(status["workers"])["process"]
         if process:
-            os.kill(process, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has died since
+                os.kill(process, signal.SIGKILL)
 
     async def _kill_both(self) -> None:
         self.town.kill("core-banking")
