@@ -8,7 +8,7 @@ A record names the digest of the line before it, so that none can be altered, mo
 act of a day, and by ``seal``, the key AUDIT_SIGN signs the newest digest; what the chain alone cannot show, that lines
 are missing at the end, the signature shows for everything before it. It covers, see ``protocol.signing``::
 
-    e = SM3( ZA || "FP1L" || digest )
+    e = SM3( ZA || "FP1U" || digest )
 
 The parts of a record are those of GB/T 22239-2019 8.1.4.3 b: date and time, user, kind of event, whether it succeeded,
 and what else is needed to understand it. An act has two records: ``begun``, then ``done`` or ``failed``; a ``begun``

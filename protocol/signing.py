@@ -22,10 +22,16 @@ TAG_COMMIT = b"FP1J"  # journal commit headers, hence receipts
 TAG_MANIFEST = b"FP1A"  # application manifests
 TAG_STAND_IN = b"FP1L"  # limits of standing in for core banking
 TAG_JSON = b"FP1G"  # bodies to and from back ends over HTTPS
-TAG_AUDIT = b"FP1L"  # digests of the audit log
+TAG_AUDIT = b"FP1U"  # digests of the audit log
 TAG_DUTY = b"FP1D"  # a person's word for an act
 TAG_RENEWAL = b"FP1N"  # a terminal's wish for a certificate of another key; both keys sign it
 TAG_KEYS = b"FP1K"  # a terminal's proof that it holds its working keys; under a MAC, not a signature
+
+_TAGS = (
+    TAG_REQUEST, TAG_COMMIT, TAG_MANIFEST, TAG_STAND_IN, TAG_JSON, TAG_AUDIT,
+    TAG_DUTY, TAG_RENEWAL, TAG_KEYS,
+)  # fmt: skip
+assert len(set(_TAGS)) == len(_TAGS), "a signature for one purpose would be one for another"
 
 # GM/T 0009 section 10.
 SIGNER_ID = b"1234567812345678"
