@@ -228,7 +228,7 @@ def _show(results: list[LoadResult]) -> None:
             ("handshake, both directions", f"{sizes['handshake']:,.0f} bytes"),
             ("connections", seen.connections),
             ("memory of the switch a connection", f"{results[-1].connection_bytes / 1024:.1f} KiB"),
-            ("signed ahead", f"{seen.signed_ahead} of {seen.sent}"),
+            ("signed ahead", f"{min(seen.signed_ahead, seen.sent)} of {seen.sent} that were sent"),
         ],
     )
     click.echo(chart(results))
