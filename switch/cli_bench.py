@@ -73,7 +73,7 @@ def bench() -> None:
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Processes that share the terminals. One takes a core and drives some 10,000 requests a second.",
+    help="Processes that share the terminals; one keeps a core busy at most.",
 )
 @click.option(
     "--pre-sign",
