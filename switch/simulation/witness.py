@@ -46,8 +46,8 @@ class Witness:
         self._bodies: dict[tuple[str, int, int], bytes] = {}  # first answer by terminal, batch and STAN
         self._closed: set[bytes] = set()  # batches that are settled
         self._stood_in: Counter[tuple[str, str]] = Counter()  # fen by business day and service, or terminal
-        self._asked: dict[tuple[str, str], Fields] = {}  # requests at the host by terminal and host's STAN
-        self._refunds: dict[tuple[str, str], dict[int, int]] = {}  # by what they give back: fen by RRN
+        self._asked: dict[tuple[str, str, str], Fields] = {}  # requests at the host by terminal, STAN and time
+        self._refunds: dict[tuple[str, str, str], dict[int, int]] = {}  # by what they give back: fen by RRN
         self._barred: dict[str, float] = {}  # terminals that may not trade, and since when
 
     # -- the journal ---------------------------------------------------------------------------------------------------
@@ -120,13 +120,14 @@ class Witness:
             self._fail(f"the host hears of RRN {rrn}, which is not in the journal")
         kind = str(fields[MTI])[1:3]
         if kind in ("10", "20", "22"):
-            self._asked.setdefault((str(fields[41]), str(fields[11])), fields)
+            self._asked.setdefault((str(fields[41]), str(fields[11]), str(fields[7])), fields)
             if 90 in fields:
                 self._follows(kind, fields)
 
     def _follows(self, kind: str, fields: Fields) -> None:
         """All refunds of a purchase are at most what it was; a pre-authorisation is completed by 115 % at most."""
-        key = (str(fields[41]), OriginalData.parse(str(fields[90])).stan)
+        named = OriginalData.parse(str(fields[90]))
+        key = (str(fields[41]), named.stan, named.transmission_time)
         original = self._asked.get(key)
         if original is None:
             return
