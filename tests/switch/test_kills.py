@@ -130,8 +130,9 @@ def test_killed_under_load_again_and_again(fresh_town: FreshTown) -> None:
         load = trio.run(round_after_round, town, kill)
         codes = load.codes()
         assert codes["00"] > 100
-        # 61: the card's day is used up; what was to be reversed had been declined (01), or reversed by the switch (25).
-        assert set(codes) <= {"00", "61", "98", "01", "25"}, codes
+        # 61: the card's day is used up; what was to be reversed had been declined (01), or reversed by the switch (25);
+        # 91: the links of a switch that has just started were not up yet, which takes long on a busy machine only.
+        assert set(codes) <= {"00", "61", "98", "01", "25", "91"}, codes
         require_one_effect_each(town, load)
 
 
