@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench.figures import Figure
 from fengshou.protocol.record import Record, RecordKind
-from fengshou.switch.journal import Entry, Journal
+from fengshou.switch.journal.store import Entry, Journal
 
 GROUPS = (1, 64, 256)
 

@@ -47,7 +47,7 @@ PARTS = (
 
 # A thread whose innermost function is one of these waits: for LMDB's sync, for sockets, for another thread.
 _WAITING = (
-    "Journal._transact (switch/journal.py", "EpollIOManager.get_events (trio", "Condition.wait (threading.py",
+    "Journal._transact (switch/journal/store.py", "EpollIOManager.get_events (trio", "Condition.wait (threading.py",
     "Writer._work (switch/writer.py",
 )  # fmt: skip
 

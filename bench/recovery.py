@@ -30,9 +30,9 @@ from fengshou.switch.clock import Clock, local_time, rrn_base
 from fengshou.switch.config import load
 from fengshou.switch.custodies import custody_of
 from fengshou.switch.grammar import Catalogue, load_service
-from fengshou.switch.journal import Entry, Journal
-from fengshou.switch.journal_prune import KEPT_DAYS
-from fengshou.switch.journal_tables import BATCH_KEY_BYTES, TABLES
+from fengshou.switch.journal.prune import KEPT_DAYS
+from fengshou.switch.journal.store import Entry, Journal
+from fengshou.switch.journal.tables import BATCH_KEY_BYTES, TABLES
 from fengshou.switch.keeper import Keeper
 from fengshou.switch.recording import Recorder, pseudonyms
 from fengshou.switch.recovery import Recovery

@@ -20,7 +20,7 @@ from fengshou.protocol.message import Value
 from fengshou.protocol.record import Record, RecordKind
 from fengshou.switch.config import load
 from fengshou.switch.demo import prepare
-from fengshou.switch.journal import Entry
+from fengshou.switch.journal.store import Entry
 from fengshou.switch.processes import SiteProcesses
 from fengshou.switch.server import Switch
 from fengshou.terminals.registry_csv import read_terminals

@@ -12,7 +12,7 @@ import msgspec
 from bench.figures import Figure
 from bench.journal import intent
 from fengshou.switch.affinity import Share
-from fengshou.switch.journal import Entry, Journal
+from fengshou.switch.journal.store import Entry, Journal
 
 GROUPS = (1, 16, 64)
 _WORKERS = 2

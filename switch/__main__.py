@@ -1,5 +1,5 @@
 """``python -m fengshou.switch`` is ``fengshou``."""
 
-from fengshou.switch.cli import main
+from fengshou.switch.cli.main import main
 
 main()

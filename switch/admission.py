@@ -21,12 +21,12 @@ from fengshou.switch.counters import Counters
 from fengshou.switch.duplicates import Duplicates
 from fengshou.switch.exchange import Exchange
 from fengshou.switch.grammar import Catalogue
-from fengshou.switch.journal import BATCH_MAX, DayAbsent, Journal, batch_key, key_of
+from fengshou.switch.journal.store import BATCH_MAX, DayAbsent, Journal, batch_key, key_of
 from fengshou.switch.originals import STATE_OF, Originals
 from fengshou.switch.pins import PIN_BLOCK, PinRefused, Pins
 from fengshou.switch.recording import Recorder
 from fengshou.switch.rrn import RrnSource
-from fengshou.switch.settlement import Settlements
+from fengshou.switch.settlement.totals import Settlements
 from fengshou.switch.stand_in import StandIn
 from fengshou.switch.terminal_keys import TerminalKeys
 from fengshou.terminals.binding import TerminalRow, binding_refusal

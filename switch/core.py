@@ -23,7 +23,7 @@ from fengshou.switch.duplicates import Duplicates
 from fengshou.switch.forwarding import Forwarder
 from fengshou.switch.grammar import Catalogue
 from fengshou.switch.inbound import Inbound
-from fengshou.switch.journal import Journal
+from fengshou.switch.journal.store import Journal
 from fengshou.switch.originals import Originals
 from fengshou.switch.outbound import Route, Sender
 from fengshou.switch.pins import Pins

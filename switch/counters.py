@@ -9,7 +9,7 @@ import struct
 from collections.abc import Callable, Iterable
 
 from fengshou.protocol.service import Counter
-from fengshou.switch.journal import Charges, Journal
+from fengshou.switch.journal.store import Charges, Journal
 
 
 class Counters:

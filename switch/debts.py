@@ -15,7 +15,7 @@ from fengshou.protocol.transaction import DUE, Duty, State
 from fengshou.routing.destination import Failure, Trace
 from fengshou.switch.conclusions import conclusion_of, event_of, printable
 from fengshou.switch.grammar import Catalogue
-from fengshou.switch.journal import Charges, Entry, Journal, key_of
+from fengshou.switch.journal.store import Charges, Entry, Journal, key_of
 from fengshou.switch.originals import Originals
 from fengshou.switch.outbound import trace_of
 from fengshou.switch.recording import Recorder

@@ -19,7 +19,6 @@ from typing import Any
 import msgspec
 
 from fengshou.switch import status
-from fengshou.switch.audit import Finding, verify_journal
 from fengshou.switch.certificate_files import read_certificate
 from fengshou.switch.clock import Clock
 from fengshou.switch.config import load
@@ -27,10 +26,11 @@ from fengshou.switch.custodies import custody_of
 from fengshou.switch.enrolment import enrol, publish_app
 from fengshou.switch.fleets import FARM_PURCHASE, FleetFile, FleetProcess, merge
 from fengshou.switch.grammar import Catalogue, load_service
-from fengshou.switch.journal import Journal
+from fengshou.switch.journal.audit import Finding, verify_journal
+from fengshou.switch.journal.store import Journal
 from fengshou.switch.processes import SiteProcesses
-from fengshou.switch.reconcile import Reconciliation, reconcile, standing_approvals
 from fengshou.switch.recording import Recorder
+from fengshou.switch.settlement.reconcile import Reconciliation, reconcile, standing_approvals
 from fengshou.switch.site import Ports, Site, make_site
 from fengshou.terminals.fleet import FleetPlan, FleetResult
 from fengshou.terminals.latency import Latencies

@@ -9,7 +9,7 @@ from fengshou.protocol.record import Record
 from fengshou.protocol.service import Fate
 from fengshou.protocol.transaction import Duty
 from fengshou.switch.exchange import Exchange
-from fengshou.switch.journal import DayAbsent, Journal, Known
+from fengshou.switch.journal.store import DayAbsent, Journal, Known
 
 
 class Verdict(Enum):

@@ -8,7 +8,7 @@ from fengshou.protocol.message import COMMAND_NONE, Flag, Message, Value
 from fengshou.protocol.service import Conclusion, Iso8583Call, JsonCall, Request, Service
 from fengshou.protocol.templates import SIGN_IN
 from fengshou.protocol.transaction import Event, Machine, State
-from fengshou.switch.journal import Charges, Entry
+from fengshou.switch.journal.store import Charges, Entry
 from fengshou.terminals.pump import Peer
 
 

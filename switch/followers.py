@@ -11,7 +11,7 @@ from fengshou.hsm.custody import TERMINAL_MASTER, TERMINAL_WORKING, Custody
 from fengshou.hsm.pki import Authority, PkiError
 from fengshou.switch.certificate_files import read_certificate, read_certificates
 from fengshou.switch.config import Loaded
-from fengshou.switch.journal import Journal
+from fengshou.switch.journal.store import Journal
 from fengshou.switch.terminal_keys import Held, TerminalKeys, holders
 from fengshou.terminals.binding import Status
 from fengshou.terminals.registry import Registry

@@ -20,7 +20,7 @@ from fengshou.routing.deadlines import Deadlines
 from fengshou.routing.destination import Completion, Failure, Outbound
 from fengshou.switch.debts import Attempt, Debt, Ledger, Undeliverable, Verdict, verdict
 from fengshou.switch.grammar import Catalogue
-from fengshou.switch.journal import DayAbsent, Entry, Journal, JournalError
+from fengshou.switch.journal.store import DayAbsent, Entry, Journal, JournalError
 from fengshou.switch.lanes import Lanes
 from fengshou.switch.outbound import Route
 from fengshou.switch.writer import Writer

@@ -25,7 +25,7 @@ from fengshou.switch.counters import Counters
 from fengshou.switch.duplicates import Duplicates, Verdict
 from fengshou.switch.exchange import Exchange
 from fengshou.switch.grammar import Catalogue
-from fengshou.switch.journal import Entry
+from fengshou.switch.journal.store import Entry
 from fengshou.switch.recording import Recorder
 from fengshou.switch.sessions import Sessions
 from fengshou.terminals.pump import Peer

@@ -10,13 +10,13 @@ import trio
 from fengshou.hsm.custody import SWITCH_SIGN, Custody
 from fengshou.protocol.record import Commit
 from fengshou.switch.affinity import WHOLE, Share
-from fengshou.switch.commit_signature import commit_digest
-from fengshou.switch.journal import DayAbsent, Journal, JournalError
-from fengshou.switch.journal_columns import Row
-from fengshou.switch.journal_days import DayFile, over
-from fengshou.switch.journal_filters import BLOCK, Filters, Rows, blocks_of, filter_rows
-from fengshou.switch.journal_prune import BEGIN, Place
-from fengshou.switch.journal_tables import Day
+from fengshou.switch.journal.columns import Row
+from fengshou.switch.journal.days import DayFile, over
+from fengshou.switch.journal.filters import BLOCK, Filters, Rows, blocks_of, filter_rows
+from fengshou.switch.journal.prune import BEGIN, Place
+from fengshou.switch.journal.signature import commit_digest
+from fengshou.switch.journal.store import DayAbsent, Journal, JournalError
+from fengshou.switch.journal.tables import Day
 from fengshou.switch.writer import Writer
 
 logger = logging.getLogger(__name__)

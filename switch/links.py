@@ -22,7 +22,7 @@ from fengshou.routing.json_link import JsonLink
 from fengshou.routing.zone_keys import ZoneKeys
 from fengshou.switch.certificate_files import read_certificates
 from fengshou.switch.config import Iso8583Destination, JsonDestination, JsonPeer, Loaded, address_of
-from fengshou.switch.journal import Journal
+from fengshou.switch.journal.store import Journal
 from fengshou.switch.writer import Writer
 
 logger = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ from fengshou.protocol.service import Fate, Iso8583Call, Original, Request, Term
 from fengshou.protocol.transaction import State
 from fengshou.switch.duplicates import Duplicates
 from fengshou.switch.grammar import Catalogue
-from fengshou.switch.journal import Journal, key_of
-from fengshou.switch.journal_tables import Forgotten
+from fengshou.switch.journal.store import Journal, key_of
+from fengshou.switch.journal.tables import Forgotten
 from fengshou.switch.recording import Recorder
 
 # A void refers to a completion, that to a pre-authorisation; a terminal may name longer chains, which mean nothing.

@@ -16,7 +16,7 @@ from fengshou.switch.conclusions import conclusion_of, event_of, printable
 from fengshou.switch.duplicates import Duplicates
 from fengshou.switch.exchange import Exchange
 from fengshou.switch.grammar import Catalogue
-from fengshou.switch.journal import Charges, Entry, Journal
+from fengshou.switch.journal.store import Charges, Entry, Journal
 from fengshou.switch.recording import Recorder
 from fengshou.terminals.pump import Peer
 

@@ -18,7 +18,7 @@ from fengshou.routing.destination import Completion
 from fengshou.switch.duplicates import Duplicates
 from fengshou.switch.exchange import Exchange
 from fengshou.switch.inbound import Inbound
-from fengshou.switch.journal import Entry, Journal, JournalError, LimitPassed
+from fengshou.switch.journal.store import Entry, Journal, JournalError, LimitPassed
 from fengshou.switch.outbound import Sender
 from fengshou.switch.writer import Writer
 from fengshou.terminals.pump import Pump

@@ -8,7 +8,7 @@ from fengshou.protocol.message import Flag, Message, Value
 from fengshou.protocol.templates import RECEIPT
 from fengshou.switch.exchange import Exchange
 from fengshou.switch.grammar import Catalogue
-from fengshou.switch.journal import DayAbsent, Journal, key_of
+from fengshou.switch.journal.store import DayAbsent, Journal, key_of
 from fengshou.switch.receipts import receipt
 from fengshou.terminals.pump import Peer
 

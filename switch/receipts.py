@@ -11,8 +11,8 @@ from fengshou.hsm.custody import Custody
 from fengshou.protocol import elements as de
 from fengshou.protocol.message import Value
 from fengshou.protocol.record import parse_commit
-from fengshou.switch.commit_signature import UNSIGNED_COMMITS_MAX, sign_commit
-from fengshou.switch.journal import Journal
+from fengshou.switch.journal.signature import UNSIGNED_COMMITS_MAX, sign_commit
+from fengshou.switch.journal.store import Journal
 
 
 def receipt(journal: Journal, number: int, custody: Custody | None = None) -> dict[int, Value] | None:

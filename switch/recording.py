@@ -17,7 +17,7 @@ from fengshou.protocol.record import Record, RecordKind
 from fengshou.protocol.service import Conclusion, Request, TerminalFacts
 from fengshou.switch.clock import Clock
 from fengshou.switch.grammar import Catalogue
-from fengshou.switch.journal import Charges, Entry
+from fengshou.switch.journal.store import Charges, Entry
 
 if TYPE_CHECKING:  # commands that read a journal need none of what an exchange stands on
     from fengshou.switch.exchange import Exchange

@@ -13,7 +13,7 @@ from fengshou.protocol.record import Record
 from fengshou.protocol.service import Conclusion, Service, TerminalFacts
 from fengshou.protocol.transaction import Event, Machine, State
 from fengshou.switch.grammar import Catalogue
-from fengshou.switch.journal import Entry, Journal, key_of
+from fengshou.switch.journal.store import Entry, Journal, key_of
 from fengshou.switch.recording import Recorder
 
 logger = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ of several workers takes every so-manieth number.
 
 from fengshou.switch.affinity import WHOLE, Share
 from fengshou.switch.clock import Clock, rrn_base
-from fengshou.switch.journal import Journal
+from fengshou.switch.journal.store import Journal
 
 _COUNT = 10**8
 

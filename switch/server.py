@@ -35,12 +35,12 @@ from fengshou.switch.core import Core, World
 from fengshou.switch.custodies import custody_of, prove
 from fengshou.switch.descriptors import allow_descriptors
 from fengshou.switch.grammar import Catalogue, load_service
-from fengshou.switch.journal import Journal
+from fengshou.switch.journal.store import Journal
 from fengshou.switch.keeper import Keeper
 from fengshou.switch.links import JournalEvents, destination, feed
 from fengshou.switch.outbound import Route
 from fengshou.switch.renewals import Renewals
-from fengshou.switch.settlement_days import keep_written
+from fengshou.switch.settlement.days import keep_written
 from fengshou.switch.stand_in import Limits
 from fengshou.switch.stand_in import load as load_limits
 from fengshou.switch.status import serve_status, snapshot

@@ -14,7 +14,7 @@ from fengshou.protocol.session import Event as SessionEvent
 from fengshou.switch.admission import Admission
 from fengshou.switch.clock import local_time
 from fengshou.switch.exchange import Exchange
-from fengshou.switch.journal import Entry, batch_key
+from fengshou.switch.journal.store import Entry, batch_key
 from fengshou.switch.recording import Recorder
 from fengshou.switch.renewals import Renewals
 from fengshou.switch.terminal_keys import Held, TerminalKeys

@@ -24,7 +24,7 @@ from fengshou.protocol import elements as de
 from fengshou.protocol.record import RecordKind, parse_record
 from fengshou.protocol.service import Counter, Iso8583Call, Request, Service
 from fengshou.protocol.signing import TAG_STAND_IN
-from fengshou.switch.journal import Journal
+from fengshou.switch.journal.store import Journal
 from fengshou.switch.recording import Recorder
 
 _FILE_BYTES_MAX = 64 * 1024

@@ -24,7 +24,7 @@ from fengshou.protocol import elements as de
 from fengshou.protocol.message import COMMAND_KEYS, COMMAND_NONE, Value
 from fengshou.protocol.service import TerminalFacts
 from fengshou.protocol.signing import key_proof_message
-from fengshou.switch.journal_view import JournalView
+from fengshou.switch.journal.view import JournalView
 from fengshou.terminals.pump import Peer
 
 logger = logging.getLogger(__name__)

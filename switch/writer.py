@@ -15,8 +15,8 @@ import trio
 
 from fengshou.hsm.custody import Custody
 from fengshou.protocol.record import Commit
-from fengshou.switch.commit_signature import UNSIGNED_COMMITS_MAX, sign_commit
-from fengshou.switch.journal import Entry, Journal, JournalError, LimitPassed
+from fengshou.switch.journal.signature import UNSIGNED_COMMITS_MAX, sign_commit
+from fengshou.switch.journal.store import Entry, Journal, JournalError, LimitPassed
 
 logger = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ import trio
 
 from fengshou.hsm.custody import Custody
 from fengshou.protocol.record import Commit
-from fengshou.switch.commit_signature import sign_commit
-from fengshou.switch.journal import Entry, Journal, JournalError
+from fengshou.switch.journal.signature import sign_commit
+from fengshou.switch.journal.store import Entry, Journal, JournalError
 from fengshou.switch.simulation.agenda import Diary
 from fengshou.switch.simulation.scheduling import Killed, Life
 from fengshou.switch.writer import SIGN_AFTER_S, Writer, _Item, _Signature, _Ticket

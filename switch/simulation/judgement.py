@@ -15,11 +15,11 @@ from fengshou.protocol.elements import BASE_ELEMENTS, Privacy
 from fengshou.protocol.message import Value
 from fengshou.protocol.record import Record, RecordKind, parse_record
 from fengshou.switch import stand_in
-from fengshou.switch.audit import verify_journal
-from fengshou.switch.journal import Journal, key_of
-from fengshou.switch.reconcile import compare, reconcile, standing_approvals
+from fengshou.switch.journal.audit import verify_journal
+from fengshou.switch.journal.store import Journal, key_of
 from fengshou.switch.recording import Recorder
-from fengshou.switch.settlement import Settlements
+from fengshou.switch.settlement.reconcile import compare, reconcile, standing_approvals
+from fengshou.switch.settlement.totals import Settlements
 from fengshou.switch.simulation.deeds import Told
 from fengshou.switch.simulation.offices import signers
 from fengshou.switch.simulation.terminal import Broken, Terminal

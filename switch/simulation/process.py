@@ -15,7 +15,7 @@ from fengshou.routing.events import EventFeed
 from fengshou.routing.iso8583_link import Iso8583Link
 from fengshou.routing.json_link import JsonLink
 from fengshou.switch.core import Core, World
-from fengshou.switch.journal import JournalError
+from fengshou.switch.journal.store import JournalError
 from fengshou.switch.links import JournalEvents
 from fengshou.switch.outbound import Route
 from fengshou.switch.simulation.disk import InLoopWriter, SimulatedJournal

@@ -13,7 +13,7 @@ from fengshou.protocol.message import Value
 from fengshou.protocol.money import amount_of
 from fengshou.protocol.record import Record, RecordKind
 from fengshou.switch.grammar import Catalogue
-from fengshou.switch.journal import Entry, batch_key
+from fengshou.switch.journal.store import Entry, batch_key
 from fengshou.switch.recording import Recorder
 from fengshou.switch.simulation.agenda import Diary
 from fengshou.switch.simulation.terminal import Terminal

@@ -89,7 +89,7 @@ def _enrol(folder: Path, port: int) -> Home:
 @contextmanager
 def _process(log: IO[bytes], *arguments: str) -> Iterator[None]:
     """One of our commands, from its ``ready`` to the end of the block; it must end well when it is told to."""
-    command = [sys.executable, "-c", "from fengshou.switch.cli import main; main()", *arguments]
+    command = [sys.executable, "-c", "from fengshou.switch.cli.main import main; main()", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log)
     try:
         assert process.stdout is not None

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 import pytest
 
-from fengshou.switch.cli import main
+from fengshou.switch.cli.main import main
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from fengshou.hsm import components
-from fengshou.switch.cli import main
+from fengshou.switch.cli.main import main
 from fengshou.switch.processes import SiteProcesses
 from fengshou.switch.site import Ports
 from tests.devices import CARD_PIN, Slot

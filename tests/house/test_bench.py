@@ -122,7 +122,7 @@ def test_a_sample_counts_for_the_innermost_part_and_waiting_for_none():
             f"{main};Inbound.admit (switch/inbound.py:3);Admission.begin (switch/admission.py:4);x (y.py:5) 3",
             f"{main};Inbound.admit (switch/inbound.py:3) 1",
             f"{main} 1",
-            "thread (2): journal-writer;Writer._work (switch/writer.py:6);Journal._transact (switch/journal.py:7) 95",
+            "thread (2): writer;Writer._work (switch/writer.py:6);Journal._transact (switch/journal/store.py:7) 95",
         ]
     )
     assert found == {

@@ -65,14 +65,14 @@ def test_a_room_imports_only_what_stands_below_it(room, files, root):
 def test_the_finder_sees_every_form_of_import(tmp_path):
     python, cython = tmp_path / "a.py", tmp_path / "a.pyx"
     python.write_text(
-        "import os, fengshou.switch.cli\nfrom fengshou import ext\nfrom . import b\n"
+        "import os, fengshou.switch.cli.main\nfrom fengshou import ext\nfrom . import b\n"
         "def f():\n    from fengshou.hsm import pki\n"
     )
     cython.write_text(
         "from fengshou.codecs._wire cimport Reader, Writer\ncimport fengshou.hsm.x as x\nfrom fengshou import ext\n"
         "from libc.stdint cimport uint8_t\nimport os\n"
     )
-    assert sorted(imported(python)) == [".", "fengshou.ext", "fengshou.hsm", "fengshou.switch.cli"]
+    assert sorted(imported(python)) == [".", "fengshou.ext", "fengshou.hsm", "fengshou.switch.cli.main"]
     assert sorted(imported(cython)) == ["fengshou.codecs._wire", "fengshou.ext", "fengshou.hsm.x"]
 
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from fengshou.hsm.channel import Identity, TlsStream, Trust, client_context, terminal_server_context
 from fengshou.hsm.software import SoftwareCustody
-from fengshou.switch.cli_pki import pki
+from fengshou.switch.cli.pki import pki
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from fengshou.switch.duplicates import Duplicates, Found, Verdict
 from fengshou.switch.exchange import Exchange
 from fengshou.switch.forwarding import Depot
 from fengshou.switch.inbound import Inbound
-from fengshou.switch.journal import Entry, JournalError
+from fengshou.switch.journal.store import Entry, JournalError
 from fengshou.switch.outbound import Sender
 from fengshou.switch.pipeline import Pipeline
 from fengshou.switch.recovery import Recovery

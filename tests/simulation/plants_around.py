@@ -16,7 +16,7 @@ from fengshou.switch import grammar as catalogue
 from fengshou.switch.admission import Admission
 from fengshou.switch.exchange import Exchange
 from fengshou.switch.inbound import Inbound
-from fengshou.switch.journal import Entry
+from fengshou.switch.journal.store import Entry
 from fengshou.switch.links import JournalEvents
 from fengshou.switch.outbound import Sender
 from fengshou.switch.pipeline import Pipeline

@@ -6,7 +6,7 @@ from fengshou.codecs import MessageCodec, PrivateKey, sm3
 from fengshou.protocol import elements as de
 from fengshou.protocol.record import Record, RecordKind
 from fengshou.protocol.templates import Grammar
-from fengshou.switch.journal import Charges, Entry, Journal, key_of
+from fengshou.switch.journal.store import Charges, Entry, Journal, key_of
 
 TERMINAL, MERCHANT, DAY = "TT000001", "999452007600001", 20_261_124
 KEY = PrivateKey.generate()

@@ -11,14 +11,14 @@ import pytest
 import trio
 
 from fengshou.hsm.software import SoftwareCustody, provision
-from fengshou.switch.audit import Finding
-from fengshou.switch.audit_indexes import Indexes, verify_columns
-from fengshou.switch.audit_pages import verify_pages
 from fengshou.switch.clock import Clock
 from fengshou.switch.grammar import Catalogue, load_service
-from fengshou.switch.journal import Entry, Journal, batch_key
-from fengshou.switch.journal_lines import Segment
-from fengshou.switch.journal_tables import TABLES
+from fengshou.switch.journal.audit import Finding
+from fengshou.switch.journal.audit_indexes import Indexes, verify_columns
+from fengshou.switch.journal.audit_pages import verify_pages
+from fengshou.switch.journal.lines import Segment
+from fengshou.switch.journal.store import Entry, Journal, batch_key
+from fengshou.switch.journal.tables import TABLES
 from fengshou.switch.keeper import Keeper
 from fengshou.switch.recording import Recorder
 from fengshou.switch.writer import Writer

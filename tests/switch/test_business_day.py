@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fengshou.protocol import elements as de
 from fengshou.switch.clock import Clock, CutOver, local_time, rrn_base
-from fengshou.switch.journal import Journal
+from fengshou.switch.journal.store import Journal
 from fengshou.switch.rrn import RrnSource
 from tests.switch.line import Line, code_of
 from tests.switch.town import TERMINALS, Town, purchase, withdrawal

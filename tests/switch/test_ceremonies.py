@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from fengshou.hsm import components
 from fengshou.hsm.custody import SWITCH_SIGN, Kind, Unavailable
 from fengshou.hsm.software import SoftwareCustody
-from fengshou.switch.cli import main
+from fengshou.switch.cli.main import main
 from fengshou.switch.office import records_of
 from tests.switch.town import TERMINALS, Town, trade_now
 

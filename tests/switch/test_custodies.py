@@ -13,7 +13,7 @@ import trio
 from click.testing import CliRunner
 
 from fengshou.hsm.custody import AUDIT_SIGN, JOURNAL_DATA, PSEUDONYM, SWITCH_SIGN, Unavailable
-from fengshou.switch.cli import main
+from fengshou.switch.cli.main import main
 from fengshou.switch.processes import ProcessFailed
 from fengshou.terminals.receipt import verify_receipt
 from tests.devices import CARD_PIN, SDF_PASSWORDS, SDF_STORAGE, Slot

@@ -12,7 +12,7 @@ from fengshou.protocol.transaction import DUE, Duty, Event, Machine, State
 from fengshou.routing.destination import Completion, Failure, Outbound, Trace
 from fengshou.switch.debts import Debt, Ledger, Verdict, verdict
 from fengshou.switch.forwarding import WINDOW, Depot
-from fengshou.switch.journal import Entry, Journal, JournalError
+from fengshou.switch.journal.store import Entry, Journal, JournalError
 from fengshou.switch.outbound import Route
 from fengshou.switch.writer import Writer
 from tests.switch.entries import intent, reversed_by_switch

@@ -12,12 +12,12 @@ from fengshou.hsm.custody import SWITCH_SIGN
 from fengshou.hsm.software import SoftwareCustody, provision
 from fengshou.protocol.record import GENESIS, parse_commit
 from fengshou.protocol.transaction import Duty
-from fengshou.switch.audit import Finding, verify_journal
 from fengshou.switch.clock import Clock
-from fengshou.switch.commit_signature import commit_digest
 from fengshou.switch.grammar import Catalogue
-from fengshou.switch.journal import Journal, JournalError, Known
-from fengshou.switch.journal_tables import FORMAT_VERSION
+from fengshou.switch.journal.audit import Finding, verify_journal
+from fengshou.switch.journal.signature import commit_digest
+from fengshou.switch.journal.store import Journal, JournalError, Known
+from fengshou.switch.journal.tables import FORMAT_VERSION
 from fengshou.switch.recording import Recorder
 from tests.switch.entries import advised, intent, key, late, open_journal, outcome, reversed_by_switch, session
 

@@ -11,14 +11,14 @@ from fengshou.hsm.custody import SWITCH_SIGN
 from fengshou.hsm.software import SoftwareCustody, provision
 from fengshou.protocol.record import RecordKind
 from fengshou.switch.affinity import Share, worker_of
-from fengshou.switch.audit import Finding, verify_day, verify_journal
 from fengshou.switch.clock import Clock
 from fengshou.switch.grammar import Catalogue
-from fengshou.switch.journal import DayAbsent, Entry, Journal, JournalError, Known
-from fengshou.switch.journal_columns import Row, Wanted, join, pack_entries
-from fengshou.switch.journal_days import archive, prove
-from fengshou.switch.journal_find import Place, find
-from fengshou.switch.journal_lines import Segment
+from fengshou.switch.journal.audit import Finding, verify_day, verify_journal
+from fengshou.switch.journal.columns import Row, Wanted, join, pack_entries
+from fengshou.switch.journal.days import archive, prove
+from fengshou.switch.journal.find import Place, find
+from fengshou.switch.journal.lines import Segment
+from fengshou.switch.journal.store import DayAbsent, Entry, Journal, JournalError, Known
 from fengshou.switch.keeper import Keeper
 from fengshou.switch.receipts import receipt
 from fengshou.switch.recording import Recorder

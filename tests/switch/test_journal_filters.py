@@ -7,10 +7,10 @@ import trio
 
 from fengshou.hsm.software import SoftwareCustody, provision
 from fengshou.protocol.record import Record, RecordKind
-from fengshou.switch.journal import Entry, Journal
-from fengshou.switch.journal_columns import Wanted
-from fengshou.switch.journal_filters import BLOCK, Filters
-from fengshou.switch.journal_find import Place, find
+from fengshou.switch.journal.columns import Wanted
+from fengshou.switch.journal.filters import BLOCK, Filters
+from fengshou.switch.journal.find import Place, find
+from fengshou.switch.journal.store import Entry, Journal
 from fengshou.switch.keeper import Keeper
 from fengshou.switch.writer import Writer
 from tests.switch.entries import outcome

@@ -9,20 +9,20 @@ import trio
 
 from fengshou.hsm.software import SoftwareCustody, provision
 from fengshou.protocol.service import TerminalFacts
-from fengshou.switch.audit import Finding
-from fengshou.switch.audit_indexes import Indexes
 from fengshou.switch.clock import Clock, rrn_base
 from fengshou.switch.duplicates import Duplicates
 from fengshou.switch.grammar import Catalogue, load_service
-from fengshou.switch.journal import Entry, Journal, JournalError, Known, batch_key
-from fengshou.switch.journal_columns import Wanted
-from fengshou.switch.journal_find import Place, find
-from fengshou.switch.journal_prune import KEPT_DAYS
-from fengshou.switch.journal_tables import Forgotten
+from fengshou.switch.journal.audit import Finding
+from fengshou.switch.journal.audit_indexes import Indexes
+from fengshou.switch.journal.columns import Wanted
+from fengshou.switch.journal.find import Place, find
+from fengshou.switch.journal.prune import KEPT_DAYS
+from fengshou.switch.journal.store import Entry, Journal, JournalError, Known, batch_key
+from fengshou.switch.journal.tables import Forgotten
 from fengshou.switch.keeper import Keeper
 from fengshou.switch.originals import Originals
 from fengshou.switch.recording import Recorder
-from fengshou.switch.settlement import Settlements
+from fengshou.switch.settlement.totals import Settlements
 from fengshou.switch.writer import Writer
 from tests.switch.entries import (
     MERCHANT,
@@ -197,7 +197,7 @@ def test_what_is_forgotten_is_not_taken_for_what_never_came(book: Book) -> None:
 def test_killed_between_two_steps_the_next_start_forgets_the_rest(
     book: Book, tmp_path: Path, steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fengshou.switch.journal._STEP", 3)
+    monkeypatch.setattr("fengshou.switch.journal.store._STEP", 3)
     for day in range(4):
         book.trade(day, day + 1, "approved", "reversed")
         book.settle(day, day + 1)

@@ -11,15 +11,15 @@ import pytest
 from fengshou.hsm.custody import SWITCH_SIGN
 from fengshou.hsm.software import SoftwareCustody, provision
 from fengshou.protocol.record import Commit
-from fengshou.switch.audit import Finding, verify_journal
 from fengshou.switch.clock import Clock
-from fengshou.switch.commit_signature import commit_digest
 from fengshou.switch.grammar import Catalogue
-from fengshou.switch.journal import Journal, JournalError, Known
-from fengshou.switch.journal_columns import Wanted
-from fengshou.switch.journal_find import Place, find
-from fengshou.switch.journal_repair import repair
-from fengshou.switch.lmdb_pages import PageDamaged, Pages
+from fengshou.switch.journal.audit import Finding, verify_journal
+from fengshou.switch.journal.columns import Wanted
+from fengshou.switch.journal.find import Place, find
+from fengshou.switch.journal.pages import PageDamaged, Pages
+from fengshou.switch.journal.repair import repair
+from fengshou.switch.journal.signature import commit_digest
+from fengshou.switch.journal.store import Journal, JournalError, Known
 from fengshou.switch.recording import Recorder
 from tests.switch.entries import intent, key, open_journal, outcome, session
 
@@ -89,7 +89,7 @@ def test_lost_pages_of_the_last_commits_give_no_wrong_answer(
     (folder / "data.mdb").write_bytes(data)
     script = (
         "import sys; from pathlib import Path\n"
-        "from fengshou.switch.journal import Journal, JournalError\n"
+        "from fengshou.switch.journal.store import Journal, JournalError\n"
         "try: journal = Journal(Path(sys.argv[1]))\n"
         "except JournalError as error: print('refused', error); sys.exit()\n"
         "print('last', journal.last_commit.number, len(journal.open_intents()), len(list(journal.records())))\n"

@@ -14,7 +14,7 @@ from fengshou.hsm.pem import CERTIFICATE, to_pem
 from fengshou.hsm.pki import Authority
 from fengshou.hsm.software import SoftwareCustody
 from fengshou.hsm.x509 import PUBLISHER, Subject
-from fengshou.switch.cli import main
+from fengshou.switch.cli.main import main
 
 WORDS = {name: f"passphrase of {name}" for name in ("an", "bo", "chen", "deng", "er")}
 STAFF = [("an", "custodian"), ("bo", "custodian"), ("chen", "administrator"), ("deng", "operator"), ("er", "auditor")]

@@ -17,7 +17,7 @@ from fengshou.protocol.limits import OFFLINE_ITEMS_MAX
 from fengshou.protocol.message import Message
 from fengshou.protocol.record import RecordKind
 from fengshou.protocol.templates import OFFLINE_UPLOAD
-from fengshou.switch.cli_pos import pos
+from fengshou.switch.cli.pos import pos
 from fengshou.terminals.identity import Counters
 from fengshou.terminals.offline import Offline, Uploaded
 from fengshou.terminals.offline_store import OfflineStore

@@ -16,7 +16,7 @@ from fengshou.protocol import elements as de
 from fengshou.protocol.epoch import EpochState
 from fengshou.protocol.message import COMMAND_KEYS, COMMAND_NONE, Value
 from fengshou.protocol.record import RecordKind
-from fengshou.switch.cli import main as fengshou
+from fengshou.switch.cli.main import main as fengshou
 from fengshou.switch.hosting import set_pin
 from fengshou.terminals.client import Response, TerminalClient
 from fengshou.terminals.fleet import FleetPlan, run_fleet

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from fengshou.switch.cli_pos import pos
+from fengshou.switch.cli.pos import pos
 from tests.switch.town import FARMER, PAN, TERMINALS, Town
 
 

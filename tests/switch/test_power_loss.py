@@ -17,11 +17,11 @@ from random import Random
 import pytest
 
 from fengshou.hsm.software import SoftwareCustody, provision
-from fengshou.switch.audit import verify_journal
-from fengshou.switch.audit_indexes import Indexes
 from fengshou.switch.clock import Clock
 from fengshou.switch.grammar import Catalogue
-from fengshou.switch.journal import Journal, JournalError
+from fengshou.switch.journal.audit import verify_journal
+from fengshou.switch.journal.audit_indexes import Indexes
+from fengshou.switch.journal.store import Journal, JournalError
 from fengshou.switch.recording import Recorder
 
 SECTOR = 512  # what a disk writes whole or not at all
@@ -32,7 +32,7 @@ WRITE, SYNC, MARK, TRUNCATE = 1, 2, 3, 4
 SCRIPT = """
 import ctypes, sys
 from pathlib import Path
-from fengshou.switch.journal import Journal
+from fengshou.switch.journal.store import Journal
 from tests.switch.entries import intent, outcome, session
 promise = ctypes.CDLL(None).power_mark
 promise.argtypes = [ctypes.c_int64]

@@ -6,7 +6,7 @@ from typing import Any
 
 from fengshou.protocol import elements as de
 from fengshou.protocol.record import Record, RecordKind
-from fengshou.switch.journal import Journal
+from fengshou.switch.journal.store import Journal
 from tests.switch.line import Line, code_of
 from tests.switch.town import LIMITED_PAN, TERMINALS, Town, enquiry, purchase, reversal, withdrawal
 

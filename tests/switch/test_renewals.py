@@ -22,7 +22,7 @@ from fengshou.hsm.x509 import TERMINAL, Certificate, Subject
 from fengshou.protocol import elements as de
 from fengshou.protocol.message import COMMAND_CERTIFICATE, Value
 from fengshou.switch.certificate_files import read_certificate
-from fengshou.switch.cli import main
+from fengshou.switch.cli.main import main
 from fengshou.terminals.binding import TerminalRow
 from fengshou.terminals.client import Unreachable
 from fengshou.terminals.identity import Counters

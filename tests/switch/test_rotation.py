@@ -19,8 +19,8 @@ from fengshou.hsm.software import SoftwareCustody
 from fengshou.protocol.epoch import EpochState
 from fengshou.switch import followers
 from fengshou.switch.certificate_files import read_certificate
-from fengshou.switch.cli import main
-from fengshou.switch.cli_keys import TICKETS
+from fengshou.switch.cli.keys import TICKETS
+from fengshou.switch.cli.main import main
 from fengshou.switch.followers import AUTHORITY
 from fengshou.switch.rotation import HOST_POLICIES, POLICIES, ZONE
 from fengshou.terminals.client import Response

@@ -13,8 +13,8 @@ from click.testing import CliRunner
 from fengshou.protocol import elements as de
 from fengshou.protocol.batch import BatchState, Difference, Line, Side, Totals, pack_details
 from fengshou.protocol.message import COMMAND_SIGN_IN
-from fengshou.switch.cli_pos import pos
-from fengshou.switch.settlement import Settlements, differences
+from fengshou.switch.cli.pos import pos
+from fengshou.switch.settlement.totals import Settlements, differences
 from fengshou.terminals.batch_log import BatchLog
 from fengshou.terminals.fleet import FleetPlan, run_fleet
 from fengshou.terminals.identity import Counters

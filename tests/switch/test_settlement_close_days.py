@@ -12,10 +12,10 @@ from fengshou.codecs import sm3
 from fengshou.protocol import elements as de
 from fengshou.switch.config import load
 from fengshou.switch.custodies import custody_of
-from fengshou.switch.journal import Entry, Journal
+from fengshou.switch.journal.store import Entry, Journal
 from fengshou.switch.keeper import Keeper
-from fengshou.switch.settlement_close import CloseError
-from fengshou.switch.settlement_days import file_of, keep_written, missing, write_day
+from fengshou.switch.settlement.close import CloseError
+from fengshou.switch.settlement.days import file_of, keep_written, missing, write_day
 from fengshou.switch.site import make_site
 from fengshou.switch.writer import Writer
 from tests.switch.entries import CODEC, DAY, MERCHANT, TERMINAL, intent, outcome, session

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from fengshou.protocol import elements as de
 from fengshou.protocol.day_file import DayRow, day_file_lines, read_day_file
-from fengshou.switch.cli_settlement import settle
+from fengshou.switch.cli.settlement import settle
 from fengshou.switch.clock import Clock
 from fengshou.terminals.batch_log import BatchLog
 from fengshou.terminals.identity import Counters

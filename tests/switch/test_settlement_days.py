@@ -11,9 +11,9 @@ from fengshou.protocol import elements as de
 from fengshou.protocol.batch import BatchState, Line, Side
 from fengshou.switch.clock import Clock
 from fengshou.switch.grammar import Catalogue
-from fengshou.switch.journal import Entry, Journal, batch_key
+from fengshou.switch.journal.store import Entry, Journal, batch_key
 from fengshou.switch.recording import Recorder
-from fengshou.switch.settlement import Settlements
+from fengshou.switch.settlement.totals import Settlements
 from tests.switch.entries import (
     CODEC,
     MERCHANT,

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from fengshou.codecs import sm3
 from fengshou.protocol.batch import Side
-from fengshou.switch.settlement import Counted
-from fengshou.switch.settlement_close import CloseError, close_month
-from fengshou.switch.settlement_commission import Commission, Rate, RatesError, commissions, load_rates
-from fengshou.switch.settlement_reports import Sums, grouped, indicators, total
+from fengshou.switch.settlement.close import CloseError, close_month
+from fengshou.switch.settlement.commission import Commission, Rate, RatesError, commissions, load_rates
+from fengshou.switch.settlement.reports import Sums, grouped, indicators, total
+from fengshou.switch.settlement.totals import Counted
 
 RATES = Path(__file__).parents[2] / "examples/commission.toml"
 

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from fengshou.ext.services.withdrawal import DAILY_CAP_FEN
 from fengshou.protocol.record import RecordKind
 from fengshou.switch.affinity import worker_of
-from fengshou.switch.cli import main
+from fengshou.switch.cli.main import main
 from fengshou.terminals.client import Response
 from fengshou.terminals.identity import Counters
 from tests.switch.conftest import LIMITS

@@ -14,8 +14,8 @@ from fengshou.codecs import sm3
 from fengshou.hsm.custody import SWITCH_SIGN
 from fengshou.hsm.software import SoftwareCustody, provision
 from fengshou.protocol.record import parse_commit
-from fengshou.switch.commit_signature import UNSIGNED_COMMITS_MAX, commit_digest
-from fengshou.switch.journal import Journal, JournalError
+from fengshou.switch.journal.signature import UNSIGNED_COMMITS_MAX, commit_digest
+from fengshou.switch.journal.store import Journal, JournalError
 from fengshou.switch.receipts import receipt
 from fengshou.switch.writer import Writer
 from fengshou.terminals.receipt import Receipt, verify_inclusion

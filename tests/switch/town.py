@@ -22,18 +22,18 @@ from fengshou.protocol.money import amount_of
 from fengshou.protocol.record import Record, RecordKind, parse_record
 from fengshou.protocol.service import TerminalFacts
 from fengshou.switch import status as status_socket
-from fengshou.switch.audit import Finding, verify_journal
-from fengshou.switch.audit_indexes import Indexes
 from fengshou.switch.certificate_files import read_certificates
 from fengshou.switch.clock import Clock
 from fengshou.switch.config import load
 from fengshou.switch.custodies import custody_of
 from fengshou.switch.enrolment import enrol, publish_app
 from fengshou.switch.grammar import Catalogue, load_service
-from fengshou.switch.journal import Journal
+from fengshou.switch.journal.audit import Finding, verify_journal
+from fengshou.switch.journal.audit_indexes import Indexes
+from fengshou.switch.journal.store import Journal
 from fengshou.switch.processes import Process, SiteProcesses
-from fengshou.switch.reconcile import reconcile, standing_approvals
 from fengshou.switch.recording import Recorder
+from fengshou.switch.settlement.reconcile import reconcile, standing_approvals
 from fengshou.switch.site import Ports, make_site
 from fengshou.terminals.batch_log import BatchLog
 from fengshou.terminals.client import Patience, connect

@@ -6,8 +6,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from fengshou.switch.cli_pos import pos
-from fengshou.switch.cli_trade import HUNDREDTHS
+from fengshou.switch.cli.pos import pos
+from fengshou.switch.cli.trade import HUNDREDTHS
 
 #    typed         is
 NUMBERS = [

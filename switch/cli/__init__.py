@@ -1,0 +1,1 @@
+"""The command line: ``main`` is the program, every other module a group of commands."""
