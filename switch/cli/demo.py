@@ -20,7 +20,7 @@ from fengshou.switch.processes import ProcessFailed
 from fengshou.terminals.fleet import FleetProgress, run_fleet
 from fengshou.terminals.home import Home
 
-EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
 @click.command(epilog="Afterwards: fengshou journal show --home DIR, fengshou prices --home DIR, and so on.")
