@@ -24,7 +24,7 @@ from fengshou.terminals.identity import Counters
 from fengshou.terminals.key_store import KeyStore, KeysUnfit
 from fengshou.terminals.trades import Trade
 from tests.switch.line import Line, code_of
-from tests.switch.town import FARMER, PAN, RETURNED_PAN, SUBJECT, TERMINALS, Town, enquiry, withdrawal
+from tests.switch.town import FARMER, PAN, PIN_PAN, SUBJECT, TERMINALS, Town, enquiry, withdrawal
 
 FreshTown = Callable[..., AbstractContextManager[Town]]
 
@@ -60,15 +60,15 @@ async def paid(
 
 
 def test_a_pin_is_right_wrong_or_entered_too_often(town: Town) -> None:
-    give(town, RETURNED_PAN, b"1234")
+    give(town, PIN_PAN, b"1234")
 
     async def main() -> list[str]:
         async with town.client(TERMINALS[2], Counters(), keys=store(town, TERMINALS[2])) as client:
             digits = (b"1234", b"4321", b"4321", b"1234", b"9999", b"9998", b"9997", b"1234")
-            return [(await paid(client, RETURNED_PAN, entered)).code for entered in digits]
+            return [(await paid(client, PIN_PAN, entered)).code for entered in digits]
 
     assert trio.run(main) == ["00", "55", "55", "00", "55", "55", "75", "75"]
-    give(town, RETURNED_PAN, b"5678")  # the holder is given another PIN
+    give(town, PIN_PAN, b"5678")  # the holder is given another PIN
 
 
 @pytest.mark.parametrize("form", PinFormat)
@@ -100,7 +100,7 @@ def test_the_first_answer_of_a_repeat_is_the_second_and_no_try_is_counted_twice(
 #   what is changed of a good request                          answered
 CASES = [
     ({"PIN_BLOCK": bytes(16)},                                 "99"),  # no block under this key
-    ({"PAN": RETURNED_PAN},                                    "99"),  # of another card
+    ({"PAN": PIN_PAN},                                    "99"),  # of another card
     ({"PIN_FORMAT": 7},                                        "99"),
     ({"PIN_FORMAT": 1},                                        "99"),  # another layout than it has
     ({"KEY_EPOCH": 0},                                         "30"),

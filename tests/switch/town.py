@@ -56,6 +56,7 @@ PAN = "9156004000001267043"
 POOR_PAN = "9156004000001979753"
 LIMITED_PAN = "9156004000007777003"
 RETURNED_PAN = "9156004000008887009"  # a day has one limit a card, so each test that uses it up has a card of its own
+PIN_PAN = "9156004000009991008"
 FARMER = "9156001004001187857"
 SUBJECT = "990211199503110834"
 
@@ -289,6 +290,7 @@ def _make(
         f"{POOR_PAN},card,card,100",
         f"{LIMITED_PAN},card,card,500000000",
         f"{RETURNED_PAN},card,card,500000000",
+        f"{PIN_PAN},card,card,500000000",
     ]
     folder.parent.mkdir(parents=True, exist_ok=True)
     csv = folder.parent / f"{folder.name}-accounts.csv"
