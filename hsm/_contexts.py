@@ -1,6 +1,6 @@
 """TLS contexts: which suites, groups and certificates a channel admits."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from fengshou.hsm._openssl import set_groups, set_signature_algorithms
 from fengshou.hsm.custody import SWITCH_TLS, Custody, CustodyError
 from fengshou.hsm.pem import REVOCATION_LIST, from_pem
 from fengshou.hsm.software import load_private_key
+from fengshou.hsm.x509 import Certificate, CertificateError
 
 # A working day of a village shop: a terminal that lost its radio link comes back without a full handshake.
 TICKET_SECONDS = 10 * 3600
@@ -81,6 +82,23 @@ class Trust:
         if self.revoked is None:
             return frozenset()
         return frozenset(entry.serial_number for found in _load_lists(self.revoked) for entry in found)
+
+    def verify(self, certificate: Certificate, between: Sequence[Certificate] = ()) -> None:
+        """That the authorities stand for a certificate now, perhaps over issuing ones ``between`` that they certified.
+
+        For one that no handshake brings; what it may be used for is the caller's to judge, and revocation is not looked
+        at. Raises CertificateError.
+        """
+        store = crypto.X509Store()
+        try:
+            store.load_locations(str(self.authorities))
+            path = [crypto.X509.from_cryptography(x509.load_der_x509_certificate(one.der)) for one in between]
+            end = crypto.X509.from_cryptography(x509.load_der_x509_certificate(certificate.der))
+            crypto.X509StoreContext(store, end, path).verify_certificate()
+        except crypto.X509StoreContextError as error:
+            raise CertificateError(str(error)) from None
+        except (crypto.Error, ValueError) as error:
+            raise CertificateError(f"{self.authorities} or the certificate cannot be read: {error}") from None
 
 
 def terminal_server_context(identity: Identity, trust: Trust, profile: ChannelProfile = NATIONAL) -> SSL.Context:

@@ -181,6 +181,7 @@ BASE_ELEMENTS: tuple[Element, ...] = (
     Element(96, 4, "key_proof", "b64", Kind.B, 64, about="signature of the wish by that key: r, s"),
     Element(96, 5, "key_consent", "b64", Kind.B, 64, about="signature of the wish by the certificate's key: r, s"),
     Element(96, 6, "certificate", "b..2048", Kind.BV, 2048, about="X.509 certificate, DER"),
+    Element(96, 7, "issuer", "b..2048", Kind.BV, 2048, about="certificate of who issued DE 96.6, DER"),
     Element(102, 0, "from_account", "n..28", Kind.D, 28, privacy=C2, mask=_ACCOUNT),
     Element(103, 0, "to_account", "n..28", Kind.D, 28, privacy=C2, mask=_ACCOUNT),
     n(120, 1, "record_number", "n..18", limits.UINT_MAX, "record of the journal"),
@@ -270,6 +271,7 @@ NEW_KEY = _key("new_key")
 KEY_PROOF = _key("key_proof")
 KEY_CONSENT = _key("key_consent")
 CERTIFICATE = _key("certificate")
+ISSUER = _key("issuer")
 FROM_ACCOUNT = _key("from_account")
 TO_ACCOUNT = _key("to_account")
 RECORD_NUMBER = _key("record_number")

@@ -98,6 +98,17 @@ RENEWAL = Template(
     layout(ANSWER, optional(de.CERTIFICATE)),
 )
 
+# The terminal met a receipt that no key which it believes has signed. It is not signed, because it changes nothing and
+# the answer is proved by the certificate that it brings.
+SIGNER = Template(
+    22,
+    "signer",
+    800,
+    required(de.STAN),
+    layout(ANSWER, optional(de.CERTIFICATE, de.ISSUER)),
+    signed=False,
+)
+
 ECHO = Template(18, "echo", 820, optional(de.NETWORK_CODE), ANSWER, signed=False)
 
 RECEIPT = Template(
@@ -118,7 +129,9 @@ OFFLINE_UPLOAD = Template(29, "offline-upload", 220, required(de.OFFLINE_ITEMS),
 # The answer to bytes that no template explains, and the sign that a delta lost its base. Never a request.
 ERROR = Template(63, "error", 620, (), ANSWER, signed=False)
 
-BASE_TEMPLATES: tuple[Template, ...] = (SIGN_IN, SIGN_OFF, KEYS, ECHO, RENEWAL, RECEIPT, OFFLINE_UPLOAD, ERROR)
+BASE_TEMPLATES: tuple[Template, ...] = (
+    SIGN_IN, SIGN_OFF, KEYS, ECHO, RENEWAL, SIGNER, RECEIPT, OFFLINE_UPLOAD, ERROR,
+)  # fmt: skip
 
 
 # The largest maximum or size of each kind. Zigzag doubles; the count of digits is a byte; the rest must fit a frame.

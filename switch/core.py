@@ -11,6 +11,7 @@ import trio
 
 from fengshou.codecs import MessageCodec
 from fengshou.hsm.custody import PSEUDONYM, Custody, PinZone
+from fengshou.protocol.message import Value
 from fengshou.protocol.service import TerminalFacts
 from fengshou.protocol.transaction import Machine
 from fengshou.routing.destination import Completion
@@ -62,6 +63,7 @@ class World:
     stand_in: Limits | None = None
     deadlines_s: Mapping[str, float] = field(default_factory=dict)  # of services that are stricter than their route
     renewals: Renewals | None = None  # of terminals' certificates; None: they are not renewed here
+    signer: Callable[[], Mapping[int, Value]] = dict  # what template 22 answers; nothing: it is refused
     pin_zones: Mapping[str, PinZone] = field(default_factory=dict)  # of destinations that verify PINs
 
 
@@ -93,7 +95,7 @@ class Core:
         )  # fmt: skip
         ledger = Ledger(catalogue, journal, self.recorder, originals, self.facts)
         self.forwarder = Forwarder(catalogue, ledger, journal, self.writer, self.routes, self.machine, world.random)
-        self.sessions = Sessions(admission, self.recorder, self.keys, world.renewals)
+        self.sessions = Sessions(admission, self.recorder, self.keys, world.renewals, world.signer)
         self.inbound = Inbound(
             catalogue, world.clock, admission, self.duplicates, counters, self.recorder, self.desk.ask,
             self.forwarder.owe, self.machine, self.sessions,

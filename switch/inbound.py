@@ -15,7 +15,7 @@ from fengshou.protocol.message import COMMAND_NONE, COMMAND_SIGN_IN, Value
 from fengshou.protocol.service import Conclusion
 from fengshou.protocol.session import Event as SessionEvent
 from fengshou.protocol.session import SessionRefusal
-from fengshou.protocol.templates import ECHO, ERROR, KEYS, OFFLINE_UPLOAD, RECEIPT, RENEWAL, SIGN_IN, SIGN_OFF
+from fengshou.protocol.templates import ECHO, ERROR, KEYS, OFFLINE_UPLOAD, RECEIPT, RENEWAL, SIGN_IN, SIGN_OFF, SIGNER
 from fengshou.protocol.transaction import Duty, Event, Machine, State
 from fengshou.switch import uploads
 from fengshou.switch.admission import Admission, Ended
@@ -160,6 +160,8 @@ class Inbound:
                         self.sessions.hear_of_keys(exchange, entries)
                     case RENEWAL.id:
                         self.sessions.renew(exchange)
+                    case SIGNER.id:
+                        self.sessions.tell_signer(exchange)
                     case ECHO.id:
                         exchange.answer_now({de.RESPONSE_CODE: codes.APPROVED})
                     case RECEIPT.id:

@@ -41,6 +41,7 @@ from fengshou.switch.links import JournalEvents, destination, feed
 from fengshou.switch.outbound import Route
 from fengshou.switch.renewals import Renewals
 from fengshou.switch.settlement.days import keep_written
+from fengshou.switch.signing_certificate import SigningCertificate
 from fengshou.switch.stand_in import Limits
 from fengshou.switch.stand_in import load as load_limits
 from fengshou.switch.status import serve_status, snapshot
@@ -96,6 +97,9 @@ class Switch(Core):
             loaded.path(config.files.renewals), loaded.path(config.files.registry), self.custody,
             loaded.path(config.listen.authorities),
         )  # fmt: skip
+        self._signer = SigningCertificate(
+            loaded.path("certificates/switch-sign.crt"), loaded.path(config.listen.authorities), self.custody
+        )
         self.share = share
         self.journal = open_journal(loaded, share)
         stack.callback(self.journal.close)
@@ -121,6 +125,7 @@ class Switch(Core):
                     if entry.deadline_ms is not None
                 },
                 renewals=self._renewals,
+                signer=self._signer,
                 pin_zones=pin_zones(config),
                 make_pump=lambda codec, on_closed: Pump(codec, pump_limits, on_closed),
             )

@@ -4,12 +4,13 @@ A sign-in is judged at once and takes effect when it is durable. What a terminal
 belongs to the session and not to any transaction.
 """
 
-from collections.abc import Set
+from collections.abc import Callable, Mapping, Set
 
 from fengshou.hsm.custody import CustodyError, MacMismatch
 from fengshou.protocol import codes
 from fengshou.protocol import elements as de
 from fengshou.protocol.history import History
+from fengshou.protocol.message import Value
 from fengshou.protocol.session import Event as SessionEvent
 from fengshou.switch.admission import Admission
 from fengshou.switch.clock import local_time
@@ -26,13 +27,16 @@ class Sessions:
     """The sessions of all terminals of this worker."""
 
     def __init__(
-        self, admission: Admission, recorder: Recorder, keys: TerminalKeys, renewals: Renewals | None = None
-    ) -> None:
-        """``renewals`` None: certificates are not renewed here."""
+        self, admission: Admission, recorder: Recorder, keys: TerminalKeys, renewals: Renewals | None = None,
+        signer: Callable[[], Mapping[int, Value]] = dict,
+    ) -> None:  # fmt: skip
+        """``renewals`` None: certificates are not renewed here. ``signer`` is what template 22 answers, see
+        ``signing_certificate``; nothing when it is not known here."""
         self._admission = admission
         self._recorder = recorder
         self._keys = keys
         self._renewals = renewals
+        self._signer = signer
         self._signed_in: dict[str, Peer] = {}
         self._sign_ins: dict[Exchange, tuple[TerminalRow, int, Entry]] = {}
 
@@ -101,6 +105,13 @@ class Sessions:
             exchange.refuse(codes.UNSUPPORTED, "certificates are not renewed here")
         else:
             self._renewals.ask(exchange)
+
+    def tell_signer(self, exchange: Exchange) -> None:
+        """A terminal met a receipt of a signer that it does not know."""
+        if told := self._signer():
+            exchange.answer_now({de.RESPONSE_CODE: codes.APPROVED, **told})
+        else:
+            exchange.refuse(codes.UNSUPPORTED, "no certificate of the signing key here")
 
     def notice(self, peer: Peer) -> int:
         """The command that a terminal should hear of next. Keys are told at once, while a certificate may take days."""

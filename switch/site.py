@@ -33,6 +33,7 @@ from fengshou.hsm.x509 import HOST, PUBLISHER, SWITCH, Profile, Subject
 from fengshou.switch.config import ConfigError, Provider, parse_providers
 from fengshou.switch.custodies import open_custody
 from fengshou.switch.zones import found_zone
+from fengshou.terminals.signer_dialogue import SIGNER_NAME
 
 SERVICES = "fengshou.ext.services"
 STANDARD_SERVICES = (
@@ -116,7 +117,7 @@ def make_site(
     authority = Authority.initialise(site.path("pki"), organisation, now)
     site.path("certificates").mkdir()
     _certify(authority, SWITCH, "switch", custody, SWITCH_TLS, site.path("certificates", "switch.crt"), now)
-    for name, label in (("switch-sign", SWITCH_SIGN), ("audit-sign", AUDIT_SIGN)):
+    for name, label in ((SIGNER_NAME, SWITCH_SIGN), ("audit-sign", AUDIT_SIGN)):
         _certify(authority, PUBLISHER, name, custody, label, site.path("certificates", f"{name}.crt"), now)
     publisher = SoftwareCustody.initialise(site.path("publisher", "keys"))
     publisher.create(PUBLISHER_SIGN, Kind.SM2)

@@ -20,7 +20,7 @@ from fengshou.hsm.x509 import Signer
 from fengshou.protocol import elements as de
 from fengshou.protocol.codes import RESYNC
 from fengshou.protocol.message import Value
-from fengshou.protocol.templates import ECHO, RECEIPT, SIGN_OFF, Grammar
+from fengshou.protocol.templates import ECHO, RECEIPT, SIGN_OFF, SIGNER, Grammar
 from fengshou.terminals.answers import (
     BatchClosed,
     OutcomeUnknown,
@@ -94,6 +94,10 @@ class TerminalClient(Station):
         if not response.approved:
             raise ReceiptInvalid(f"{response.code}: {response.text()}")
         return Receipt.from_values(response.values)
+
+    async def signer(self) -> Mapping[int, Value]:
+        """What the switch says of the key that signs receipts now; ``SignerDialogue`` asks it. Raises as ``send``."""
+        return (await self.send(SIGNER.name, {})).values
 
     async def echo(self) -> Response:
         """Ask whether the switch is there (network management 301)."""

@@ -20,8 +20,9 @@ import uvloop
 from fengshou.codecs import MessageCodec
 from fengshou.protocol.message import Message
 from fengshou.protocol.templates import Grammar
-from fengshou.terminals.fleet_terminal import SimulatedTerminal, Tally
+from fengshou.terminals.fleet_terminal import SimulatedTerminal
 from fengshou.terminals.home import Home
+from fengshou.terminals.tally import Tally
 from fengshou.terminals.trades import Trade
 
 

@@ -1,10 +1,9 @@
-"""One simulated terminal of a fleet: the policy of ``client.TerminalClient`` on asyncio, and what it counts."""
+"""One simulated terminal of a fleet: the policy of ``client.TerminalClient`` on asyncio."""
 
 import asyncio
 import time
 from collections import Counter, deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
@@ -16,15 +15,16 @@ from fengshou.protocol.codes import APPROVED, RESYNC, UNKNOWN_OUTCOME, action_of
 from fengshou.protocol.delta import DeltaWriter
 from fengshou.protocol.message import COMMAND_SIGN_IN, Flag, Message, Value
 from fengshou.protocol.session import TerminalSession
-from fengshou.protocol.templates import KEYS, SIGN_IN, Grammar, Template
+from fengshou.protocol.templates import KEYS, SIGN_IN, SIGNER, Grammar, Template
 from fengshou.terminals.batch_log import BatchLog
-from fengshou.terminals.fleet_link import FleetLink, LinkLost, Traffic
+from fengshou.terminals.fleet_link import FleetLink, LinkLost
 from fengshou.terminals.home import Home
 from fengshou.terminals.identity import BATCH_MAX, BATCH_UNKNOWN, STAN_MAX, Counters, china_now, local_values
 from fengshou.terminals.key_dialogue import KeyDialogue
-from fengshou.terminals.latency import Latencies
 from fengshou.terminals.receipt import Exchange, Receipt, ReceiptInvalid, verify_receipt
 from fengshou.terminals.settlement import settle_batches
+from fengshou.terminals.signer_dialogue import SignerDialogue
+from fengshou.terminals.tally import Tally
 from fengshou.terminals.trades import NEVER_SENT, Trade
 
 # The answer comes after the switch's own deadline for back ends at the latest.
@@ -43,33 +43,6 @@ class SignInRefused(Exception):
 
 class _BatchClosed(Exception):
     """A request that was sent without an answer is of an earlier batch: under the new one it would be another key."""
-
-
-@dataclass(slots=True)
-class Tally:
-    """What a fleet has counted so far."""
-
-    sent: int = 0
-    answered: int = 0
-    unknown: int = 0  # trades whose outcome the terminal did not learn
-    signed_ahead: int = 0
-    turned_away: Counter[str] = field(default_factory=Counter)  # codes that said: not now; each was asked again
-    codes: dict[str, Counter[str]] = field(default_factory=dict)  # by template
-    approved_fen: Counter[str] = field(default_factory=Counter)  # sum of amounts by template
-    surprises: list[str] = field(default_factory=list)  # answers other than expected, in words
-    retries: int = 0  # the same key sent again because no answer came
-    repeats_equal: int = 0  # the same key sent again on purpose: the answer was the same
-    repeats_different: int = 0
-    connections: int = 0
-    sign_ins: int = 0
-    receipts_verified: int = 0
-    receipts_missing: int = 0
-    receipts_invalid: int = 0
-    batches_balanced: int = 0
-    batches_different: int = 0
-    latencies: Latencies = field(default_factory=Latencies)
-    timed_from: float = 0.0  # trades that were due before this have no latency, see ``time.perf_counter``
-    traffic: Traffic = field(default_factory=Traffic)
 
 
 class _Ahead(NamedTuple):
@@ -94,7 +67,7 @@ class SimulatedTerminal:
         self._home = home
         self._context = home.context()
         self._signer: Signer = home.signer()
-        self._switch_keys = home.switch_keys()
+        self._signers = SignerDialogue(home)
         self._counters: Counters = home.counters()
         self._keys = KeyDialogue(home.keys(), self.name)
         self._codec = codec
@@ -284,7 +257,8 @@ class SimulatedTerminal:
                 self._codec.encode_body(template.id, False, request),
                 self._codec.encode_body(template.id, True, got.values),
             )  # fmt: skip
-            verify_receipt(Receipt.from_values(follows.values), self._switch_keys, exchange)
+            proof = Receipt.from_values(follows.values)
+            await self._signers.proved(partial(verify_receipt, proof, exchange=exchange), self._ask_signer)
             self._tally.receipts_verified += 1
         except (LinkLost, TimeoutError):
             self._tally.receipts_missing += 1
@@ -364,6 +338,12 @@ class SimulatedTerminal:
             return (await self._settle(link, session, KEYS.id, {de.STAN: stan, **stated}))[1].values
 
         await self._keys.ask(link.binding, ask)
+
+    async def _ask_signer(self) -> Mapping[int, Value]:
+        async with self._turn:
+            link, session = await self._ready()
+            _, stan = self._counters.next()
+            return (await self._settle(link, session, SIGNER.id, {de.STAN: stan}))[1].values
 
     async def _settle(
         self, link: FleetLink, session: TerminalSession, template: int, values: Mapping[int, Value]

@@ -93,8 +93,12 @@ class Home:
     def switch_name(self) -> str:
         return self.configuration.switch.name
 
+    @property
+    def trust(self) -> channel.Trust:
+        return channel.Trust(self.folder / _AUTHORITIES)
+
     def switch_keys(self) -> tuple[PublicKey, ...]:
-        """The keys that sign receipts: one, or two while the switch changes from one to the other. Raises HomeError."""
+        """The keys by which receipts are believed, of every epoch that is known here, the newest first. HomeError."""
         try:
             return tuple(PublicKey(bytes.fromhex(key)) for key in self.configuration.switch.signing_key.split())
         except (BadKey, ValueError):
@@ -108,7 +112,7 @@ class Home:
         """The channel's context. Raises CustodyError."""
         return channel.client_context(
             channel.Identity.of_key_file(self.folder / _CERTIFICATE, self.folder / _KEY),
-            channel.Trust(self.folder / _AUTHORITIES),
+            self.trust,
             channel.PROFILES[self.configuration.switch.profile],
         )
 

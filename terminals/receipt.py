@@ -22,6 +22,10 @@ class ReceiptInvalid(Exception):
     """The receipt proves nothing; the text says which step of the proof failed."""
 
 
+class SignerUnknown(ReceiptInvalid):
+    """All fits, and none of the keys that are believed has signed it: the switch's may have been renewed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Exchange:
     """What the receipt must be about: the key of a transaction and both bodies of its messages."""
@@ -102,7 +106,10 @@ def verify_receipt(receipt: Receipt, switch: PublicKey | Sequence[PublicKey], ex
 
 
 def verify_inclusion(receipt: Receipt, switch: PublicKey | Sequence[PublicKey]) -> Record:
-    """The record, when the receipt proves that the signed journal holds it. Raises ReceiptInvalid."""
+    """The record, when the receipt proves that the signed journal holds it.
+
+    Raises ReceiptInvalid; SignerUnknown when only the signature is wanting.
+    """
     try:
         record = parse_record(receipt.record)
         commits = _commits(receipt.commits)
@@ -126,7 +133,7 @@ def verify_inclusion(receipt: Receipt, switch: PublicKey | Sequence[PublicKey]) 
         except BadSignature:
             continue
         return record
-    raise ReceiptInvalid("the switch did not sign the last commit")
+    raise SignerUnknown("the switch did not sign the last commit")
 
 
 def _commits(untrusted: bytes) -> list[Commit]:

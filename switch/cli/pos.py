@@ -1,5 +1,6 @@
 """``fengshou pos`` and ``fengshou kiosk``: single trades by hand against a running switch."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from fengshou.protocol import elements as de
 from fengshou.protocol.batch import BatchState
 from fengshou.protocol.message import Value
 from fengshou.protocol.money import amount_of
+from fengshou.protocol.record import Record
 from fengshou.switch.cli.common import explained, json_option, print_json, print_table, yuan
 from fengshou.switch.cli.offline import store_purchase, upload_all
 from fengshou.switch.cli.trade import (
@@ -29,7 +31,8 @@ from fengshou.switch.cli.trade import (
 )
 from fengshou.terminals.client import TerminalClient
 from fengshou.terminals.home import Home
-from fengshou.terminals.receipt import Receipt, verify_inclusion
+from fengshou.terminals.receipt import verify_inclusion
+from fengshou.terminals.signer_dialogue import SignerDialogue
 
 
 @click.group()
@@ -239,11 +242,11 @@ def receipt(batch: int, stan: int, home: Path, as_json: bool) -> None:
     """Fetch the receipt of an earlier trade and verify that it stands in the signed journal."""
     place = Home(home)
 
-    async def fetch(client: TerminalClient) -> Receipt:
-        return await client.receipt(batch, stan)
+    async def fetch(client: TerminalClient) -> Record:
+        found = await client.receipt(batch, stan)
+        return await SignerDialogue(place).proved(partial(verify_inclusion, found), client.signer)
 
-    found = run(place, fetch)
-    record = verify_inclusion(found, place.switch_keys())
+    record = run(place, fetch)
     facts = {
         "record": record.number, "batch": record.batch, "stan": record.stan, "code": record.code,
         "rrn": f"{record.rrn:012d}", "verified": True,

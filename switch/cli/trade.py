@@ -3,6 +3,7 @@
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +24,7 @@ from fengshou.terminals.client import Response, TerminalClient, connect
 from fengshou.terminals.home import Home
 from fengshou.terminals.identity import Counters
 from fengshou.terminals.receipt import verify_receipt
+from fengshou.terminals.signer_dialogue import SignerDialogue
 
 T = TypeVar("T")
 
@@ -122,7 +124,9 @@ def trade(
             return response, ""
         if response.receipt is None:
             return response, "not yet; ask later: fengshou pos receipt"
-        record = verify_receipt(response.receipt, home.switch_keys(), client.exchange_of(response))
+        exchange = client.exchange_of(response)
+        prove = partial(verify_receipt, response.receipt, exchange=exchange)
+        record = await SignerDialogue(home).proved(prove, client.signer)
         return response, f"verified, record {record.number}"
 
     try:

@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +15,11 @@ import trio
 from click.testing import CliRunner
 from OpenSSL import SSL
 
+from fengshou.codecs import PublicKey
 from fengshou.hsm.channel import TlsStream
 from fengshou.hsm.custody import JOURNAL_DATA, SWITCH_TLS, CustodyError, KeyInfo, Kind
 from fengshou.hsm.software import SoftwareCustody
+from fengshou.protocol import elements as de
 from fengshou.protocol.epoch import EpochState
 from fengshou.switch import followers
 from fengshou.switch.certificate_files import read_certificate
@@ -24,10 +28,13 @@ from fengshou.switch.cli.main import main
 from fengshou.switch.followers import AUTHORITY
 from fengshou.switch.rotation import HOST_POLICIES, POLICIES, ZONE
 from fengshou.terminals.client import Response
+from fengshou.terminals.home import Home
+from fengshou.terminals.identity import Counters
 from fengshou.terminals.receipt import ReceiptInvalid, verify_inclusion
-from tests.switch.line import Closed, Line
+from fengshou.terminals.signer_dialogue import signer_of
+from tests.switch.line import Closed, Line, code_of
 from tests.switch.test_renewals import authority_watching
-from tests.switch.town import TERMINALS, Town, enquiry, purchase
+from tests.switch.town import PAN, TERMINALS, Town, enquiry, purchase
 
 FreshTown = Callable[..., AbstractContextManager[Town]]
 
@@ -201,6 +208,33 @@ def _signer(answer: Response, keys: dict[str, Any]) -> str:
             continue
         return name
     return "nobody"
+
+
+async def signer_told(town: Town) -> PublicKey:
+    async with town.client(TERMINALS[1], Counters()) as client:
+        return signer_of(await client.signer(), town.home(TERMINALS[1]).trust)
+
+
+def test_a_terminal_elsewhere_learns_of_the_new_signer_from_the_switch(fresh_town: FreshTown, tmp_path: Path) -> None:
+    """Its home is nowhere near the site, and was made before the authority that issued the new certificate."""
+    with fresh_town() as town:
+        home = tmp_path / "elsewhere"
+        shutil.copytree(town.home(TERMINALS[0]).folder, home)
+        (old,) = Home(home).switch_keys()
+        command(town, "keys rotate ca --yes")
+        command(town, "keys rotate switch-sign --yes")
+        assert Home(home).switch_keys() == (old,)
+        withdraw = f"pos withdraw --card {PAN} --amount 100 --receipt --json --home {home}"
+        paid = CliRunner().invoke(main, withdraw.split())
+        assert paid.exit_code == 0, paid.output
+        assert json.loads(paid.stdout)["receipt"].startswith("verified, record ")
+        new = town.switch_keys[0]
+        assert Home(home).switch_keys() == (new, old)
+        assert trio.run(signer_told, town) == new
+        command(town, "keys rollback switch-sign --yes")
+        assert trio.run(signer_told, town) == old
+        with Line(town, TERMINALS[2]) as line:
+            assert code_of(line.ask("signer", {de.STAN: 1})) == "22"  # nobody has signed in yet
 
 
 def test_what_was_cut_short_is_taken_up_again(town: Town) -> None:
