@@ -214,7 +214,7 @@ def _host(network: Network, stranger: Network) -> Identity:
     [
         (_other_authority, Fault.OTHER_AUTHORITY),
         (_expired,         Fault.EXPIRED),
-        (_not_yet,         Fault.EXPIRED),
+        (_not_yet,         Fault.NOT_YET_VALID),
         (_revoked,         Fault.REVOKED),
         (_publisher,       Fault.WRONG_USE),
         (_host,            Fault.WRONG_USE),
