@@ -23,7 +23,7 @@ from fengshou.protocol.message import COMMAND_NONE, Flag, Message, Value
 from fengshou.protocol.record import GENESIS, Commit, Record, RecordKind
 from fengshou.protocol.session import Event, SwitchSession, event_of
 from fengshou.protocol.signing import TAG_COMMIT
-from fengshou.protocol.templates import ECHO, RECEIPT, SIGN_IN, SIGN_OFF, Grammar
+from fengshou.protocol.templates import ECHO, RECEIPT, SIGN_IN, SIGN_OFF, SIGNER, Grammar
 from fengshou.terminals.client import Patience, TerminalClient, connect
 from fengshou.terminals.home import Configuration, Home, SwitchAddress, make_home
 from fengshou.terminals.identity import Counters, Identity
@@ -51,6 +51,7 @@ class StandIn:
     receipts: dict[tuple[str, int, int], Receipt] = field(default_factory=dict)
     seen: list[Message] = field(default_factory=list)
     connections: int = 0
+    signer: dict[int, Value] = field(default_factory=dict)  # what is told of the signing key
     # What goes wrong.
     codes: list[str] = field(default_factory=list)  # for the next requests, instead of doing them
     sign_in_codes: list[str] = field(default_factory=list)
@@ -120,6 +121,8 @@ class StandIn:
                 return [self.response(message, {de.RESPONSE_CODE: "00"})]
             case RECEIPT.id:
                 return [self.receipt(terminal, message)]
+            case SIGNER.id:
+                return [self.response(message, {de.RESPONSE_CODE: "00", **self.signer})]
         return self.trade(session, message)
 
     def sign_in(self, session: SwitchSession, message: Message) -> Message:

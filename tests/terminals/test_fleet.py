@@ -2,11 +2,16 @@
 
 import pytest
 
+from fengshou.codecs import PrivateKey
+from fengshou.hsm import x509
 from fengshou.protocol import elements as de
 from fengshou.protocol.errors import UntrustedBytesError
+from fengshou.protocol.templates import SIGNER
 from fengshou.terminals.fleet import FleetPlan, run_fleet
 from fengshou.terminals.fleet_terminal import SignInRefused
+from fengshou.terminals.signer_dialogue import SIGNER_NAME
 from fengshou.terminals.trades import Trade
+from tests.terminals.conftest import NOW
 
 NAMES = ("FS000001", "FS000002", "FS000003")
 
@@ -113,6 +118,18 @@ def test_a_receipt_of_another_signer_is_found_out(run, network):
 
     _, result, _ = run(cash(4), forge, receipt_every=1)
     assert (result.receipts_verified, result.receipts_invalid) == (0, 4)
+
+
+def test_a_renewed_signer_is_learnt_from_the_switch(run, network):
+    key = PrivateKey.generate()
+    certificate = network.authority.issue(x509.PUBLISHER, x509.Subject(SIGNER_NAME), key.public_key, NOW)
+
+    def renew(stand_in):
+        stand_in.signing_key, stand_in.signer = key, {de.CERTIFICATE: certificate.der}
+
+    stand_in, result, _ = run([trade for name in NAMES for trade in cash(3, name)], renew, receipt_every=1)
+    assert (result.receipts_verified, result.receipts_invalid) == (9, 0)
+    assert [message.template for message in stand_in.seen].count(SIGNER.id) == len(NAMES)
 
 
 def test_an_unexpected_code_is_told(run):
