@@ -28,8 +28,11 @@ TOWNS = {
 }
 _VILLAGES = (("East Hill", "东山村"), ("Stone Bridge", "石桥村"), ("West River", "西河村"))
 
-FIELD_SERVICES = "balance farm-purchase reversal settlement transfer"
-POINT_SERVICES = "balance deposit gov-enquiry reversal settlement transfer withdrawal"
+FIELD_SERVICES = "balance farm-purchase offline-sale refund reversal settlement transfer void"
+POINT_SERVICES = (
+    "balance completion deposit gov-enquiry preauthorisation preauthorisation-void refund reversal settlement transfer "
+    "void withdrawal"
+)
 KIOSK_SERVICES = "balance gov-enquiry reversal settlement transfer"
 
 

@@ -25,7 +25,7 @@ from fengshou.switch.config import load
 from fengshou.switch.custodies import custody_of
 from fengshou.switch.enrolment import enrol, publish_app
 from fengshou.switch.fleets import FARM_PURCHASE, FleetFile, FleetProcess, merge
-from fengshou.switch.grammar import Catalogue, load_service
+from fengshou.switch.grammar import Catalogue, services_of
 from fengshou.switch.journal.audit import Finding, verify_journal
 from fengshou.switch.journal.store import Journal
 from fengshou.switch.processes import SiteProcesses
@@ -130,7 +130,7 @@ def prepare(home: Path, examples: Path) -> Site:
     site = make_site(home, examples / "accounts.csv", free_ports())
     loaded = load(site.path("switch.toml"))
     custody = custody_of(loaded)
-    services = [load_service(entry.module, entry.options).name for entry in loaded.config.service]
+    services = [service.name for service in services_of(loaded.config)]
     with Registry.open(loaded.path(loaded.config.files.registry), custody) as registry:
         registry.add_sites(read_sites(examples / "sites.csv"))
         app = publish_app(loaded, registry, APP, APP_VERSION, services)
@@ -212,7 +212,7 @@ def _settled(site: Site) -> dict[str, Any]:
 
 def _compare(site: Site, fleets: FleetResult, seconds: float, last: dict[str, Any]) -> Outcome:
     loaded = load(site.path("switch.toml"))
-    catalogue = Catalogue(load_service(entry.module, entry.options) for entry in loaded.config.service)
+    catalogue = Catalogue(services_of(loaded.config))
     custody = custody_of(loaded)
     recorder = Recorder(catalogue, custody, Clock())
     journal = Journal(loaded.path(loaded.config.files.journal), read_only=True)

@@ -7,6 +7,7 @@ from typing import Any
 from fengshou.codecs import MessageCodec
 from fengshou.protocol.service import OptionError, Service
 from fengshou.protocol.templates import Grammar, GrammarError, Template
+from fengshou.switch.config import Config
 
 
 class ServiceError(Exception):
@@ -28,6 +29,11 @@ def load_service(module: str, options: Mapping[str, Any]) -> Service:
     except OptionError as error:
         raise ServiceError(str(error)) from error
     return service
+
+
+def services_of(config: Config) -> list[Service]:
+    """The services that a configuration names, in its order. Raises ServiceError."""
+    return [load_service(entry.module, entry.options) for entry in config.service]
 
 
 class Catalogue:

@@ -18,7 +18,7 @@ from fengshou.switch.cli.common import console, explained, home_option, json_opt
 from fengshou.switch.clock import Clock, local_time, time_us_of
 from fengshou.switch.config import Loaded, load
 from fengshou.switch.custodies import custody_of
-from fengshou.switch.grammar import Catalogue, load_service
+from fengshou.switch.grammar import Catalogue, services_of
 from fengshou.switch.journal.audit import Finding, verify_day, verify_journal
 from fengshou.switch.journal.audit_indexes import Indexes, verify_columns
 from fengshou.switch.journal.audit_pages import verify_pages
@@ -49,7 +49,7 @@ class Reader:
     def __init__(self, loaded: Loaded, file: Path | None = None) -> None:
         """``file`` is a sealed day to read in the place of the journal. Raises JournalError."""
         self.loaded = loaded
-        self.catalogue = Catalogue(load_service(entry.module, entry.options) for entry in loaded.config.service)
+        self.catalogue = Catalogue(services_of(loaded.config))
         self.custody = custody_of(loaded)
         self.segment = Segment(file) if file else None
         self.recorder = Recorder(self.catalogue, self.custody, Clock())

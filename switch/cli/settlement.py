@@ -20,7 +20,7 @@ from fengshou.switch.cli.common import explained, home_option, json_option, prin
 from fengshou.switch.clock import Clock
 from fengshou.switch.config import Loaded, load
 from fengshou.switch.custodies import custody_of
-from fengshou.switch.grammar import Catalogue, load_service
+from fengshou.switch.grammar import Catalogue, services_of
 from fengshou.switch.hosting import write_day_file
 from fengshou.switch.journal.store import Journal
 from fengshou.switch.recording import Recorder
@@ -71,7 +71,7 @@ def _books(home: Path) -> Iterator[_Books]:
     loaded = load(home / "switch.toml")
     config = loaded.config
     custody = custody_of(loaded)
-    catalogue = Catalogue(load_service(entry.module, entry.options) for entry in config.service)
+    catalogue = Catalogue(services_of(config))
     clock = Clock(config.cut_over.rule())
     journal = Journal(loaded.path(config.files.journal), map_bytes=config.limits.journal_gib << 30, read_only=True)
     try:

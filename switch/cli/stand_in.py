@@ -15,7 +15,7 @@ from fengshou.switch.cli.common import explained, home_option, json_option, prin
 from fengshou.switch.clock import Clock
 from fengshou.switch.config import load
 from fengshou.switch.custodies import custody_of
-from fengshou.switch.grammar import Catalogue, load_service
+from fengshou.switch.grammar import Catalogue, services_of
 from fengshou.switch.journal.store import Journal
 from fengshou.switch.recording import Recorder
 from fengshou.switch.site import PUBLISHER_SIGN
@@ -63,7 +63,7 @@ def differences(home: Path, as_json: bool) -> None:
     """What the switch had approved and core banking refused; exit status 1 when there is any."""
     loaded = load(home / "switch.toml")
     config = loaded.config
-    catalogue = Catalogue(load_service(entry.module, entry.options) for entry in config.service)
+    catalogue = Catalogue(services_of(config))
     recorder = Recorder(catalogue, custody_of(loaded), Clock())
     journal = Journal(loaded.path(config.files.journal), map_bytes=config.limits.journal_gib << 30, read_only=True)
     try:

@@ -10,7 +10,7 @@ from fengshou.switch.affinity import Share
 from fengshou.switch.cli.common import ask_pin, explained, home_option, json_option, pairs, print_json, print_table
 from fengshou.switch.config import load
 from fengshou.switch.custodies import custody_of, prove
-from fengshou.switch.grammar import Catalogue, load_service
+from fengshou.switch.grammar import Catalogue, services_of
 from fengshou.switch.hosting import run_host, set_pin
 from fengshou.switch.logs import configure
 from fengshou.switch.office import acting
@@ -168,7 +168,7 @@ def check(file: Path) -> None:
     """Read a configuration and say whether a switch would start with it. Each key that signs does so once."""
     loaded = load(file)
     config = loaded.config
-    catalogue = Catalogue(load_service(entry.module, entry.options) for entry in config.service)
+    catalogue = Catalogue(services_of(config))
     print_table(
         "services",
         ("service", "templates", "destination"),

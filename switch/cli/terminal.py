@@ -19,6 +19,7 @@ from fengshou.switch.config import Loaded, load
 from fengshou.switch.custodies import custody_of
 from fengshou.switch.enrolment import enrol as enrol_terminals
 from fengshou.switch.enrolment import publish_app
+from fengshou.switch.grammar import services_of
 from fengshou.switch.office import acting
 from fengshou.terminals.binding import AppRow, Channel, Status, TerminalRow
 from fengshou.terminals.registry import (
@@ -217,13 +218,16 @@ def add_app(file: Path, publisher: Path, home: Path) -> None:
 @app.command()
 @click.argument("app_id", metavar="APP")
 @click.argument("version")
-@click.option("--service", "services", multiple=True, required=True, help="Service that it may use; several times.")
+@click.option(
+    "--service", "services", multiple=True, help="Service that it may use; several times. Default: all that are served."
+)
 @home_option
 @explained
 def publish(app_id: str, version: str, services: tuple[str, ...], home: Path) -> None:
     """Sign a manifest with the site's own publisher key and add the application."""
     with acting(home, "registry.app", f"{app_id} {version}"), _registry(home) as (loaded, registry):
-        row = publish_app(loaded, registry, app_id, version, services)
+        served = services or tuple(service.name for service in services_of(loaded.config))
+        row = publish_app(loaded, registry, app_id, version, served)
     click.echo(f"{row.app} {row.version} with manifest {row.digest.hex()}")
 
 
