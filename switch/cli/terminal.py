@@ -14,6 +14,7 @@ from fengshou.hsm.x509 import parse_certificate
 from fengshou.protocol.elements import FROM_ACCOUNT, mask
 from fengshou.protocol.service import TerminalFacts
 from fengshou.protocol.templates import Grammar
+from fengshou.switch.certificate_files import read_certificate
 from fengshou.switch.cli.common import explained, home_option, json_option, print_json, print_table
 from fengshou.switch.config import Loaded, load
 from fengshou.switch.custodies import custody_of
@@ -22,6 +23,7 @@ from fengshou.switch.enrolment import publish_app
 from fengshou.switch.grammar import services_of
 from fengshou.switch.office import acting
 from fengshou.terminals.binding import AppRow, Channel, Status, TerminalRow
+from fengshou.terminals.home import Home
 from fengshou.terminals.registry import (
     RATE_PER_SECOND_DEFAULT,
     RATE_PER_SECOND_MAX,
@@ -173,11 +175,13 @@ def retire(terminal_id: str, home: Path) -> None:
 @click.option("--app", required=True, help="Application that it runs.")
 @click.option("--app-version", "version", required=True)
 @home_option
+@json_option
 @explained
-def enrol(terminal_ids: tuple[str, ...], app: str, version: str, home: Path) -> None:
+def enrol(terminal_ids: tuple[str, ...], app: str, version: str, home: Path, as_json: bool) -> None:
     """Give terminals a key, a certificate and a home folder each, under terminals/ of the site.
 
-    For terminals whose key may be made here. One with a secure medium makes its own: `fengshou pki csr` and `sign-csr`.
+    Prints what the installer needs of each. For terminals whose key may be made here; one with a secure medium makes
+    its own: `fengshou pki csr` and `sign-csr`.
     """
     with _registry(home) as (loaded, registry):
         row = registry.snapshot().app(app, version)
@@ -190,8 +194,30 @@ def enrol(terminal_ids: tuple[str, ...], app: str, version: str, home: Path) -> 
         new = [NewTerminal(found.facts, found.services, frozenset((app,)), found.rate_per_second) for found in rows]
         with acting(home, "registry.enrol", " ".join(terminal_ids), app=f"{app} {version}"):
             folders = enrol_terminals(loaded, registry, new, row)
-        for folder in folders:
-            click.echo(folder)
+    slips = [_slip(found.facts, folder) for found, folder in zip(rows, folders, strict=True)]
+    if as_json:
+        print_json(slips)
+        return
+    for slip in slips:
+        print_table(slip["terminal"], ("for the installer", ""), [(name, text) for name, text in slip.items()])
+    click.echo("Bring each folder to its device and leave no copy: whoever has the key in it is the terminal.")
+
+
+def _slip(facts: TerminalFacts, folder: Path) -> dict[str, str]:
+    """What the installer of a terminal needs: for which device it is, where that stands, how its papers are told."""
+    certificate = read_certificate(folder / "terminal.crt")
+    host, port = Home(folder).address
+    return {
+        "terminal": facts.terminal,
+        "device": facts.serial,
+        "merchant": facts.merchant,
+        "site": facts.site,
+        "switch": f"{host}:{port}",
+        "certificate": f"{certificate.serial:x}",
+        "fingerprint": certificate.fingerprint.hex(),
+        "expires": f"{certificate.not_after:%Y-%m-%d}",
+        "folder": str(folder),
+    }
 
 
 @click.group()
