@@ -156,8 +156,8 @@ def parse_record(untrusted: bytes) -> Record:
     except UnicodeDecodeError:
         raise UntrustedBytesError(WireError.TEXT_MALFORMED, "record") from None
     return Record(
-        kind, number, time_us, day, rrn, template, texts[0].rstrip(" "), texts[1].rstrip(" "), batch, stan, refers, texts[2],
-        content, *tails,
+        kind, number, time_us, day, rrn, template, texts[0].rstrip(" "), texts[1].rstrip(" "), batch, stan, refers,
+        texts[2], content, *tails,
     )  # fmt: skip
 
 
