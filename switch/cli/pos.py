@@ -95,18 +95,24 @@ def upload(home: Path, as_json: bool) -> None:
         raise SystemExit(1)
 
 
-@pos.command()
-@card_option
-@amount_option
-@pin_option
-@receipt_option
-@terminal_option
-@json_option
-@explained
-def withdraw(card: str, amount: int, with_pin: bool, wants_receipt: bool, home: Path, as_json: bool) -> None:
-    """Hand out cash against a card."""
-    values: dict[int, Value] = {de.PAN: card, de.AMOUNT: amount, de.ENTRY_MODE: CHIP}
-    trade(home, "withdrawal", values, wants_receipt, as_json, with_pin)
+def _by_card(name: str, template: str, tells: str) -> None:
+    """A command that moves or holds an amount of a card that is read."""
+
+    @pos.command(name, help=tells)
+    @card_option
+    @amount_option
+    @pin_option
+    @receipt_option
+    @terminal_option
+    @json_option
+    @explained
+    def command(card: str, amount: int, with_pin: bool, wants_receipt: bool, home: Path, as_json: bool) -> None:
+        values: dict[int, Value] = {de.PAN: card, de.AMOUNT: amount, de.ENTRY_MODE: CHIP}
+        trade(home, template, values, wants_receipt, as_json, with_pin)
+
+
+_by_card("withdraw", "withdrawal", "Hand out cash against a card.")
+_by_card("hold", "preauthorisation", "Hold an amount of a card, as when machines or seed are lent.")
 
 
 @pos.command()
@@ -178,20 +184,6 @@ _following("void", "void", "Take back all of a trade of the open batch, because 
 _following("refund", "refund", "Give back some or all of what was paid, on any later day.")
 _following("complete", "completion", "Take what a pre-authorisation held: at most 115 % of it, within 30 days.")
 _following("release", "preauthorisation-void", "Let go of what a pre-authorisation holds.")
-
-
-@pos.command()
-@card_option
-@amount_option
-@pin_option
-@receipt_option
-@terminal_option
-@json_option
-@explained
-def hold(card: str, amount: int, with_pin: bool, wants_receipt: bool, home: Path, as_json: bool) -> None:
-    """Hold an amount of a card (pre-authorisation), as when machines or seed are lent."""
-    values: dict[int, Value] = {de.PAN: card, de.AMOUNT: amount, de.ENTRY_MODE: CHIP}
-    trade(home, "preauthorisation", values, wants_receipt, as_json, with_pin)
 
 
 @kiosk.command()

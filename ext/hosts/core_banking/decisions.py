@@ -169,11 +169,7 @@ class Decisions:
             code, state = APPROVED, "reversal"
         except Refused as refused:
             original, code, state = None, refused.code, "declined"
-        amount_fen = original.amount_fen if original else 0
-        decided = self._remember(fields, identity, fingerprint, amount_fen, code, state, original)
-        if original is not None:
-            self._undo(original, decided)
-        return decided
+        return self._undone(fields, identity, fingerprint, original, code, state)
 
     def reverse(self, fields: Fields, identity: Identity, fingerprint: bytes) -> Decided:
         """Undo the original, once. An original that has not come is answered 00, and refused should it come."""
@@ -188,6 +184,12 @@ class Decisions:
             code, state = APPROVED, "reversal"
         except Refused as refused:
             original, code, state = None, refused.code, "declined"
+        return self._undone(fields, identity, fingerprint, original, code, state)
+
+    def _undone(
+        self, fields: Fields, identity: Identity, fingerprint: bytes, original: Decided | None, code: str, state: str
+    ) -> Decided:
+        """Remember what was decided, and undo the original unless there is none to undo."""
         amount_fen = original.amount_fen if original else 0
         decided = self._remember(fields, identity, fingerprint, amount_fen, code, state, original)
         if original is not None:
