@@ -65,7 +65,7 @@ class Reader:
         return [certificate.public_key for certificate in read_certificates(file)]
 
     def story(self, rrn: int) -> list[Record]:
-        """Everything about one transaction, see ``journal_find``; empty when there is none."""
+        """Everything about one transaction, see ``journal.find``; empty when there is none."""
         found = find(Place(self.journal), Wanted(rrn=rrn))
         return found.stories[0] if found.stories else []
 

@@ -1,4 +1,4 @@
-"""``fengshou keys``: what keys there are, and their rotation. Ceremonies are in ``cli_ceremony``."""
+"""``fengshou keys``: what keys there are, and their rotation. Ceremonies are in ``ceremony``."""
 
 import time
 from collections.abc import Mapping, Sequence

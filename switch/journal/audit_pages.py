@@ -1,6 +1,6 @@
 """Before an audit follows anything in a file: is each of its pages what its place says?
 
-LMDB trusts its file, so a page that the disk has changed may end whoever reads it. ``lmdb_pages`` does not trust it,
+LMDB trusts its file, so a page that the disk has changed may end whoever reads it. ``pages`` does not trust it,
 and names the page and the byte.
 """
 

@@ -6,7 +6,7 @@ record; and a scan passes a million records in some milliseconds, because each c
 
     records (4) earliest latest (8) | RRN (8 each) | terminal (8 each) | STAN (4 each) | tags: index (4), hash (8) …
 
-Earliest and latest are the records' times. ``journal_filters`` tells which rows need not be scanned.
+Earliest and latest are the records' times. ``filters`` tells which rows need not be scanned.
 """
 
 import struct

@@ -289,7 +289,7 @@ class Group:
             self._drop("signatures", sealed[-1].last_commit, rows)
 
     def replace_filter(self, first: int, last: int, rows: Sequence[tuple[bytes, bytes]]) -> None:
-        """The rows of the filter of a block in the place of all that begin within it, see ``journal_filters``."""
+        """The rows of the filter of a block in the place of all that begin within it, see ``filters``."""
         with self._txn.cursor(self._db["filters"]) as cursor:
             there = cursor.set_range(U64.pack(first))
             while there and cursor.key() and U64.unpack_from(cursor.key())[0] <= last:
@@ -297,7 +297,7 @@ class Group:
         self.restore("filters", rows)
 
     def prune(self, at: Place, rows: int) -> Place | None:
-        """A step of forgetting, see ``journal_prune``."""
+        """A step of forgetting, see ``prune``."""
         with self._txn.cursor(self._db["days"]) as cursor:
             days = [parse_day(bytes(key), bytes(value)) for key, value in cursor]
         return Pruning(self._txn, self._db, days).step(at, rows)

@@ -1,6 +1,6 @@
 """What the store forgets, so that ten years of sealed days leave it as small as one.
 
-Lines go to files (``journal_days``); what the rules ask by stays in the store for as long as a rule can ask for it:
+Lines go to files (``days``); what the rules ask by stays in the store for as long as a rule can ask for it:
 
 ===========  ======================================================================================================
 keys         ``KEPT_DAYS``: so long may a refund, a void or a reversal name its original. Longer: what is open or owed,

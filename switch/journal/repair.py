@@ -1,6 +1,6 @@
 """Copies what is provably good of a torn journal into a new one, and reports the rest.
 
-Sealed days are copied whole when they prove themselves. The store is read page by page (``lmdb_pages``), and each
+Sealed days are copied whole when they prove themselves. The store is read page by page (``pages``), and each
 commit whose records give its Merkle root is written again by the very code that wrote it first: up to the first damage
 that gives the same headers to the byte, so their signatures hold on. What is good behind the damage cannot keep its
 place in the chain; it is journalled again under new numbers, because an outcome that was told must not be forgotten. A

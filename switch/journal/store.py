@@ -7,8 +7,8 @@ index that follows from them. Either all of it is there after a crash, or none.
 Several workers may write to one journal, each from a process of its own: LMDB lets them in one after the other, and
 each begins where the one before has ended, so there is one chain, one index and one audit of all of them.
 
-The tables stand in ``journal_tables``, what can be asked in ``journal_view``. Past business days are sealed: their
-lines are moved to a file each (``journal_days``), and are read from there as if they still stood here.
+The tables stand in ``tables``, what can be asked in ``view``. Past business days are sealed: their
+lines are moved to a file each (``days``), and are read from there as if they still stood here.
 """
 
 import struct
@@ -84,7 +84,7 @@ class Journal(JournalView):
     ) -> None:
         """Open or create. ``map_bytes`` is the address space to begin with; it doubles when it is full.
 
-        A journal that is to be written must have its end whole, see ``journal_tail``. To open it for the ``share`` of
+        A journal that is to be written must have its end whole, see ``tail``. To open it for the ``share`` of
         a worker, it must have been opened as a whole and shared out first.
 
         Without ``sync`` a commit is not durable: only to make a large journal for a measurement.
@@ -212,7 +212,7 @@ class Journal(JournalView):
         self._look()
 
     def prune(self, at: Place) -> Place | None:
-        """One step of forgetting, see ``journal_prune``. Returns where the next one begins, None at the end.
+        """One step of forgetting, see ``prune``. Returns where the next one begins, None at the end.
 
         Raises JournalError.
         """
@@ -221,7 +221,7 @@ class Journal(JournalView):
         return following[-1]
 
     def note_filter(self, first: int, last: int, rows: Sequence[tuple[bytes, bytes]]) -> None:
-        """The filter of a block from record ``first`` to ``last``, see ``journal_filters``. Raises JournalError."""
+        """The filter of a block from record ``first`` to ``last``, see ``filters``. Raises JournalError."""
         self._transact(lambda group: group.replace_filter(first, last, rows))
 
     @property

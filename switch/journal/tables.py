@@ -1,7 +1,7 @@
 """What stands in the journal's tables, and what a caller hands over to be written.
 
 All integers are big-endian, so that LMDB's order is ours. ``LINES`` never change once they are written; a sealed day
-has them in a file of its own, see ``journal_days``. The other tables follow from them and stay in one place.
+has them in a file of its own, see ``days``. The other tables follow from them and stay in one place.
 
 ===========  ==========================================  ====================================================
 table        key                                         value
@@ -9,8 +9,8 @@ table        key                                         value
 records      record number (8)                           record, see ``protocol.record``
 commits      number of its first record (8)              commit header (92)
 signatures   commit number (8)                           r || s of the switch over the header (64)
-columns      number of its first record (8)              what is searched for, see ``journal_columns``
-filters      number of its first record (8) page (2)     which columns to scan, see ``journal_filters``
+columns      number of its first record (8)              what is searched for, see ``columns``
+filters      number of its first record (8) page (2)     which columns to scan, see ``filters``
 -----------  ------------------------------------------  ----------------------------------------------------
 days         number of its first record (8)              a business day, see ``Day``
 keys         terminal (8) merchant (15) batch (4) STAN   intent (8) outcome (8), 0 where not yet
@@ -21,7 +21,7 @@ due          intent (8)                                  what its back end is ow
 charges      intent (8)                                  what it used up of limits: (counter 20, amount 8) …
 counters     business day (4) name and subject (16)      sum (8)
 batches      terminal (8)                                current batch (4)
-forgotten    terminal (8)                                newest batch of which a key is gone (4), ``journal_prune``
+forgotten    terminal (8)                                newest batch of which a key is gone (4), ``prune``
 held         terminal (8)                                epochs of the working and the master key that it has (1, 1)
 settlements  terminal (8) merchant (15) batch (4)        state (1), intents (8 each): of its totals, its details
 events       event number (8)                            JSON for analytics, until it is delivered
@@ -29,7 +29,7 @@ meta         name                                        format, last event, ``k
                                                          record whose key is not yet in ``keys``
 ===========  ==========================================  ====================================================
 
-``keys`` and ``open`` lag behind the records by what ``journal_keys`` holds in memory.
+``keys`` and ``open`` lag behind the records by what ``keys`` holds in memory.
 """
 
 import struct

@@ -236,7 +236,7 @@ class JournalView:
         with self._read.cursor(self._db[table]) as cursor:
             return [U64.unpack(key)[0] for key in cursor.iternext(keys=True, values=False)]
 
-    # -- what is too long ago, see ``journal_prune`` ------------------------------------------------------------------
+    # -- what is too long ago, see ``prune`` ------------------------------------------------------------------
 
     def forgotten(self, key: bytes) -> bool:
         """Whether keys of this batch (``batch_key``, or a duplicate key) may be gone from the store."""
