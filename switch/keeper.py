@@ -74,7 +74,7 @@ class Keeper:
             await trio.sleep(_STEP_EVERY_S)
 
     async def filter(self) -> None:
-        """Every full block of the newest day gets its filter, see ``journal_filters``. Raises JournalError."""
+        """Every full block of the newest day gets its filter, see ``journal.filters``. Raises JournalError."""
         self._journal.refresh()
         days = self._journal.days()
         if not days:

@@ -1,6 +1,6 @@
 """The file of each business day that is over: what counts, written once, when nothing of the day is undecided.
 
-A day is over when its lines are sealed (``journal_days``). What is open or owed a reversal is waited for, so the file
+A day is over when its lines are sealed (``journal.days``). What is open or owed a reversal is waited for, so the file
 is what the day came to. The switch looks now and then and has a process of its own write, which reads the journal as
 any command does; killed in the middle, the next look does it again.
 """
@@ -39,7 +39,7 @@ def missing(journal: Journal, folder: Path) -> Mapping[int, bool]:
 
 
 def write_day(folder: Path, day: int, counted: Iterable[Counted]) -> Path:
-    """Write a day's file, in which lines end with LF and the last one proves it whole (``settlement_close``).
+    """Write a day's file, in which lines end with LF and the last one proves it whole (``close``).
 
     ``side`` is debit or credit; what moves no money has none. Raises CloseError: it is there already.
     """
