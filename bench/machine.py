@@ -14,9 +14,12 @@ from OpenSSL import SSL
 
 ROOT = Path(__file__).resolve().parents[1]
 
+SHARED = "a shared library"
+
 
 def describe() -> dict[str, Any]:
-    """Processor, cores, kernel, Python, both OpenSSLs, the commit and whether the tree differs from it."""
+    """Processor, cores, kernel, Python and how it was built, both OpenSSLs, the commit and whether the tree differs
+    from it."""
     return {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _git("rev-parse", "--short=10", "HEAD") or "none",
@@ -26,12 +29,18 @@ def describe() -> dict[str, Any]:
         "load_before": round(os.getloadavg()[0], 2),
         "kernel": platform.release(),
         "python": sys.version.split()[0],
+        "interpreter": _interpreter(),
         "openssl": ssl.OPENSSL_VERSION,
         "openssl_of_channel": SSL.SSLeay_version(SSL.SSLEAY_VERSION).decode(),
         "uvloop": version("uvloop"),
         "trio": version("trio"),
         "lmdb": version("lmdb"),
     }
+
+
+def _interpreter() -> str:
+    """Whether the interpreter stands in the program itself, or in a shared library, where each call of it takes longer."""
+    return SHARED if "libpython" in Path("/proc/self/maps").read_text() else "in the program"
 
 
 def _processor() -> str:

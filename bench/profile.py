@@ -1,11 +1,16 @@
 """``python -m bench profile``: a switch under full load, seen from outside: a flame graph, and a table of its parts.
 
-py-spy samples the stacks of all threads that are not idle, without stopping them. Each sample counts for the part whose
-function stands nearest to its leaf. What waits for the disk or for something to happen is left out.
+py-spy samples the stacks of all threads that are not idle, without stopping them: once for the table, then for the
+picture, never both at a time, because a sampler takes as much from the terminals' core as it looks at. Each sample
+counts for the part whose function stands nearest to its leaf. What waits for the disk or for something to happen is
+left out.
 """
 
+import os
 import re
+import shutil
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,7 +21,8 @@ from rich.table import Table
 
 from fengshou.switch.load import LoadFailed, LoadPlan, LoadResult, Phase, own_site, run_load
 
-_RATE = 250  # samples a second
+# Samples a second: at 250 a sampler used half a core, and the switch was not saturated any more.
+_RATE = 100
 _WARM_UP_S, _SLACK_S = 2.0, 2.0  # before and after what is sampled
 _SIGNED_AHEAD_A_SECOND = 6_000
 _REST = "event loop, tasks, threads"
@@ -70,29 +76,25 @@ class Profile:
 
 
 def run(folder: Path, picture: Path, seconds: float, terminals: int = 200, in_flight: int = 4) -> Profile:
-    """Load a site made in ``folder`` and sample its switch; the flame graph is written to ``picture`` (SVG).
+    """Load a site made in ``folder`` and sample its switch twice, for ``seconds`` each; the flame graph is written to
+    ``picture`` (SVG).
 
     Raises ProfileFailed, LoadFailed, ProcessFailed.
     """
     stacks = folder / "stacks"
-    samplers: list[subprocess.Popen[bytes]] = []
     with own_site(folder, terminals, ledger=False, switch_cores=1) as (site, processes):
-        pid = processes.running["switch"].pid
+        sampler = _Sampler(processes.running["switch"].pid, seconds, [("raw", stacks), ("flamegraph", picture)])
 
         def watch(phase: Phase, done: float, total: float) -> None:
-            if phase is Phase.TRADING and not samplers and done > _WARM_UP_S:
-                samplers.extend(
-                    _sample(pid, seconds, form, out) for form, out in (("raw", stacks), ("flamegraph", picture))
-                )
+            if phase is Phase.TRADING and done > _WARM_UP_S:
+                sampler.go_on()
 
-        ahead = round(_SIGNED_AHEAD_A_SECOND * (seconds + _WARM_UP_S + _SLACK_S) / terminals)
-        plan = LoadPlan(seconds=seconds + _SLACK_S, warm_up_s=_WARM_UP_S, in_flight=in_flight, sign_ahead=ahead)
+        length = 2 * seconds + _SLACK_S
+        ahead = round(_SIGNED_AHEAD_A_SECOND * (length + _WARM_UP_S) / terminals)
+        plan = LoadPlan(seconds=length, warm_up_s=_WARM_UP_S, in_flight=in_flight, sign_ahead=ahead)
         load = run_load(site.folder, plan, watch)
-        for sampler in samplers:
-            told = sampler.communicate()[1]
-            if sampler.returncode:
-                raise ProfileFailed(f"py-spy failed: {told.decode(errors='replace')[-500:]}")
-        text = stacks.read_text("utf-8")
+        sampler.finish()
+    text = stacks.read_text("utf-8")
     title = f"The switch at {load.rate:,.0f} transactions a second, all threads"
     picture.write_text(_TITLE.sub(rf"\g<1>{title}\g<2>", picture.read_text("utf-8")), "utf-8")
     if not load.clean:
@@ -100,25 +102,46 @@ def run(folder: Path, picture: Path, seconds: float, terminals: int = 200, in_fl
     return Profile(load, shares(text.splitlines()))
 
 
-def _sample(pid: int, seconds: float, form: str, out: Path) -> "subprocess.Popen[bytes]":
-    command = [
-        "py-spy",
-        "record",
-        "--nonblocking",
-        "--threads",
-        "-p",
-        str(pid),
-        "-r",
-        str(_RATE),
-        "-d",
-        f"{seconds:.0f}",
-    ]
-    try:
-        return subprocess.Popen(
-            [*command, "-f", form, "-o", str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
-    except FileNotFoundError:
-        raise ProfileFailed("py-spy is not installed: pip install 'fengshou[bench]'") from None
+class _Sampler:
+    """Runs py-spy on a process, in one form of output after the other."""
+
+    def __init__(self, pid: int, seconds: float, forms: list[tuple[str, Path]]) -> None:
+        self._command = [_py_spy(), "record", "--nonblocking", "--threads", "-p", str(pid), "-r", str(_RATE)]
+        self._command += ["-d", f"{seconds:.0f}"]
+        self._forms = forms
+        self._running: subprocess.Popen[bytes] | None = None
+
+    def go_on(self) -> None:
+        """Begin with the next form when the one before has ended. Raises ProfileFailed."""
+        if self._running is not None and self._running.poll() is None:
+            return
+        self._end()
+        if self._forms:
+            form, out = self._forms.pop(0)
+            command = [*self._command, "-f", form, "-o", str(out)]
+            self._running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+    def finish(self) -> None:
+        """Raises ProfileFailed, when there was no time for all forms too."""
+        self._end()
+        if self._forms:
+            raise ProfileFailed("the load ended before py-spy did")
+
+    def _end(self) -> None:
+        if self._running is not None:
+            told = self._running.communicate()[1]
+            if self._running.returncode:
+                raise ProfileFailed(f"py-spy failed: {told.decode(errors='replace')[-500:]}")
+            self._running = None
+
+
+def _py_spy() -> str:
+    """Beside this interpreter, or in the path."""
+    beside = Path(sys.executable).parent
+    found = shutil.which("py-spy", path=f"{beside}{os.pathsep}{os.environ.get('PATH', os.defpath)}")
+    if found is None:
+        raise ProfileFailed("py-spy is not installed: pip install 'fengshou[bench]'")
+    return found
 
 
 def shares(stacks: Iterable[str]) -> dict[str, float]:
