@@ -124,7 +124,9 @@ def _measure(chosen: list[str], seconds: float, out: Path | None) -> None:
             f"The machine was busy before the run began (load {where['load_before']}): wall times are worth little."
         )
     if where["interpreter"] == machine.SHARED:
-        notes.append("The interpreter is a shared library, which takes more CPU than one in its program: see decision 13.")
+        notes.append(
+            "The interpreter is a shared library, which takes more CPU than one in its program: see decision 13."
+        )
     run = Run(machine=where, figures=found, notes=notes)
     show(run)
     day = datetime.now(UTC).strftime("%Y-%m-%d")

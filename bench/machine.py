@@ -39,7 +39,7 @@ def describe() -> dict[str, Any]:
 
 
 def _interpreter() -> str:
-    """Whether the interpreter stands in the program itself, or in a shared library, where each call of it takes longer."""
+    """Whether the interpreter stands in the program itself, or in a shared library, where each call takes longer."""
     return SHARED if "libpython" in Path("/proc/self/maps").read_text() else "in the program"
 
 
