@@ -10,6 +10,7 @@ from bench import (
     codec,
     compare,
     journal,
+    link,
     machine,
     pipeline,
     profile,
@@ -24,7 +25,9 @@ from bench import (
 from bench.figures import RESULTS, Figure, Run, save, show
 from fengshou.switch.processes import ProcessFailed
 
-STAGES = ("bytes", "codec", "signature", "journal", "pipeline", "switch", "saf", "workers", "weather", "recovery")
+STAGES = (
+    "bytes", "codec", "signature", "journal", "pipeline", "link", "switch", "saf", "workers", "weather", "recovery",
+)  # fmt: skip
 # Minutes and gigabytes.
 _LONG = frozenset(("recovery", "weather"))
 _SCRATCH = Path(__file__).resolve().parents[1] / "var" / "bench"
@@ -106,6 +109,8 @@ def _measure(chosen: list[str], seconds: float, out: Path | None) -> None:
             case "pipeline":
                 found += pipeline.figures(_SCRATCH / "pipeline")
                 notes.append("pipeline: one thread, no sockets, no TLS, a back end that answers at once.")
+            case "link":
+                found += link.figures(seconds / 10)
             case "recovery":
                 found += recovery.figures(_SCRATCH)
             case "weather":
