@@ -1,11 +1,13 @@
 """Every operation of custody, refused: what a provider does not override, it cannot do."""
 
 from collections.abc import Sequence
-
-from OpenSSL import SSL
+from typing import TYPE_CHECKING
 
 from fengshou.codecs import PublicKey
 from fengshou.hsm.custody import CipherMode, KeyInfo, KeyName, Kind, PinZone, Unsupported, WrapForm
+
+if TYPE_CHECKING:  # who only asks a key needs no TLS library
+    from OpenSSL import SSL
 
 
 class Refusals:
@@ -83,7 +85,7 @@ class Refusals:
     def decrypt(self, label: str, mode: CipherMode, iv: bytes, data: bytes, epoch: int | None = None) -> bytes:
         raise self._refuse()
 
-    def arm(self, label: str, context: SSL.Context) -> None:
+    def arm(self, label: str, context: "SSL.Context") -> None:
         raise self._refuse()
 
     def translate_pin(self, block: bytes, account: str, source: PinZone, target: PinZone) -> bytes:

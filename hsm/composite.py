@@ -1,11 +1,13 @@
 """One custody of several: a card or a device signs, software does what they cannot."""
 
 from collections.abc import Mapping, Sequence
-
-from OpenSSL import SSL
+from typing import TYPE_CHECKING
 
 from fengshou.codecs import PublicKey
 from fengshou.hsm.custody import CipherMode, Custody, CustodyError, Derived, KeyInfo, KeyName, Kind, PinZone, WrapForm
+
+if TYPE_CHECKING:  # who only asks a key needs no TLS library
+    from OpenSSL import SSL
 
 
 class Composite:
@@ -106,7 +108,7 @@ class Composite:
     def decrypt(self, label: str, mode: CipherMode, iv: bytes, data: bytes, epoch: int | None = None) -> bytes:
         return self._of(label).decrypt(label, mode, iv, data, epoch)
 
-    def arm(self, label: str, context: SSL.Context) -> None:
+    def arm(self, label: str, context: "SSL.Context") -> None:
         self._of(label).arm(label, context)
 
     def translate_pin(self, block: bytes, account: str, source: PinZone, target: PinZone) -> bytes:

@@ -22,12 +22,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
-from typing import Protocol
-
-from OpenSSL import SSL
+from typing import TYPE_CHECKING, Protocol
 
 from fengshou.codecs import PublicKey
 from fengshou.protocol.epoch import EpochState
+
+if TYPE_CHECKING:  # who only asks a key needs no TLS library
+    from OpenSSL import SSL
 
 # The switch's keys, each for one use.
 SWITCH_SIGN = "switch.sign"  # SM2: journal roots, bodies to back ends
@@ -263,7 +264,7 @@ class Custody(Protocol):
 
     def decrypt(self, label: str, mode: CipherMode, iv: bytes, data: bytes, epoch: int | None = None) -> bytes: ...
 
-    def arm(self, label: str, context: SSL.Context) -> None:
+    def arm(self, label: str, context: "SSL.Context") -> None:
         """Put the private key at ``label`` into a TLS context. The certificate is the caller's business."""
         ...
 

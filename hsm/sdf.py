@@ -12,9 +12,9 @@ import ctypes
 from collections.abc import Mapping, Sequence
 from ctypes import byref, c_uint, c_void_p
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
-from OpenSSL import SSL
 
 from fengshou.codecs import PublicKey, sm3
 from fengshou.hsm import _sdf_abi as abi
@@ -39,6 +39,9 @@ from fengshou.hsm.keytable import KeyTable
 from fengshou.hsm.material import SM2_KINDS, SYMMETRIC_KINDS, key_bytes
 from fengshou.hsm.prepared import following
 from fengshou.hsm.rowvault import RowVault
+
+if TYPE_CHECKING:  # who only asks a key needs no TLS library
+    from OpenSSL import SSL
 
 DATABASE = "sdf.db"
 _MAC_BYTES_MIN = 8
@@ -328,7 +331,7 @@ class SdfCustody(Refusals):
 
     # --- what would need the key or the PIN in this process
 
-    def arm(self, label: str, context: SSL.Context) -> None:
+    def arm(self, label: str, context: "SSL.Context") -> None:
         self._table.find(label, None, Kind.SM2)
         raise Unsupported(f"{label}: the TLS library needs the key itself; keep {label} in software")
 

@@ -8,13 +8,10 @@ memory only a card or a GM/T 0018 device keeps keys.
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
-
-from OpenSSL import SSL
+from typing import TYPE_CHECKING, TypeVar
 
 from fengshou.codecs import BadCiphertext, BadTag, PrivateKey, PublicKey, hmac_sm3, sm2_decrypt, sm2_encrypt
 from fengshou.hsm import keyblock, material, pin, sealed, sm4
-from fengshou.hsm._openssl import use_private_key
 from fengshou.hsm.custody import (
     AUDIT_SIGN,
     JOURNAL_DATA,
@@ -41,6 +38,9 @@ from fengshou.hsm.files import make_folder
 from fengshou.hsm.keytable import Held, KeyTable, Vault
 from fengshou.hsm.material import SM2_KINDS, SYMMETRIC_KINDS, Material
 from fengshou.hsm.memory import Secret, wipe
+
+if TYPE_CHECKING:  # who only asks a key needs no TLS library
+    from OpenSSL import SSL
 
 __all__ = ["SWITCH_KEYS", "Kind", "SoftwareCustody", "load_private_key", "make_keys", "provision", "save_private_key"]
 
@@ -217,7 +217,9 @@ class SoftwareCustody:
         key = self._secret(label, epoch, Kind.SM4).view
         return bytes(sm4.ctr(key, iv, data) if mode is CipherMode.CTR else sm4.cbc_decrypt(key, iv, data))
 
-    def arm(self, label: str, context: SSL.Context) -> None:
+    def arm(self, label: str, context: "SSL.Context") -> None:
+        from fengshou.hsm._openssl import use_private_key
+
         key = _as(PrivateKey, self._table.find(label, None, Kind.SM2))
         try:
             use_private_key(context, key.to_pkcs8())

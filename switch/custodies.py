@@ -6,8 +6,6 @@ from pathlib import Path
 from fengshou.codecs import BadSignature, sm3
 from fengshou.hsm.composite import Composite
 from fengshou.hsm.custody import AUDIT_SIGN, JOURNAL_DATA, PSEUDONYM, SWITCH_SIGN, Custody, CustodyError
-from fengshou.hsm.device_secrets import PinFile, read_passwords
-from fengshou.hsm.sdf import SdfCustody
 from fengshou.hsm.software import SoftwareCustody
 from fengshou.switch.config import CardProvider, Loaded, Provider, SdfProvider
 
@@ -37,6 +35,10 @@ def open_custody(folder: Path, keys: str, providers: Mapping[str, Provider]) -> 
 
 
 def _device(folder: Path, name: str, row: SdfProvider) -> Custody:
+    # Not at the top: few sites have a device, and every command opens a custody.
+    from fengshou.hsm.device_secrets import read_passwords
+    from fengshou.hsm.sdf import SdfCustody
+
     return SdfCustody(
         folder / FOLDER / name,
         folder / row.library if "/" in row.library else row.library,  # else where the loader looks
@@ -52,6 +54,7 @@ def _card(folder: Path, name: str, row: CardProvider) -> Custody:
     # Not at the top: they need the extra `card`.
     from fengshou.hsm.card import Card, Gmt0017, Iso7816
     from fengshou.hsm.card_custody import CardCustody
+    from fengshou.hsm.device_secrets import PinFile
 
     profile = Gmt0017() if row.profile == "gmt-0017" else Iso7816()
 

@@ -46,18 +46,27 @@ _file_option = click.option(
 class Reader:
     """A journal opened for reading, with the keys to show what is sealed."""
 
-    def __init__(self, loaded: Loaded, file: Path | None = None) -> None:
-        """``file`` is a sealed day to read in the place of the journal. Raises JournalError."""
+    def __init__(self, loaded: Loaded, file: Path | None = None, *, scattered: bool = False) -> None:
+        """``file`` is a sealed day to read in the place of the journal; ``scattered`` as of ``Journal``.
+
+        Raises JournalError.
+        """
         self.loaded = loaded
+        self._scattered = scattered
         self.catalogue = Catalogue(services_of(loaded.config))
         self.custody = custody_of(loaded)
-        self.segment = Segment(file) if file else None
+        self.segment = Segment(file, scattered=scattered) if file else None
         self.recorder = Recorder(self.catalogue, self.custody, Clock())
 
     @cached_property
     def journal(self) -> Journal:
         limits, files = self.loaded.config.limits, self.loaded.config.files
-        return Journal(self.loaded.path(files.journal), map_bytes=limits.journal_gib << 30, read_only=True)
+        return Journal(
+            self.loaded.path(files.journal),
+            map_bytes=limits.journal_gib << 30,
+            read_only=True,
+            scattered=self._scattered,
+        )
 
     def switch_keys(self) -> list[PublicKey]:
         """Every epoch that ever signed, the newest first."""
@@ -126,7 +135,7 @@ def journal() -> None:
 @explained
 def show(home: Path, last: int, first: int | None, rrn: int | None, terminal: str | None, as_json: bool) -> None:
     """Show records, with card and account numbers masked."""
-    reader = Reader(load(home / "switch.toml"))
+    reader = Reader(load(home / "switch.toml"), scattered=rrn is not None)
     if rrn is not None:
         records = reader.story(rrn)
         if not records:
@@ -171,7 +180,7 @@ def search(
     limit: int, file: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Tell the whole story of transactions: sign-in, intent, outcome, late answers, reversals."""
-    reader = Reader(load(home / "switch.toml"), file)
+    reader = Reader(load(home / "switch.toml"), file, scattered=True)
     tag = bytes.fromhex(pseudonyms(reader.custody)(card)) if card else b""
     found = find(
         Place(reader.segment or reader.journal),
@@ -255,7 +264,7 @@ def _verify_records(reader: Reader, day: int, *, quiet: bool) -> Finding:
 @explained
 def receipt(home: Path, rrn: int, out: Path | None, as_json: bool) -> None:
     """The proof that a transaction's outcome stands in the signed journal."""
-    reader = Reader(load(home / "switch.toml"))
+    reader = Reader(load(home / "switch.toml"), scattered=True)
     outcomes = [record for record in reader.story(rrn) if record.kind == RecordKind.OUTCOME and record.rrn == rrn]
     if not outcomes:
         raise click.ClickException(f"no outcome for RRN {rrn:012d}")

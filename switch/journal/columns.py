@@ -66,14 +66,15 @@ class Wanted:
             found.append((TERMINAL, self.terminal.encode().ljust(8)))
         return found
 
-    def places(self, pages: int) -> list[Place]:
-        """Where in a filter of so many pages all that is wanted must stand."""
-        found = [place(column, value, pages) for column, value in self.needles()]
-        if self.terminal and self.stan:
-            found.append(place(_TERMINAL_STAN, self.terminal.encode().ljust(8) + U32.pack(self.stan), pages))
+    def places(self, pages: int) -> Iterator[Place]:
+        """Where in a filter of so many pages all that is wanted must stand, the most selective first: each is a page
+        to read, and the first "no" is enough."""
         if self.tag:
-            found.append(place(_TAGS, self.tag, pages))
-        return found
+            yield place(_TAGS, self.tag, pages)
+        if self.terminal and self.stan:
+            yield place(_TERMINAL_STAN, self.terminal.encode().ljust(8) + U32.pack(self.stan), pages)
+        for column, value in self.needles():
+            yield place(column, value, pages)
 
 
 class Row:

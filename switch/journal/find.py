@@ -5,7 +5,7 @@ reversal; before it the sign-in that carried it, after it the transaction that u
 sign-in, stands for itself.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from fengshou.protocol.record import Record, RecordKind, parse_record
@@ -28,6 +28,15 @@ class Found:
     stories: list[list[Record]] = field(default_factory=list)
     absent: list[int] = field(default_factory=list)
     more: bool = False  # older ones were left out
+
+
+@dataclass(slots=True)
+class _Story:
+    """What is known of one: all its records are from ``first`` on and have all that ``wanted`` says."""
+
+    first: int
+    wanted: Wanted
+    numbers: list[int] = field(default_factory=list)
 
 
 class Place:
@@ -72,8 +81,9 @@ def find(place: Place, wanted: Wanted, *, since_us: int = 0, until_us: int = 1 <
     """The newest ``limit`` stories in which a record has all that is wanted, written in the time given."""
     found = Found()
     filters = place.filters
-    matched: dict[int, int] = {}  # story → its first record; a story is its RRN, or minus the record that has none
-    for day, last in reversed(_days(place, wanted, since_us, until_us)):
+    matched: dict[int, _Story] = {}  # by RRN, or by minus the record that has none
+    days = _days(place, wanted, since_us, until_us)
+    for day, last in days if wanted.rrn else reversed(days):
         blocks = [
             block
             for block in filters.blocks(day.first_record, last)
@@ -91,20 +101,28 @@ def find(place: Place, wanted: Wanted, *, since_us: int = 0, until_us: int = 1 <
             if story not in matched and len(matched) >= limit:
                 found.more = True
                 break
-            matched[story] = record.number if record.kind in _FIRST or not record.refers else record.refers
-        if found.more:
+            matched[story] = _story_of(record)
+        if found.more or (wanted.rrn and matched):
             break
-    numbers = _with_rrns(place, {story: first for story, first in matched.items() if story > 0})
-    for story in matched:
-        chosen = numbers[story] if story > 0 else [-story]
-        found.stories.append(_whole(place, [part for number in chosen if (part := place.record(number))]))
+    found.absent += _complete(place, [story for story in matched.values() if not story.numbers])
+    for each in matched.values():
+        found.stories.append(_whole(place, [part for number in each.numbers if (part := place.record(number))]))
     found.stories.sort(key=lambda story: story[-1].number)
-    found.absent.sort()
+    found.absent = sorted(set(found.absent))
     return found
 
 
+def _story_of(record: Record) -> _Story:
+    """All records of a transaction have its RRN, its terminal and its STAN."""
+    if not record.rrn:
+        return _Story(record.number, Wanted(), [record.number])
+    first = record.number if record.kind in _FIRST or not record.refers else record.refers
+    return _Story(first, Wanted(record.rrn, record.terminal, record.stan))
+
+
 def _days(place: Place, wanted: Wanted, since_us: int, until_us: int) -> list[tuple[Day, int]]:
-    """The days on which it may be: an RRN is not older than the day in it; a sealed day knows its times."""
+    """The days on which it may be, oldest first: an RRN is not older than the day in it, and most of its records are on
+    that one; a sealed day knows its times."""
     days = place.days()
     if wanted.rrn:
         of = [at for at, (day, _) in enumerate(days) if rrn_base(day.day) // _RRN_COUNT == wanted.rrn // _RRN_COUNT]
@@ -143,26 +161,23 @@ def _rows(lines: Lines, block: Block) -> Iterator[tuple[int, Row]]:
         yield first, Row(data)
 
 
-def _with_rrns(place: Place, rrns: Mapping[int, int]) -> dict[int, list[int]]:
-    """All records that have one of these RRNs, each with the record before which none has it."""
-    found: dict[int, list[int]] = {rrn: [] for rrn in rrns}
-    begin, filters = min(rrns.values(), default=0), place.filters
+def _complete(place: Place, stories: Sequence[_Story]) -> list[int]:
+    """Find all records of these stories. Returns the days in question whose files are not here."""
+    absent = []
+    begin, filters = min((story.first for story in stories), default=0), place.filters
     for day, last in place.days():
-        for block in filters.blocks(day.first_record, last) if rrns and last >= begin else ():
-            here = [
-                wanted
-                for wanted in map(Wanted, rrns)
-                if rrns[wanted.rrn] <= block.last and filters.may_have(block, wanted)
-            ]
+        for block in filters.blocks(day.first_record, last) if stories and last >= begin else ():
+            here = [story for story in stories if story.first <= block.last and filters.may_have(block, story.wanted)]
             try:
                 rows = list(_rows(place.lines(day), block)) if here else []
             except DayAbsent:
+                absent.append(day.day)
                 break
             for at, row in rows:
-                for wanted in here:
-                    numbers = [at + index for index in row.matches(wanted)]
-                    found[wanted.rrn] += [number for number in numbers if block.first <= number <= block.last]
-    return found
+                for story in here:
+                    numbers = [at + index for index in row.matches(story.wanted)]
+                    story.numbers += [number for number in numbers if block.first <= number <= block.last]
+    return absent
 
 
 def _whole(place: Place, records: list[Record]) -> list[Record]:

@@ -96,12 +96,13 @@ class Lines:
 class Segment(Lines):
     """The file of a sealed business day."""
 
-    def __init__(self, path: Path) -> None:
-        """Open it for reading. Raises JournalError."""
+    def __init__(self, path: Path, *, scattered: bool = False) -> None:
+        """Open it for reading; ``scattered`` as of ``Journal``. Raises JournalError."""
         try:
             self._env = lmdb.open(
-                str(path), subdir=False, readonly=True, lock=False, create=False, max_dbs=len(LINES) + 2
-            )
+                str(path), subdir=False, readonly=True, lock=False, create=False, max_dbs=len(LINES) + 2,
+                readahead=not scattered,
+            )  # fmt: skip
             tables = {name: self._env.open_db(name.encode(), create=False) for name in (*LINES, "sign-ins", "meta")}
             txn = self._env.begin()
             row = txn.get(b"day", db=tables["meta"])
@@ -129,8 +130,10 @@ class Segment(Lines):
 class Segments:
     """The sealed days in the journal's folder, opened when they are asked for."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, scattered: bool) -> None:
+        """``scattered`` as of ``Journal``."""
         self.folder = folder
+        self._scattered = scattered
         self._open: dict[int, Segment] = {}
 
     def path(self, day: int) -> Path:
@@ -143,7 +146,7 @@ class Segments:
             path = self.path(day.day)
             if not path.exists():
                 raise DayAbsent(day.day)
-            segment = Segment(path)
+            segment = Segment(path, scattered=self._scattered)
             if segment.day != day:
                 segment.close()
                 raise JournalError(f"{path} is not the day that was sealed here")

@@ -52,16 +52,23 @@ class JournalView:
     """Everything that is asked of the journal. Reading methods belong to one thread."""
 
     def __init__(
-        self, env: lmdb.Environment, tables: Mapping[str, Any], folder: Path, share: Share, *, follows: bool
+        self,
+        env: lmdb.Environment,
+        tables: Mapping[str, Any],
+        folder: Path,
+        share: Share,
+        *,
+        follows: bool,
+        scattered: bool = False,
     ) -> None:
         """``follows``: another process writes, so each ``refresh`` has to read what came. Of the newest records only
-        those of ``share`` are known by their keys.
+        those of ``share`` are known by their keys. ``scattered`` as of ``Journal``.
 
         Raises lmdb.Error, UntrustedBytesError, struct.error and JournalError for a store that is damaged.
         """
         self._env = env
         self._db = tables
-        self.segments = Segments(folder)
+        self.segments = Segments(folder, scattered=scattered)
         self._read = env.begin()
         self._lines = Lines(self._read, tables)
         self._follows = follows
