@@ -31,7 +31,7 @@ MODULES: tuple[tuple[str, list[str], list[str]], ...] = (
     ("_bloom", [], []),
     ("_sm4", [], ["crypto"]),
     ("_message", [], []),
-    ("_iso8583", [], []),
+    ("_iso8583", [], ["crypto"]),
 )
 
 extensions = [

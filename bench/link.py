@@ -24,7 +24,7 @@ from fengshou.protocol.iso8583 import HostFormat, answer_mti
 from fengshou.protocol.service import Iso8583Call
 from fengshou.routing.destination import Completion, Outbound, Trace
 from fengshou.routing.iso8583_link import Iso8583Link
-from fengshou.routing.iso8583_mac import MacCodec
+from fengshou.routing.iso8583_mac import codecs_for_batches
 from fengshou.routing.iso8583_matching import request_fields
 from fengshou.routing.iso8583_wire import network_answer
 from fengshou.routing.zone_keys import ZoneHost, ZoneKeys
@@ -117,8 +117,7 @@ async def _run(folder: Path, mac: bool, sizes: Sequence[int], count: int) -> lis
         nursery.start_soon(link.run, ends)
         while not link.up:
             await trio.sleep(0.001)
-        plain = Iso8583Codec(HostFormat())
-        codec = MacCodec(plain, zone) if mac else plain
+        codec = codecs_for_batches(HostFormat(), zone if mac else None)()
         # With a MAC the request tells the epoch of its key, and so does the answer.
         control = {53: "0300000100000000"} if mac else {}
         answers = [codec.frame({**_answer(request_fields(call, trace)), **control}) for call, trace in calls]

@@ -1,5 +1,6 @@
 # Messages of ISO 8583:1987 hosts. This is the index; the meaning stands in protocol/iso8583.py and _iso8583.pyi.
 
+from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t, uint16_t, uint64_t
 
 cdef enum:
@@ -24,6 +25,14 @@ cdef enum Pad:
     TRAILING_ZERO
     TRAILING_F
 
+cdef enum:
+    MTI_DIGITS = 4
+    MAC_BYTES = 8
+    MAC = 64
+    MAC_2 = 128
+    SECURITY_CONTROL = 53
+    CONTROL_DIGITS = 16
+
 # One element: what its row in protocol.iso8583 says.
 cdef struct Plan:
     Kind kind
@@ -41,6 +50,13 @@ cdef struct Writer:
     uint8_t *data
     Py_ssize_t left
 
+# The values of a message by element, borrowed from who gave them. The bits of the two halves of the bitmap say which.
+cdef struct Table:
+    PyObject *mti
+    PyObject *values[ELEMENTS]
+    uint64_t first
+    uint64_t second
+
 cdef const uint8_t *take(Reader *reader, Py_ssize_t count, int number) except NULL
 cdef uint8_t *give(Writer *writer, Py_ssize_t count, int number) except NULL
 
@@ -52,8 +68,10 @@ cdef class Iso8583Codec:
     cdef bint gb18030
     cdef LengthPacking lengths
 
-    cdef Py_ssize_t write(self, fields, uint8_t *out) except -1
+    cdef int collect(self, dict items, Table *table) except -1
+    cdef int put(self, Table *table, int number, object value) except -1
     cdef object unknown(self, dict items)
+    cdef Py_ssize_t write(self, const Table *table, uint8_t *out) except -1
     cdef int write_mti(self, Writer *writer, object value) except -1
     cdef int write_bitmap(self, Writer *writer, uint64_t first, uint64_t second) except -1
     cdef int write_bitmap_half(self, Writer *writer, uint64_t bits) except -1
@@ -63,6 +81,7 @@ cdef class Iso8583Codec:
     cdef int write_digits(self, Writer *writer, int number, const uint8_t *digits, Py_ssize_t count) except -1
     cdef int write_length(self, Writer *writer, int number, Py_ssize_t count) except -1
 
+    cdef dict read(self, bytes message)
     cdef str read_mti(self, Reader *reader)
     cdef int read_bitmap_half(self, Reader *reader, uint64_t *bits) except -1
     cdef object read_field(self, Reader *reader, int number)

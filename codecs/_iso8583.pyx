@@ -1,14 +1,22 @@
 # cython: boundscheck=False, wraparound=False
-"""The compiled twin of ``protocol.iso8583_reference``; tests hold the two equal for good and for bad input."""
+"""The compiled twin of ``protocol.iso8583_reference`` and ``protocol.iso8583_mac``.
+
+Tests hold them equal for good and for bad input.
+"""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.dict cimport PyDict_Next
+from cpython.dict cimport PyDict_Next, PyDict_SetItem
 from cpython.object cimport PyObject
 from cpython.unicode cimport PyUnicode_DecodeASCII
 from libc.string cimport memcpy
 
+from fengshou.codecs._libcrypto cimport CRYPTO_memcmp
+from fengshou.codecs._sm4 cimport Sm4Cmac
+
 from fengshou.protocol import iso8583 as table
+from fengshou.protocol import iso8583_mac
 from fengshou.protocol.errors import UntrustedBytesError, WireError
+from fengshou.protocol.iso8583_mac import ForgedMessage
 
 cdef extern from "Python.h":
     str PyUnicode_New(Py_ssize_t size, Py_UCS4 maxchar)
@@ -19,6 +27,11 @@ cdef extern from "Python.h":
 
 cdef extern from *:
     int leading_zeros "__builtin_clzll"(unsigned long long bits) nogil
+    int ones "__builtin_popcountll"(unsigned long long bits) nogil
+
+cdef extern from *:
+    # Cython's own name for a dict that need not grow, on every Python that it supports.
+    dict __Pyx_PyDict_NewPresized(Py_ssize_t size)
 
 cdef extern from *:
     """
@@ -30,6 +43,18 @@ assert table.MESSAGE_BYTES_MAX == MESSAGE_BYTES
 assert table.ELEMENT_MAX + 1 == ELEMENTS
 assert table.LENGTH_BYTES == 2
 assert table.MTI == 0
+assert iso8583_mac.MAC_BYTES == MAC_BYTES
+assert (iso8583_mac.MAC, iso8583_mac.MAC_2, iso8583_mac.SECURITY_CONTROL) == (MAC, MAC_2, SECURITY_CONTROL)
+assert len(iso8583_mac.NO_PIN) == CONTROL_DIGITS
+
+cdef str NO_PIN = iso8583_mac.NO_PIN
+cdef bytes PLACEHOLDER = bytes(MAC_BYTES)
+
+# The numbers of the elements, as keys of a message's dict.
+cdef tuple NUMBERS = tuple(range(ELEMENTS))
+cdef PyObject *KEYS[ELEMENTS]
+for _number in NUMBERS:
+    KEYS[<int> _number] = <PyObject *> NUMBERS[_number]
 
 cdef dict KINDS = {"n": N, "z": Z, "an": AN, "ans": ANS, "b": B}
 cdef dict LENGTHS = {"bcd": LENGTH_BCD, "ascii": LENGTH_ASCII, "binary": LENGTH_BINARY}
@@ -92,37 +117,57 @@ cdef class Iso8583Codec:
 
     def encode(self, fields):
         cdef uint8_t out[MESSAGE_BYTES]
-        cdef Py_ssize_t count = self.write(fields, out)
-        return PyBytes_FromStringAndSize(<char *> out, count)
+        cdef Table table
+        cdef dict items = fields if type(fields) is dict else dict(fields)
+        self.collect(items, &table)
+        return PyBytes_FromStringAndSize(<char *> out, self.write(&table, out))
 
     def frame(self, fields):
         cdef uint8_t out[2 + MESSAGE_BYTES]
-        cdef Py_ssize_t count = self.write(fields, &out[2])
-        out[0] = count >> 8
-        out[1] = count & 0xFF
-        return PyBytes_FromStringAndSize(<char *> out, 2 + count)
+        cdef Table table
+        cdef dict items = fields if type(fields) is dict else dict(fields)
+        self.collect(items, &table)
+        return framed(out, self.write(&table, &out[2]))
+
+    def frame_with_mac(self, keys, int epoch, fields):
+        cdef uint8_t out[2 + MESSAGE_BYTES]
+        cdef uint8_t mac[16]
+        cdef Table table
+        cdef Py_ssize_t count
+        cdef dict items = fields if type(fields) is dict else dict(fields)
+        self.collect(items, &table)
+        if is_network(<object> table.mti if table.mti != NULL else None):
+            return framed(out, self.write(&table, &out[2]))
+        control = items.get(SECURITY_CONTROL, NO_PIN)
+        epoch = epoch_of(control) or epoch
+        control = with_epoch(control, epoch)
+        self.put(&table, SECURITY_CONTROL, control)
+        self.put(&table, MAC_2 if table.second else MAC, PLACEHOLDER)
+        count = self.write(&table, &out[2])
+        authenticate(keys[epoch], &out[2], count - MAC_BYTES, mac)
+        memcpy(&out[2 + count - MAC_BYTES], mac, MAC_BYTES)
+        return framed(out, count)
 
     def decode(self, bytes message not None):
-        cdef Reader reader = Reader(<const uint8_t *> PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message))
-        cdef uint64_t bits, second = 0
-        cdef int number
-        if reader.left > MESSAGE_BYTES:
-            raise refusal(WireError.FRAME_TOO_LONG, NOWHERE)
-        cdef dict fields = {AT_MTI: self.read_mti(&reader)}
-        self.read_bitmap_half(&reader, &bits)
-        if bits >> 63:
-            self.read_bitmap_half(&reader, &second)
-            bits &= ~(<uint64_t> 1 << 63)
-        while bits:
-            number = leading_zeros(bits) + 1
-            bits &= ~(<uint64_t> 1 << (64 - number))
-            fields[number] = self.read_field(&reader, number)
-        while second:
-            number = leading_zeros(second) + 65
-            second &= ~(<uint64_t> 1 << (128 - number))
-            fields[number] = self.read_field(&reader, number)
-        if reader.left:
-            raise refusal(WireError.TRAILING_BYTES, NOWHERE)
+        return self.read(message)
+
+    def decode_with_mac(self, keys, bytes message not None):
+        cdef dict fields = self.read(message)
+        cdef const uint8_t *content = <const uint8_t *> PyBytes_AS_STRING(message)
+        cdef Py_ssize_t covered = PyBytes_GET_SIZE(message) - MAC_BYTES
+        cdef uint8_t wanted[16]
+        if is_network(fields[AT_MTI]):
+            return fields
+        mac = fields.pop(MAC_2 if MAC_2 in fields else MAC, b"")
+        try:
+            key = keys[epoch_of(fields.get(SECURITY_CONTROL))]
+        except KeyError:
+            raise ForgedMessage(fields) from None
+        if covered < 0 or mac != message[covered:]:
+            raise ForgedMessage(fields)
+        authenticate(key, content, covered, wanted)
+        if CRYPTO_memcmp(wanted, content + covered, MAC_BYTES):
+            raise ForgedMessage(fields)
         return fields
 
     def split(self, const uint8_t[::1] data not None):
@@ -141,49 +186,86 @@ cdef class Iso8583Codec:
             used += 2 + length
         return messages, used
 
-    cdef Py_ssize_t write(self, fields, uint8_t *out) except -1:
-        """The message into ``out``, which has room for MESSAGE_BYTES; returns its length."""
-        # Borrowed references: the dict keeps the values alive, and nothing below gives up the GIL to who could change it
-        # but the codec of GB 18030 at its first use, so that one is looked up at import.
-        cdef PyObject *values[ELEMENTS]
-        cdef PyObject *key
-        cdef PyObject *value
-        cdef PyObject *mti = NULL
-        cdef Py_ssize_t position = 0
-        cdef uint64_t first = 0, second = 0, bits
-        cdef int number, overflow = 0
-        cdef dict items = fields if type(fields) is dict else dict(fields)
-        while PyDict_Next(items, &position, &key, &value):
-            number = <int> min(max(PyLong_AsLongAndOverflow(<object> key, &overflow), -1), ELEMENTS)
-            if number == 0 and not overflow:
-                mti = value
-                continue
-            if overflow or not 0 < number < ELEMENTS or self.plans[number].kind == ABSENT:
-                raise self.unknown(items)
-            values[number] = value
-            if number <= 64:
-                first |= <uint64_t> 1 << (64 - number)
-            else:
-                second |= <uint64_t> 1 << (128 - number)
-        cdef Writer writer = Writer(out, MESSAGE_BYTES)
-        self.write_mti(&writer, <object> mti if mti != NULL else None)
-        self.write_bitmap(&writer, first, second)
-        bits = first
+    cdef dict read(self, bytes message):
+        cdef Reader reader = Reader(<const uint8_t *> PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message))
+        cdef uint64_t bits, second = 0
+        cdef dict fields
+        cdef int number
+        if reader.left > MESSAGE_BYTES:
+            raise refusal(WireError.FRAME_TOO_LONG, NOWHERE)
+        mti = self.read_mti(&reader)
+        self.read_bitmap_half(&reader, &bits)
+        if bits >> 63:
+            self.read_bitmap_half(&reader, &second)
+            bits &= ~(<uint64_t> 1 << 63)
+        fields = __Pyx_PyDict_NewPresized(1 + ones(bits) + ones(second))
+        PyDict_SetItem(fields, <object> KEYS[AT_MTI], mti)
         while bits:
             number = leading_zeros(bits) + 1
             bits &= ~(<uint64_t> 1 << (64 - number))
-            self.write_field(&writer, number, <object> values[number])
-        bits = second
-        while bits:
-            number = leading_zeros(bits) + 65
-            bits &= ~(<uint64_t> 1 << (128 - number))
-            self.write_field(&writer, number, <object> values[number])
-        return MESSAGE_BYTES - writer.left
+            PyDict_SetItem(fields, <object> KEYS[number], self.read_field(&reader, number))
+        while second:
+            number = leading_zeros(second) + 65
+            second &= ~(<uint64_t> 1 << (128 - number))
+            PyDict_SetItem(fields, <object> KEYS[number], self.read_field(&reader, number))
+        if reader.left:
+            raise refusal(WireError.TRAILING_BYTES, NOWHERE)
+        return fields
+
+    cdef int collect(self, dict items, Table *table) except -1:
+        """The values of a message, which ``items`` keeps alive."""
+        # Nothing between here and the end of ``write`` gives up the GIL to who could change it but the codec of GB 18030
+        # at its first use, so that one is looked up at import.
+        cdef PyObject *key
+        cdef PyObject *value
+        cdef Py_ssize_t position = 0
+        cdef int number, overflow = 0
+        table.mti = NULL
+        table.first = table.second = 0
+        while PyDict_Next(items, &position, &key, &value):
+            number = <int> min(max(PyLong_AsLongAndOverflow(<object> key, &overflow), -1), ELEMENTS)
+            if number == 0 and not overflow:
+                table.mti = value
+            elif overflow or not 0 < number < ELEMENTS or self.plans[number].kind == ABSENT:
+                raise self.unknown(items)
+            else:
+                self.put(table, number, <object> value)
+        return 0
+
+    cdef int put(self, Table *table, int number, object value) except -1:
+        """A value that the caller keeps alive."""
+        if self.plans[number].kind == ABSENT:
+            raise refusal(WireError.UNKNOWN_FIELD, number)
+        table.values[number] = <PyObject *> value
+        if number <= 64:
+            table.first |= <uint64_t> 1 << (64 - number)
+        else:
+            table.second |= <uint64_t> 1 << (128 - number)
+        return 0
 
     cdef object unknown(self, dict items):
         """The exception for the smallest number that no row has."""
         numbers = [n for n in items if n != 0 and not (0 < n < ELEMENTS and self.plans[<int> n].kind != ABSENT)]
         return UntrustedBytesError(WireError.UNKNOWN_FIELD, f"DE {min(numbers)}")
+
+    cdef Py_ssize_t write(self, const Table *table, uint8_t *out) except -1:
+        """The message into ``out``, which has room for MESSAGE_BYTES; returns its length."""
+        cdef Writer writer = Writer(out, MESSAGE_BYTES)
+        cdef uint64_t bits
+        cdef int number
+        self.write_mti(&writer, <object> table.mti if table.mti != NULL else None)
+        self.write_bitmap(&writer, table.first, table.second)
+        bits = table.first
+        while bits:
+            number = leading_zeros(bits) + 1
+            bits &= ~(<uint64_t> 1 << (64 - number))
+            self.write_field(&writer, number, <object> table.values[number])
+        bits = table.second
+        while bits:
+            number = leading_zeros(bits) + 65
+            bits &= ~(<uint64_t> 1 << (128 - number))
+            self.write_field(&writer, number, <object> table.values[number])
+        return MESSAGE_BYTES - writer.left
 
     cdef int write_mti(self, Writer *writer, object value) except -1:
         cdef const uint8_t *digits
@@ -439,6 +521,58 @@ cdef const uint8_t *ascii_data(object text, int number) except NULL:
     if not PyUnicode_IS_ASCII(text):
         raise refusal(WireError.TEXT_MALFORMED, number)
     return <const uint8_t *> PyUnicode_DATA(text)
+
+
+cdef bytes framed(uint8_t *out, Py_ssize_t count):
+    """The frame of a message that stands two bytes behind ``out``."""
+    out[0] = count >> 8
+    out[1] = count & 0xFF
+    return PyBytes_FromStringAndSize(<char *> out, 2 + count)
+
+
+cdef bint is_network(object mti):
+    """Whether a message is network management, 08xx."""
+    return isinstance(mti, str) and PyUnicode_GET_LENGTH(mti) > 1 and (<str> mti)[1] == "8"
+
+
+cdef const uint8_t *control_of(object control):
+    """The digits of DE 53; NULL when the value is no text of such a length."""
+    if isinstance(control, str) and PyUnicode_GET_LENGTH(control) == CONTROL_DIGITS and PyUnicode_IS_ASCII(control):
+        return <const uint8_t *> PyUnicode_DATA(control)
+    return NULL
+
+
+cdef int epoch_of(object control):
+    """See ``iso8583_mac.mac_epoch_of``."""
+    cdef const uint8_t *digits = control_of(control)
+    if digits == NULL or not all_digits(digits, CONTROL_DIGITS, N):
+        return 0
+    return 100 * nibble(digits[5]) + 10 * nibble(digits[6]) + nibble(digits[7])
+
+
+cdef object with_epoch(object control, int epoch):
+    """DE 53 with this epoch of the authentication key; what is not DE 53 as it is, for ``write`` to refuse."""
+    cdef const uint8_t *digits = control_of(control)
+    if digits == NULL:
+        return control
+    cdef str text = PyUnicode_New(CONTROL_DIGITS, 127)
+    cdef uint8_t *out = <uint8_t *> PyUnicode_DATA(text)
+    memcpy(out, digits, CONTROL_DIGITS)
+    out[5] = 48 + epoch // 100 % 10
+    out[6] = 48 + epoch // 10 % 10
+    out[7] = 48 + epoch % 10
+    return text
+
+
+cdef int authenticate(object key, const uint8_t *covered, Py_ssize_t count, uint8_t *mac) except -1:
+    """At least the first 8 of the 16 bytes at ``mac``."""
+    if type(key) is Sm4Cmac:
+        return (<Sm4Cmac> key).mac_into(covered, count, mac)
+    cdef bytes made = key.mac(PyBytes_FromStringAndSize(<const char *> covered, count))
+    if PyBytes_GET_SIZE(made) < MAC_BYTES:
+        raise ValueError("a MAC has at least 8 bytes")
+    memcpy(mac, PyBytes_AS_STRING(made), MAC_BYTES)
+    return 0
 
 
 cdef inline uint8_t nibble(uint8_t character) noexcept nogil:

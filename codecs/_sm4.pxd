@@ -24,3 +24,5 @@ cdef class Sm4Cmac:
     cdef EVP_CIPHER_CTX *cbc
     cdef uint8_t[16] whole  # what masks a last block that is whole (K1), and one that was filled up (K2)
     cdef uint8_t[16] filled
+
+    cdef int mac_into(self, const uint8_t *data, size_t size, uint8_t *out) except -1

@@ -235,13 +235,13 @@ cdef class Sm4Cmac:
         OPENSSL_cleanse(self.whole, BLOCK_BYTES)
         OPENSSL_cleanse(self.filled, BLOCK_BYTES)
 
-    def mac(self, bytes data not None):
+    cdef int mac_into(self, const uint8_t *data, size_t size, uint8_t *out) except -1:
+        """The 16 bytes of the MAC, into ``out``."""
         cdef uint8_t chain[BLOCK_BYTES * BLOCKS_AT_ONCE]
         cdef uint8_t last[BLOCK_BYTES]
-        cdef const uint8_t *at = <const uint8_t *>PyBytes_AS_STRING(data)
         cdef const uint8_t *mask
-        cdef size_t left = len(data), piece
-        cdef int size = 0, index
+        cdef size_t left = size, piece
+        cdef int written = 0, index
         for index in range(BLOCK_BYTES):
             last[index] = 0
         if not EVP_EncryptInit_ex2(self.cbc, NULL, NULL, last, NULL):
@@ -250,19 +250,24 @@ cdef class Sm4Cmac:
             piece = (left - 1) // BLOCK_BYTES * BLOCK_BYTES
             if piece > sizeof(chain):
                 piece = sizeof(chain)
-            if not EVP_EncryptUpdate(self.cbc, chain, &size, at, <int>piece):
+            if not EVP_EncryptUpdate(self.cbc, chain, &written, data, <int>piece):
                 raise MemoryError
-            at += piece
+            data += piece
             left -= piece
-        memcpy(last, at, left)
+        memcpy(last, data, left)
         if left < BLOCK_BYTES:
             last[left] = 0x80
         mask = &self.whole[0] if left == BLOCK_BYTES else &self.filled[0]
         for index in range(BLOCK_BYTES):
             last[index] ^= mask[index]
-        if not EVP_EncryptUpdate(self.cbc, last, &size, last, BLOCK_BYTES):
+        if not EVP_EncryptUpdate(self.cbc, out, &written, last, BLOCK_BYTES):
             raise MemoryError
-        return PyBytes_FromStringAndSize(<char *>last, BLOCK_BYTES)
+        return 0
+
+    def mac(self, bytes data not None):
+        cdef uint8_t out[BLOCK_BYTES]
+        self.mac_into(<const uint8_t *>PyBytes_AS_STRING(data), len(data), out)
+        return PyBytes_FromStringAndSize(<char *>out, BLOCK_BYTES)
 
     def __reduce__(self):
         raise TypeError("a key is not pickled")

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from fengshou.codecs import PublicKey
 from fengshou.hsm.custody import CipherMode, KeyInfo, KeyName, Kind, PinZone, Unsupported, WrapForm
+from fengshou.protocol.iso8583_mac import Authenticator
 
 if TYPE_CHECKING:  # who only asks a key needs no TLS library
     from OpenSSL import SSL
@@ -71,6 +72,9 @@ class Refusals:
         raise self._refuse()
 
     def verify_mac(self, label: KeyName, data: bytes, mac: bytes, epoch: int | None = None) -> None:
+        raise self._refuse()
+
+    def authenticator(self, label: str, epoch: int | None = None) -> Authenticator:
         raise self._refuse()
 
     def seal(self, label: str, data: bytes, context: bytes) -> bytes:

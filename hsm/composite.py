@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from fengshou.codecs import PublicKey
 from fengshou.hsm.custody import CipherMode, Custody, CustodyError, Derived, KeyInfo, KeyName, Kind, PinZone, WrapForm
+from fengshou.protocol.iso8583_mac import Authenticator
 
 if TYPE_CHECKING:  # who only asks a key needs no TLS library
     from OpenSSL import SSL
@@ -95,6 +96,9 @@ class Composite:
 
     def verify_mac(self, label: KeyName, data: bytes, mac: bytes, epoch: int | None = None) -> None:
         self._of(label).verify_mac(label, data, mac, epoch)
+
+    def authenticator(self, label: str, epoch: int | None = None) -> Authenticator:
+        return self._of(label).authenticator(label, epoch)
 
     def seal(self, label: str, data: bytes, context: bytes) -> bytes:
         return self._of(label).seal(label, data, context)

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from fengshou.codecs import PublicKey
 from fengshou.protocol.epoch import EpochState
+from fengshou.protocol.iso8583_mac import Authenticator
 
 if TYPE_CHECKING:  # who only asks a key needs no TLS library
     from OpenSSL import SSL
@@ -245,6 +246,13 @@ class Custody(Protocol):
 
     def verify_mac(self, label: KeyName, data: bytes, mac: bytes, epoch: int | None = None) -> None:
         """Compare in constant time; ``mac`` may be cut to not less than 8 bytes. Raises MacMismatch."""
+        ...
+
+    def authenticator(self, label: str, epoch: int | None = None) -> Authenticator:
+        """What computes ``mac`` of a MAC key, for a batch of messages at hand.
+
+        Whether the key may be used is asked here and not at each message, so it is not kept for another batch.
+        """
         ...
 
     def seal(self, label: str, data: bytes, context: bytes) -> bytes:

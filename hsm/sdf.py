@@ -9,7 +9,7 @@ Keep those keys in software and join the two (``composite``), or use a device wi
 """
 
 import ctypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from ctypes import byref, c_uint, c_void_p
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,6 +39,7 @@ from fengshou.hsm.keytable import KeyTable
 from fengshou.hsm.material import SM2_KINDS, SYMMETRIC_KINDS, key_bytes
 from fengshou.hsm.prepared import following
 from fengshou.hsm.rowvault import RowVault
+from fengshou.protocol.iso8583_mac import Authenticator
 
 if TYPE_CHECKING:  # who only asks a key needs no TLS library
     from OpenSSL import SSL
@@ -53,6 +54,12 @@ class _Body(msgspec.Struct, frozen=True):
 
     index: int
     envelope: Envelope | None = None
+
+
+class _KeyOnDevice(msgspec.Struct, frozen=True):
+    """A MAC key that stays where it is."""
+
+    mac: Callable[[bytes], bytes]
 
 
 class SdfCustody(Refusals):
@@ -239,6 +246,10 @@ class SdfCustody(Refusals):
     def verify_mac(self, label: KeyName, data: bytes, mac: bytes, epoch: int | None = None) -> None:
         if len(mac) < _MAC_BYTES_MIN or not sm4.equal(self.mac(label, data, epoch)[: len(mac)], mac):
             raise MacMismatch(f"{label}: the authentication code does not fit")
+
+    def authenticator(self, label: str, epoch: int | None = None) -> Authenticator:
+        body = self._table.find(label, epoch, Kind.MAC).material
+        return _KeyOnDevice(lambda data: self._device.run(lambda session: self._cmac(session, body, data)))
 
     def _hmac(self, session: Session, body: _Body, data: bytes) -> bytes:
         if self.edition < 2023:

@@ -38,6 +38,7 @@ from fengshou.hsm.files import make_folder
 from fengshou.hsm.keytable import Held, KeyTable, Vault
 from fengshou.hsm.material import SM2_KINDS, SYMMETRIC_KINDS, Material
 from fengshou.hsm.memory import Secret, wipe
+from fengshou.protocol.iso8583_mac import Authenticator
 
 if TYPE_CHECKING:  # who only asks a key needs no TLS library
     from OpenSSL import SSL
@@ -180,6 +181,9 @@ class SoftwareCustody:
     def verify_mac(self, label: KeyName, data: bytes, mac: bytes, epoch: int | None = None) -> None:
         if len(mac) < _MAC_BYTES_MIN or not sm4.equal(self.mac(label, data, epoch)[: len(mac)], mac):
             raise MacMismatch(f"{label}: the authentication code does not fit")
+
+    def authenticator(self, label: str, epoch: int | None = None) -> Authenticator:
+        return self._secret(label, epoch, Kind.MAC).cmac
 
     def seal(self, label: str, data: bytes, context: bytes) -> bytes:
         held = self._table.find(label, None, Kind.SM4)

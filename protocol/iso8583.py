@@ -237,19 +237,6 @@ class SecurityControl:
         return f"{self.pin_format}{_SM4}{self.pin_epoch:03d}{self.mac_epoch:03d}".ljust(16, "0")
 
 
-# Of every message that bears a MAC, so by their places and without an object.
-
-
-def mac_epoch_of(digits: str) -> int:
-    """``SecurityControl.mac_epoch`` of the digits of DE 53."""
-    return int(digits[5:8])
-
-
-def with_mac_epoch(digits: str, epoch: int) -> str:
-    """The digits of DE 53 with this epoch of the authentication key."""
-    return f"{digits[:5]}{epoch:03d}{digits[8:]}"
-
-
 def answer_mti(mti: str) -> str:
     """The MTI of the answer: 0200 and its repeat 0201 give 0210, 0420 gives 0430."""
     return f"{mti[:2]}{int(mti[2]) + 1}0"

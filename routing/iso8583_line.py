@@ -41,7 +41,7 @@ class Line:
     def __init__(
         self,
         stream: trio.abc.Stream,
-        codec: Codec,
+        codec_for_batch: Callable[[], Codec],
         settings: LineSettings,
         now_us: Callable[[], int],
         receive: Callable[[Sequence[Fields]], None],
@@ -50,14 +50,15 @@ class Line:
     ) -> None:
         """``receive`` gets the messages of one read that are not network management. ``now_us`` is a wall clock.
 
-        ``forged`` gets those whose MAC does not hold; ``zone`` are the keys that the host must have before a call.
+        ``codec_for_batch`` gives what encodes and decodes them; ``forged`` gets those whose MAC does not hold; ``zone``
+        are the keys that the host must have before a call.
         """
         self.up = False
         self.load = 0  # calls in flight; kept by who hands them over
         self.sent = 0
         self.fault: Exception | None = None
         self._stream = stream
-        self._codec = codec
+        self._codec_for_batch = codec_for_batch
         self._settings = settings
         self._now_us = now_us
         self._receive_messages = receive
@@ -126,7 +127,7 @@ class Line:
             buffer += data
             messages: list[Fields] = []
             try:
-                for fields in drain(self._codec, buffer, self._forged):
+                for fields in drain(self._codec_for_batch(), buffer, self._forged):
                     if is_network(fields):
                         self._hear_network(fields)
                     else:
@@ -192,13 +193,13 @@ class Line:
 
     def _network_request(self, network_code: str, more: Fields) -> bytes:
         self._stan = self._stan % 999_999 + 1
-        return self._codec.frame(
+        return self._codec_for_batch().frame(
             {MTI: "0800", 7: transmission_time(self._now_us()), 11: f"{self._stan:06d}", 70: network_code, **more}
         )
 
     def _hear_network(self, fields: Fields) -> None:
         if is_request(fields):  # hosts send echoes of their own
-            self._control.append(self._codec.frame(network_answer(fields)))
+            self._control.append(self._codec_for_batch().frame(network_answer(fields)))
             self._work.set()
         elif fields.get(11) == f"{self._stan:06d}":
             self._network_reply = fields

@@ -12,7 +12,6 @@ from random import Random
 
 import trio
 
-from fengshou.codecs import Iso8583Codec
 from fengshou.hsm.custody import CustodyError
 from fengshou.protocol.backend import Fields
 from fengshou.protocol.errors import UntrustedBytesError
@@ -22,7 +21,7 @@ from fengshou.routing.connect import LINK_ERRORS, Backoff, Connect
 from fengshou.routing.deadlines import NEVER
 from fengshou.routing.destination import Completion, Failure, Outbound, Sink
 from fengshou.routing.iso8583_line import Line, LineSettings, SignOnRefused
-from fengshou.routing.iso8583_mac import MacCodec
+from fengshou.routing.iso8583_mac import codecs_for_batches
 from fengshou.routing.iso8583_matching import Flight, InFlight, request_fields
 from fengshou.routing.zone_keys import ZoneKeys
 
@@ -66,8 +65,7 @@ class Iso8583Link:
         """
         self.name = name
         self._connects = connects
-        codec = Iso8583Codec(host_format)
-        self._codec: Codec = MacCodec(codec, zone) if zone and mac else codec
+        self._codec_for_batch = codecs_for_batches(host_format, zone if mac else None)
         self._random = random
         self._in_flight_max = in_flight_max
         self._line_settings = line or LineSettings()
@@ -103,9 +101,9 @@ class Iso8583Link:
     def submit(self, calls: Sequence[Outbound]) -> None:
         lines = [line for line in self._lines if line.up]
         line = min(lines, key=lambda line: line.load) if lines else None
-        now = trio.current_time()
+        codec, now = self._codec_for_batch(), trio.current_time()
         for outbound in calls:
-            failure = self._refusal(outbound, line, now)
+            failure = self._refusal(outbound, line, codec, now)
             if failure is not None:
                 self._complete(outbound, failure)
         if self._completed or self._in_flight.next_due() < self._sleeps_until:
@@ -120,7 +118,7 @@ class Iso8583Link:
         finally:
             self._flush(sink)
 
-    def _refusal(self, outbound: Outbound, line: Line | None, now: float) -> Failure | None:
+    def _refusal(self, outbound: Outbound, line: Line | None, codec: Codec, now: float) -> Failure | None:
         """Hand the call to the line, or say why it cannot be taken."""
         call = outbound.call
         assert isinstance(call, Iso8583Call), "the rules route only such calls here"
@@ -130,7 +128,7 @@ class Iso8583Link:
             return Failure.BUSY
         fields = request_fields(call, outbound.trace)
         try:
-            frame = self._codec.frame(fields)
+            frame = codec.frame(fields)
         except UntrustedBytesError:
             return Failure.UNSENDABLE
         except CustodyError:
@@ -178,7 +176,7 @@ class Iso8583Link:
         """Use a connection until it breaks."""
         line = Line(
             stream,
-            self._codec,
+            self._codec_for_batch,
             self._line_settings,
             self._now_us,
             lambda fields: self._receive(fields, sink),

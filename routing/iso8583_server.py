@@ -15,13 +15,13 @@ from typing import cast
 import structlog
 import uvloop
 
-from fengshou.codecs import Iso8583Codec
 from fengshou.hsm.custody import CustodyError
 from fengshou.protocol.backend import Fields, Iso8583Application
 from fengshou.protocol.codes import MAC_ERROR, UNSUPPORTED
 from fengshou.protocol.errors import UntrustedBytesError
 from fengshou.protocol.iso8583 import KEY_CHANGE, Codec, HostFormat
-from fengshou.routing.iso8583_mac import SECURITY_CONTROL, MacCodec
+from fengshou.protocol.iso8583_mac import SECURITY_CONTROL
+from fengshou.routing.iso8583_mac import codecs_for_batches
 from fengshou.routing.iso8583_wire import drain, is_network, is_request, network_answer, refusal
 from fengshou.routing.zone_keys import ZoneHost
 
@@ -54,8 +54,7 @@ class Iso8583Server:
         """
         self._application = application
         self._zone = zone
-        codec = Iso8583Codec(host_format)
-        self._codec: Codec = MacCodec(codec, zone) if zone and mac else codec
+        self._codec_for_batch = codecs_for_batches(host_format, zone if mac else None)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="application")
         self._connections: set[_Connection] = set()
         self._waiting: list[tuple[_Connection, Fields]] = []
@@ -72,7 +71,7 @@ class Iso8583Server:
         ``port`` 0 takes a free one; ``on_ready`` learns the address. Raises OSError when it cannot listen.
         """
         loop = asyncio.get_running_loop()
-        listener = await loop.create_server(lambda: _Connection(self, self._codec), host, port)
+        listener = await loop.create_server(lambda: _Connection(self, self._codec_for_batch), host, port)
         answering = asyncio.create_task(self._answer_batches())
         try:
             address = listener.sockets[0].getsockname()
@@ -140,9 +139,10 @@ class Iso8583Server:
         self, batch: Sequence[tuple["_Connection", Fields]], answers: Sequence[Fields | None]
     ) -> Mapping["_Connection", list[bytes]]:
         frames: defaultdict[_Connection, list[bytes]] = defaultdict(list)
+        codec = self._codec_for_batch()
         for (connection, request), answer in zip(batch, answers, strict=True):
             if answer is not None:
-                frames[connection].append(self._codec.frame(_under_same_keys(request, answer)))
+                frames[connection].append(codec.frame(_under_same_keys(request, answer)))
         return frames
 
     async def _close_connections(self) -> None:
@@ -158,9 +158,9 @@ class Iso8583Server:
 
 
 class _Connection(asyncio.Protocol):
-    def __init__(self, server: Iso8583Server, codec: Codec) -> None:
+    def __init__(self, server: Iso8583Server, codec_for_batch: Callable[[], Codec]) -> None:
         self._server = server
-        self._codec = codec
+        self._codec_for_batch = codec_for_batch
         self._buffer = bytearray()
         self._full = False  # the peer does not take its answers
         self._transport: asyncio.Transport
@@ -177,12 +177,13 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._buffer += data
         requests: list[Fields] = []
+        codec = self._codec_for_batch()
         try:
-            for fields in drain(self._codec, self._buffer, self._refuse):
+            for fields in drain(codec, self._buffer, self._refuse):
                 if not is_request(fields):
                     continue  # an answer to nothing we asked
                 if is_network(fields):
-                    self.write(self._codec.frame(self._server.answer_network(fields)))
+                    self.write(codec.frame(self._server.answer_network(fields)))
                 else:
                     requests.append(fields)
         except UntrustedBytesError as fault:
@@ -199,7 +200,7 @@ class _Connection(asyncio.Protocol):
             return
         log.warning("a message was altered on its way, or comes from a stranger")
         try:
-            self.write(self._codec.frame(_under_same_keys(forged, refusal(forged, MAC_ERROR))))
+            self.write(self._codec_for_batch().frame(_under_same_keys(forged, refusal(forged, MAC_ERROR))))
         except CustodyError:
             self._transport.close()
 

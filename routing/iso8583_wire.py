@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from fengshou.protocol.backend import Fields
 from fengshou.protocol.codes import APPROVED
 from fengshou.protocol.iso8583 import MTI, Codec, answer_mti
-from fengshou.routing.iso8583_mac import ForgedMessage
+from fengshou.protocol.iso8583_mac import ForgedMessage
 
 # One read. A batch of 200 requests of 12 fields fits it.
 READ_BYTES = 64 * 1024

@@ -30,6 +30,7 @@ from fengshou.protocol.backend import Fields, PinRefused
 from fengshou.protocol.codes import APPROVED, MAC_ERROR, PIN_FORMAT_ERROR
 from fengshou.protocol.epoch import ACCEPTING, EpochState
 from fengshou.protocol.iso8583 import PIN_ISO_4, PIN_UNIONPAY, SecurityControl
+from fengshou.protocol.iso8583_mac import Authenticator
 
 _CHECK_DIGITS = 8
 _FORMATS = {PIN_ISO_4: PinFormat.ISO_4, PIN_UNIONPAY: PinFormat.UNIONPAY}
@@ -78,11 +79,8 @@ class ZoneKeys:
     def mac_epoch(self) -> int:
         return self._custody.key(self._mac).epoch
 
-    def mac(self, epoch: int, data: bytes) -> bytes:
-        return self._custody.mac(self._mac, data, epoch)
-
-    def verify_mac(self, epoch: int, data: bytes, mac: bytes) -> None:
-        self._custody.verify_mac(self._mac, data, mac, epoch)
+    def authenticator(self, epoch: int) -> Authenticator:
+        return self._custody.authenticator(self._mac, epoch)
 
     def hear(self, key: KeyInfo, answer: Fields) -> bool:
         """Whether the back end has the key now."""
@@ -127,11 +125,8 @@ class ZoneHost:
             raise CustodyError("the peer has brought no authentication key yet")
         return int(held[-1].label.rpartition(".")[2])
 
-    def mac(self, epoch: int, data: bytes) -> bytes:
-        return self._custody.mac(_label(Kind.MAC, epoch), data)
-
-    def verify_mac(self, epoch: int, data: bytes, mac: bytes) -> None:
-        self._custody.verify_mac(_label(Kind.MAC, epoch), data, mac)
+    def authenticator(self, epoch: int) -> Authenticator:
+        return self._custody.authenticator(_label(Kind.MAC, epoch))
 
     def verify(self, request: Fields, offset: str) -> None:
         """Check the PIN of a request against the card's offset. Raises ``protocol.backend.PinRefused``."""

@@ -65,7 +65,7 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     kind: str  # iso8583, json or events
     host: str = LOCALHOST
     port: int
-    mac: bool = False  # of ISO 8583: every message bears one, see ``routing.iso8583_mac``
+    mac: bool = False  # of ISO 8583: every message bears one, see ``protocol.iso8583_mac``
     options: dict[str, Any] = {}
     paths: list[str] = []
     keys: str = ""

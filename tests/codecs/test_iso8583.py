@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fengshou.codecs import Iso8583Codec, _iso8583
+from fengshou.codecs import Iso8583Codec, Sm4Cmac, _iso8583
+from fengshou.hsm import sm4
 from fengshou.protocol.backend import Fields
 from fengshou.protocol.errors import UntrustedBytesError, WireError
 from fengshou.protocol.iso8583 import (
@@ -26,6 +27,7 @@ from fengshou.protocol.iso8583 import (
     original_data,
     transmission_time,
 )
+from fengshou.protocol.iso8583_mac import ForgedMessage, decode_with_mac, frame_with_mac
 from fengshou.protocol.iso8583_reference import ReferenceIso8583Codec
 
 FORMATS = {
@@ -202,6 +204,89 @@ def test_a_message_that_outgrows_the_bound_is_refused_where_it_does() -> None:
     for codec in (Iso8583Codec(HostFormat(fields=rows)), ReferenceIso8583Codec(HostFormat(fields=rows))):
         assert outcome(codec.encode, fields) == (WireError.FRAME_TOO_LONG, "DE 10")
         assert outcome(codec.decode, bytes(MESSAGE_BYTES_MAX + 1)) == (WireError.FRAME_TOO_LONG, "")
+
+
+# --- messages with a MAC -------------------------------------------------------------------------------------------
+
+
+class AnotherKey:
+    """A key that is none of ours, as a device's is."""
+
+    def __init__(self, key: Sm4Cmac) -> None:
+        self.mac = key.mac
+
+
+MAC_KEYS = {1: Sm4Cmac(bytes(16)), 7: Sm4Cmac(bytes(15) + b"\x07"), 200: AnotherKey(Sm4Cmac(bytes(15) + b"\xc8"))}
+CONTROLS: st.SearchStrategy[object] = st.one_of(
+    st.sampled_from(["0300000000000000", "4300100700000000", "0300020000000000", "0300000900000000"]),
+    st.sampled_from(["03000xx700000000", "０３0000070000000", "", None, bytes(16)]),
+)
+
+
+def outcome_with_mac(function: object, *arguments: object) -> object:
+    """The outcome; of a message that is not believed also what it says, of a key that is not there its epoch."""
+    try:
+        return outcome(function, *arguments)
+    except ForgedMessage as forged:
+        return "forged", forged.fields, list(forged.fields)
+    except KeyError as error:
+        return error.args
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@given(data=st.data())
+def test_twins_authenticate_alike(name: str, data: st.DataObject) -> None:
+    compiled, reference = TWINS[name]
+    fields = dict(data.draw(messages(FORMATS[name])))
+    if data.draw(st.booleans()):
+        fields[53] = data.draw(CONTROLS)  # type: ignore[assignment]
+    if data.draw(st.integers(0, 9)) == 0:
+        fields[data.draw(st.sampled_from([0, 3, 64, 128, 129]))] = data.draw(JUNK)  # type: ignore[assignment]
+    epoch = data.draw(st.sampled_from([1, 7, 8, 200]))
+    framed = outcome_with_mac(compiled.frame_with_mac, MAC_KEYS, epoch, fields)
+    assert framed == outcome_with_mac(frame_with_mac, reference, MAC_KEYS, epoch, fields)
+    if not isinstance(framed, bytes):
+        return
+    message = framed[2:]
+    found = compiled.decode_with_mac(MAC_KEYS, message)
+    assert found == decode_with_mac(reference, MAC_KEYS, message)
+    network = fields[0][1] == "8"
+    assert network or {key: found[key] for key in found.keys() - {53}} == {
+        key: value for key, value in fields.items() if key not in (53, 128 if max(fields) > 64 else 64)
+    }
+    position, bit = data.draw(st.integers(0, len(message) - 1)), data.draw(st.integers(0, 7))
+    altered = bytearray(message)
+    altered[position] ^= 1 << bit
+    heard = outcome_with_mac(compiled.decode_with_mac, MAC_KEYS, bytes(altered))
+    assert heard == outcome_with_mac(decode_with_mac, reference, MAC_KEYS, bytes(altered))
+    assert isinstance(heard, tuple) or str(heard[0])[1] == "8"  # type: ignore[index]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@given(message=st.binary(max_size=60))
+def test_twins_believe_no_random_bytes(name: str, message: bytes) -> None:
+    compiled, reference = TWINS[name]
+    heard = outcome_with_mac(compiled.decode_with_mac, MAC_KEYS, message)
+    assert heard == outcome_with_mac(decode_with_mac, reference, MAC_KEYS, message)
+
+
+def test_a_mac_is_the_cmac_of_all_before_it() -> None:
+    for more, number in (({}, 128), ({103: None}, 64)):
+        fields = {key: value for key, value in PURCHASE.items() if key not in more}
+        frame = TWINS["packed"][0].frame_with_mac(MAC_KEYS, 7, fields)
+        message = frame[2:]
+        assert int.from_bytes(frame[:2], "big") == len(message)
+        assert message[-8:] == sm4.cmac(bytes(15) + b"\x07", message[:-8])[:8]
+        assert TWINS["packed"][1].decode(message) == {**fields, 53: "0300000700000000", number: message[-8:]}
+
+
+def test_a_key_that_makes_short_macs_is_an_error() -> None:
+    class Short:
+        def mac(self, data: bytes) -> bytes:
+            return b"1234567"
+
+    with pytest.raises(ValueError, match="at least 8"):
+        TWINS["packed"][0].frame_with_mac({1: Short()}, 1, PURCHASE)
 
 
 # --- an independent implementation --------------------------------------------------------------------------------

@@ -19,13 +19,14 @@ from fengshou.protocol import elements as de
 from fengshou.protocol.errors import UntrustedBytesError
 from fengshou.protocol.grammar import ReferenceCodec
 from fengshou.protocol.iso8583 import CHARACTER_FORMAT, HostFormat
+from fengshou.protocol.iso8583_mac import ForgedMessage
 from fengshou.protocol.iso8583_reference import ReferenceIso8583Codec as Iso8583Reference
 from fengshou.protocol.message import Message
 from fengshou.protocol.record import parse_commit, parse_record
 from fengshou.protocol.session import SwitchSession
 from fengshou.protocol.templates import SIGN_IN
 from fengshou.routing.http import HttpFault, HttpServer
-from fengshou.routing.iso8583_mac import ForgedMessage, MacCodec
+from fengshou.routing.iso8583_mac import AuthenticatedCodec
 from fengshou.routing.zone_keys import HOST_MASTER, ZoneHost
 from fengshou.switch.config import ConfigError, load
 from fengshou.switch.grammar import Catalogue, load_service
@@ -116,7 +117,9 @@ def keys(data: bytes) -> None:
             {de.KEY_EPOCH: 1, de.MASTER_EPOCH: 1, de.WORKING_KEYS: data[:60].ljust(60, b"\0"), de.MASTER_KEY: data[60:]}
         )
     with suppress(UntrustedBytesError, ForgedMessage):
-        assert str(MacCodec(HOSTS[0][0], ZONE).decode(data)[0])[1] == "8", "nobody without the key says anything else"
+        assert str(AuthenticatedCodec(HOSTS[0][0], ZONE).decode(data)[0])[1] == "8", (
+            "nobody without the key says anything else"
+        )
 
 
 def journal(data: bytes) -> None:

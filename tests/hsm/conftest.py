@@ -158,7 +158,7 @@ _PIN_WORK = {"translate_pin", "pin_offset", "verify_pin"}
 # A card signs. Its keys are made at its personalisation, so none begins that was not prepared.
 _CARD = _PIN_WORK | {
     "create", "renew", "derive", "derived keys", "import_key", "export_key", "export_envelope", "mac", "verify_mac",
-    "seal", "open", "encrypt", "decrypt", "arm",
+    "authenticator", "seal", "open", "encrypt", "decrypt", "arm",
 }  # fmt: skip
 _SDF = _PIN_WORK | {"derive", "derived keys", "export_key", "import under transport", "arm"}
 _SDF_2012 = _SDF | {"hmac"}

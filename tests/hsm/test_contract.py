@@ -49,6 +49,7 @@ ASK: dict[str, Callable[[Custody], object]] = {
     "destroy": lambda custody: custody.destroy("sign", 1),
     "mac": lambda custody: custody.mac("sign", b""),
     "verify_mac": lambda custody: custody.verify_mac("sign", b"", bytes(16)),
+    "authenticator": lambda custody: custody.authenticator("sign"),
     "hmac": lambda custody: custody.create("a", Kind.HMAC),
     "seal": lambda custody: custody.seal(_label(custody, Kind.SM4), b"", b""),
     "open": lambda custody: custody.open(_label(custody, Kind.SM4), bytes(64), b""),
@@ -246,6 +247,21 @@ def test_a_cmac_is_that_of_the_key(able: Custody, length: int) -> None:
     key = os.urandom(16)
     able.import_key("a", Kind.MAC, sm2_encrypt(able.public_key("envelope"), key), "envelope")
     assert able.mac("a", bytes(length)) == sm4.cmac(key, bytes(length))
+    assert able.authenticator("a").mac(bytes(length)) == sm4.cmac(key, bytes(length))
+
+
+@needs("create", "renew", "retire", "mac", "hmac")
+def test_who_asks_for_an_authenticator_hears_whether_the_key_may_be_used(able: Custody) -> None:
+    able.create("a", Kind.MAC)
+    able.renew("a")
+    assert able.authenticator("a", 2).mac(b"x") == able.mac("a", b"x", 2) != able.authenticator("a").mac(b"x")
+    able.retire("a", 2)
+    for label, epoch in (("a", 2), ("a", 3), ("b", None), ("sign", None)):
+        with pytest.raises(CustodyError):
+            able.authenticator(label, epoch)
+    able.create("c", Kind.HMAC)
+    with pytest.raises(CustodyError, match="kind HMAC"):
+        able.authenticator("c")
 
 
 @needs("create", "seal", "open")

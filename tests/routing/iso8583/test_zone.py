@@ -17,10 +17,11 @@ from fengshou.protocol.backend import Fields, PinRefused
 from fengshou.protocol.epoch import EpochState
 from fengshou.protocol.errors import UntrustedBytesError
 from fengshou.protocol.iso8583 import PIN_ISO_4, HostFormat, SecurityControl, answer_mti
+from fengshou.protocol.iso8583_mac import ForgedMessage
 from fengshou.routing.destination import Failure
 from fengshou.routing.iso8583_line import LineSettings
 from fengshou.routing.iso8583_link import Iso8583Link
-from fengshou.routing.iso8583_mac import ForgedMessage, MacCodec
+from fengshou.routing.iso8583_mac import AuthenticatedCodec
 from fengshou.routing.iso8583_wire import network_answer
 from fengshou.routing.zone_keys import PinPad, ZoneHost, ZoneKeys, mac_label, master_label, pin_label
 from fengshou.switch.zones import found_zone
@@ -73,7 +74,7 @@ def test_the_host_keeps_two_epochs_and_takes_a_number_that_comes_again(zone: Zon
         "zone.mac.2", "zone.mac.3",
     ]  # fmt: skip
     with pytest.raises(CustodyError, match=r"zone\.mac\.1"):
-        zone.host.mac(1, b"")
+        zone.host.authenticator(1)
     assert zone.host.mac_epoch() == 3
     again = zone.custody.key(MAC_KEY, 3)
     damaged = {**zone.switch.change(again), 48: "00000000" + str(zone.switch.change(again)[48])[8:]}
@@ -154,7 +155,7 @@ MESSAGE: dict[int, Any] = {0: "0200", 3: "010000", 4: "000000010000", 7: "071210
 @pytest.mark.parametrize("more", [{}, {102: "9020000000104729"}, {53: SecurityControl(PIN_ISO_4, 1).digits}])
 def test_every_bit_of_a_message_counts(zone: Zone, more: dict[int, Any]) -> None:
     zone.agree()
-    switch, host = MacCodec(PLAIN, zone.switch), MacCodec(PLAIN, zone.host)
+    switch, host = AuthenticatedCodec(PLAIN, zone.switch), AuthenticatedCodec(PLAIN, zone.host)
     message = switch.encode({**MESSAGE, **more})
     fields = host.decode(message)
     assert {key: fields[key] for key in MESSAGE} == MESSAGE
@@ -173,15 +174,18 @@ def test_every_bit_of_a_message_counts(zone: Zone, more: dict[int, Any]) -> None
 
 def test_keys_of_a_retired_epoch_protect_nothing(zone: Zone) -> None:
     zone.agree()
-    switch, host = MacCodec(PLAIN, zone.switch), MacCodec(PLAIN, zone.host)
-    old = switch.encode(MESSAGE)
+    batch = AuthenticatedCodec(PLAIN, zone.switch)
+    old = batch.encode(MESSAGE)
     zone.custody.renew(MAC_KEY)
     zone.agree()
     zone.custody.activate(MAC_KEY, 2)
-    assert host.decode(old)[53] != host.decode(switch.encode(MESSAGE))[53]
+    host = AuthenticatedCodec(PLAIN, zone.host)
+    assert host.decode(old)[53] != host.decode(AuthenticatedCodec(PLAIN, zone.switch).encode(MESSAGE))[53]
     zone.custody.retire(MAC_KEY, 1)
     with pytest.raises(ForgedMessage):
-        switch.decode(old)
+        AuthenticatedCodec(PLAIN, zone.switch).decode(old)
+    with pytest.raises(CustodyError, match="retired"):
+        AuthenticatedCodec(PLAIN, zone.switch).encode({**MESSAGE, 53: SecurityControl(mac_epoch=1).digits})
 
 
 # --- a link and a host that share keys
@@ -192,7 +196,6 @@ class Host:
 
     def __init__(self, nursery: trio.Nursery, zone: Zone) -> None:
         self.zone = zone
-        self.codec = MacCodec(PLAIN, zone.host)
         self.alter: Callable[[bytes], bytes] = lambda frame: frame
         self.code = ""
         self.heard: list[Fields] = []
@@ -208,9 +211,10 @@ class Host:
         try:
             while data := await stream.receive_some():
                 buffer += data
-                messages, used = self.codec.split(buffer)
+                codec = AuthenticatedCodec(PLAIN, self.zone.host)
+                messages, used = codec.split(buffer)
                 del buffer[:used]
-                for fields in map(self.codec.decode, messages):
+                for fields in map(codec.decode, messages):
                     self.heard.append(fields)
                     if fields.get(70) == "161":
                         told = {39: self.code} if self.code else self.zone.host.take(fields)
@@ -219,7 +223,7 @@ class Host:
                         await stream.send_all(PLAIN.frame(network_answer(fields)))
                     elif fields[0] == "0200":
                         answer = {number: fields[number] for number in (7, 11, 37, 41, 53)}
-                        frame = self.codec.frame({**answer, 0: answer_mti("0200"), 39: "00"})
+                        frame = codec.frame({**answer, 0: answer_mti("0200"), 39: "00"})
                         await stream.send_all(self.alter(frame))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
