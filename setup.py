@@ -26,7 +26,7 @@ MODULES: tuple[tuple[str, list[str], list[str]], ...] = (
     ("_sm2", [], ["crypto"]),
     ("_sm2_transport", [], ["crypto"]),
     ("_sm3", [], ["crypto"]),
-    ("_verify", ["codecs/sm2_kernel.c"], []),
+    ("_verify", sorted(map(str, Path("codecs").glob("sm2_*.c"))), []),
     ("_merkle", [], ["crypto"]),
     ("_bloom", [], []),
     ("_sm4", [], ["crypto"]),
@@ -40,7 +40,8 @@ extensions = [
         [f"codecs/{name}.pyx", *c_sources],
         libraries=libraries,
         include_dirs=["codecs"],
-        extra_compile_args=["-O3", "-Wno-unused-function"],
+        depends=sorted(map(str, Path("codecs").glob("*.h"))) if c_sources else [],
+        extra_compile_args=["-O3", "-fvisibility=hidden", "-Wno-unused-function"],
     )
     for name, c_sources, libraries in MODULES
     if Path(f"codecs/{name}.pyx").exists()

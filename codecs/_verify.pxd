@@ -10,11 +10,19 @@ cdef extern from "sm2_kernel.h" nogil:
         const uint8_t *e
         const uint8_t *r
         const uint8_t *s
-    size_t sm2_table_bytes()
-    int sm2_table_build(sm2_table *table, const uint8_t *xy)
-    size_t sm2_scratch_bytes()
-    void sm2_verify(const sm2_case *cases, size_t count, uint8_t *verdicts, void *scratch)
+    enum:
+        SM2_PORTABLE
+        SM2_MULX
+        SM2_PATHS
     int sm2_kernel_init()
+    int sm2_can_take(int path)
+    void sm2_take(int path)
+    int sm2_taken()
+    sm2_table *sm2_table_new()
+    void sm2_table_free(sm2_table *table)
+    int sm2_table_build(sm2_table *table, const uint8_t *xy)
+    void *sm2_scratch_new()
+    void sm2_verify(const sm2_case *cases, size_t count, uint8_t *verdicts, void *scratch)
 
 cdef class Table:
     cdef sm2_table *data

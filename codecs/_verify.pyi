@@ -21,3 +21,15 @@ def keep_tables(most: int) -> None:
 
 def tables_kept() -> int:
     """How many tables are in memory."""
+
+def paths() -> list[str]:
+    """The ways to compute that this processor has; they agree on every input. The fastest is taken at the start.
+
+    ``portable`` is C for any processor of 64 bits, ``mulx`` is for x86-64 with BMI2 and ADX.
+    """
+
+def path_taken() -> str:
+    """The way that is taken."""
+
+def take_path(name: str) -> None:
+    """Compute so from now on; for tests and benchmarks. Raises ValueError for one that this processor has not."""

@@ -1,4 +1,4 @@
-"""SM2 signatures judged in batches by the kernel of ``sm2_kernel.c``. The meaning of each name stands in ``_verify.pyi``.
+"""SM2 signatures judged in batches by the kernel of ``sm2_kernel.h``. The meaning of each name stands in ``_verify.pyi``.
 
 A key's table is made when its first signature arrives and kept for the next; the table that was not used for longest
 makes room. A table in use by a batch outlives its place in the cache.
@@ -25,12 +25,16 @@ if not sm2_kernel_init():
     raise ImportError("no memory for the generator's table")
 
 
+cdef dict PATHS = {"portable": SM2_PORTABLE, "mulx": SM2_MULX}
+assert list(PATHS.values()) == list(range(SM2_PATHS))
+
+
 cdef class Table:
     def __cinit__(self, bytes point not None):
         cdef const uint8_t *xy = <const uint8_t *>PyBytes_AS_STRING(point) + 1
         cdef bint made
         assert len(point) == POINT_BYTES
-        self.data = <sm2_table *>malloc(sm2_table_bytes())
+        self.data = sm2_table_new()
         if self.data == NULL:
             raise MemoryError
         with nogil:
@@ -39,7 +43,7 @@ cdef class Table:
             raise MemoryError
 
     def __dealloc__(self):
-        free(self.data)
+        sm2_table_free(self.data)
 
 
 cdef Table table_of(bytes point):
@@ -98,7 +102,7 @@ cdef int judge(const sm2_case *cases, Py_ssize_t count, uint8_t *results) except
     cdef void *scratch = spare
     spare = NULL
     if scratch == NULL:
-        scratch = malloc(sm2_scratch_bytes())
+        scratch = sm2_scratch_new()
         if scratch == NULL:
             raise MemoryError
     with nogil:
@@ -121,3 +125,17 @@ def keep_tables(Py_ssize_t most):
 
 def tables_kept():
     return len(tables)
+
+
+def paths():
+    return [name for name, path in PATHS.items() if sm2_can_take(path)]
+
+
+def path_taken():
+    return list(PATHS)[sm2_taken()]
+
+
+def take_path(str name not None):
+    if name not in paths():
+        raise ValueError(f"this processor has no path {name!r}")
+    sm2_take(PATHS[name])

@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Multiples of one public key. 43 windows of 6 bits, 32 affine points each, in Montgomery form. */
+/* Multiples of one public key: 43 windows of 6 bits, 32 affine points each, 88 KB. */
 typedef struct sm2_table sm2_table;
 
 /* One signature to judge: the key's table, e = SM3(ZA || M), r and s, each 32 bytes big-endian. */
@@ -19,22 +19,39 @@ typedef struct {
     const uint8_t *s;
 } sm2_case;
 
-/* Signatures that share their inversions. More gain little and leave the second-level cache. */
-#define SM2_BATCH 32
+/* Signatures that share their inversions. With more, the working memory leaves the second-level cache. */
+#define SM2_BATCH 64
 
-/* Bytes of a table. */
-size_t sm2_table_bytes(void);
+/* Ways to compute, all with one outcome. */
+enum {
+    SM2_PORTABLE, /* C for any 64-bit processor */
+    SM2_MULX,     /* x86-64 with BMI2 and ADX */
+    SM2_PATHS
+};
 
-/* Fill `table` from x || y (64 bytes, big-endian). Returns 0 when that is no point of the curve, else 1. */
+/* Choose the fastest path of this processor and make the generator's table; once, before anything else, from one thread.
+ * Returns 0 when memory is short, else 1. */
+int sm2_kernel_init(void);
+
+/* Whether this processor can take the path. */
+int sm2_can_take(int path);
+
+/* Take the path from now on; not while another thread is in the kernel. */
+void sm2_take(int path);
+
+int sm2_taken(void);
+
+/* A table not yet filled, or NULL when memory is short. No two threads at a time in sm2_table_new and sm2_table_free. */
+sm2_table *sm2_table_new(void);
+void sm2_table_free(sm2_table *table);
+
+/* Fill `table` from x || y (64 bytes, big-endian). Returns 0 when that is no point of the curve or memory is short, else 1. */
 int sm2_table_build(sm2_table *table, const uint8_t *xy);
 
-/* Bytes of the working memory that sm2_verify needs; the caller's, so that threads do not share it. */
-size_t sm2_scratch_bytes(void);
+/* Working memory for sm2_verify, so that threads do not share it, or NULL when memory is short; free() ends it. */
+void *sm2_scratch_new(void);
 
-/* Judge `count` cases: verdicts[i] becomes 1 or 0. Call sm2_kernel_init first. */
+/* Judge `count` cases: verdicts[i] becomes 1 or 0. */
 void sm2_verify(const sm2_case *cases, size_t count, uint8_t *verdicts, void *scratch);
-
-/* Make the generator's table; once, before anything else, from one thread. Returns 0 when memory is short, else 1. */
-int sm2_kernel_init(void);
 
 #endif

@@ -6,6 +6,7 @@ The long run: ``FENGSHOU_DIFFERENTIAL=1000000 python -m pytest tests/codecs/test
 import os
 import threading
 from collections.abc import Iterator
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -76,8 +77,22 @@ def libcrypto(case: Case) -> bool:
     return True
 
 
+@pytest.fixture(params=_verify.paths())
+def path(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each way to compute that this processor has, one after the other."""
+    before = _verify.path_taken()
+    _verify.take_path(request.param)
+    yield request.param
+    _verify.take_path(before)
+
+
 def test_the_compiled_kernel_is_loaded() -> None:
     assert Path(_verify.__file__).suffix == ".so"
+
+
+def test_a_path_of_another_processor_is_refused() -> None:
+    with pytest.raises(ValueError, match="no path 'abacus'"):
+        _verify.take_path("abacus")
 
 
 # Digits at the edges of windows of 6 and 10 bits, carries that run through all of them, and the ends of the range.
@@ -90,8 +105,9 @@ EDGES = (
 SMALL = (1, 2, 3, 4, 5, 7, 8, 31, 32, 64, 1024, N - 2, N - 3, N // 2, (N + 1) // 2)
 
 
-def test_genuine_at_every_edge() -> None:
-    """[s]G + [t]P with s and t at the edges, for keys whose multiples collide with those of G."""
+@cache
+def at_every_edge() -> tuple[list[Case], list[Case]]:
+    """[s]G + [t]P with s and t at the edges, for keys whose multiples collide with those of G; and sums that vanish."""
     cases, wrong = [], []
     for scalar in SMALL:
         for s in EDGES:
@@ -101,6 +117,12 @@ def test_genuine_at_every_edge() -> None:
                     continue
                 case = fitting(scalar, r, s)
                 (cases if case else wrong).append(case or (key_of(scalar), octets(r), octets(r) + octets(s)))
+    return cases, wrong
+
+
+@pytest.mark.usefixtures("path")
+def test_genuine_at_every_edge() -> None:
+    cases, wrong = at_every_edge()
     assert all(verify_batch(cases))
     assert not any(verify_batch(wrong))
     assert len(cases) > 2000
@@ -108,6 +130,7 @@ def test_genuine_at_every_edge() -> None:
     assert [libcrypto(case) for case in sample] == verify_batch(sample)
 
 
+@pytest.mark.usefixtures("path")
 def test_sums_that_vanish_are_refused() -> None:
     """s + t d = 0 modulo n: the sum is infinity, whatever the digest says."""
     cases = []
@@ -123,6 +146,7 @@ def test_sums_that_vanish_are_refused() -> None:
     assert not any(map(libcrypto, cases))
 
 
+@pytest.mark.usefixtures("path")
 @pytest.mark.parametrize(
     ("r", "s", "why"),
     [
@@ -144,6 +168,7 @@ def test_range(r: int, s: int, why: str) -> None:
         assert verify_batch([case]) == [libcrypto(case)] == [False], why
 
 
+@pytest.mark.usefixtures("path")
 def test_digests_beyond_n_count_modulo_n() -> None:
     """e is taken modulo n by the equation: a digest and the same plus n are one."""
     scalar, k, e = 9, 0xABCDEF, 123_456_789
@@ -154,6 +179,9 @@ def test_digests_beyond_n_count_modulo_n() -> None:
     signature = octets(r) + octets(s)
     cases = [(key_of(scalar), octets(digest), signature) for digest in (e, e + N, e + 1, e + N + 1)]
     assert verify_batch(cases) == [libcrypto(case) for case in cases] == [True, True, False, False]
+
+
+BATCHES = (1, 2, 3, 5, 8, 9, 40, 63, 64, 65, 200)
 
 
 def mixture(random: Random) -> Iterator[Case]:
@@ -179,13 +207,20 @@ def mixture(random: Random) -> Iterator[Case]:
             yield forged
 
 
-@pytest.mark.parametrize("batch", [1, 2, 6, 7, 31, 32, 33, 200])
+@pytest.mark.parametrize("batch", BATCHES)
 def test_agrees_with_libcrypto(batch: int) -> None:
-    """Batches below and above each way of summing, and across the end of one."""
+    """Batches below and above each way of summing, and across the end of one; every path."""
     cases = mixture(Random(batch))  # the same cases again, the same keys never
-    for _ in range(max(1, HOW_MANY // 8 // batch)):
-        some = list(islice(cases, batch))
-        assert verify_batch(some) == [libcrypto(case) for case in some]
+    before = _verify.path_taken()
+    try:
+        for _ in range(max(1, HOW_MANY // len(BATCHES) // batch)):
+            some = list(islice(cases, batch))
+            expected = [libcrypto(case) for case in some]
+            for path in _verify.paths():
+                _verify.take_path(path)
+                assert (path, verify_batch(some)) == (path, expected)
+    finally:
+        _verify.take_path(before)
 
 
 def test_agrees_with_gmssl() -> None:

@@ -15,7 +15,6 @@ LINES_MAX = 400
 LONGER = {
     "codecs/_iso8583.pyx": "one codec: encode and decode stand side by side",
     "codecs/_message.pyx": "one codec: encode and decode stand side by side",
-    "codecs/sm2_kernel.c": "one computation, read from the field up to the batch",
     "tests/codecs/test_message.py": "one suite over two twins, with its generators",
     "tests/hsm/test_channel.py": "one table of peers that must be refused, with the peers",
     "tests/hsm/test_pki.py": "one authority under test, from its making to its revocations",
