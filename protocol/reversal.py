@@ -1,6 +1,6 @@
 """What the switch says to a host of an earlier call: that it is undone, or that it was approved without the host."""
 
-from fengshou.protocol.iso8583 import original_data
+from fengshou.protocol.iso8583 import host_stan, original_data, transmission_time
 from fengshou.protocol.service import Iso8583Call
 
 # ISO 8583:1987 4.3.2: asked for by a terminal, or told as an advice by the switch, which a host may not decline.
@@ -25,6 +25,18 @@ def reversal_of(
             39: reason,
             90: original_data(call.mti, rrn, received_us, acquirer),
         },
+    )
+
+
+def demanded_again(reversal: Iso8583Call, rrn: int, late_us: int) -> Iso8583Call:
+    """A reversal under an identity of its own: its original (``rrn``) was approved late, at ``late_us``.
+
+    A host that remembers how it answered the first one would answer the same message so again, and do nothing. DE 11 is
+    never that of the original, which the first one bears; DE 37 and 90 name the original as before.
+    """
+    return Iso8583Call(
+        reversal.mti,
+        {**reversal.fields, 7: transmission_time(late_us), 11: host_stan(rrn + 1 + late_us % 999_999)},
     )
 
 

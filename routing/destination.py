@@ -29,7 +29,8 @@ class Failure(Enum):
 class Trace(msgspec.Struct, frozen=True):
     """How a call is identified to the back end. Derived from the journal alone, so that a restart derives the same.
 
-    The host's STAN is the last six digits of the RRN; its transmission time (DE 7) is ``received_us`` in UTC+8.
+    The host's STAN is the last six digits of the RRN; its transmission time (DE 7) is ``received_us`` in UTC+8, unless
+    the call itself says them.
     """
 
     rrn: int  # 12 digits

@@ -102,7 +102,7 @@ class Core:
         )  # fmt: skip
         self.sender = Sender(
             catalogue, journal, self.recorder, self.duplicates, self.routes, self.forwarder.owe,
-            self.forwarder.hear_late, self.desk.later,
+            self.forwarder.reversal, self.desk.later,
             self.machine, world.deadlines_s, self.sessions.notice,
         )  # fmt: skip
         self.closed: dict[Closing, int] = dict.fromkeys(Closing, 0)

@@ -9,7 +9,13 @@ import msgspec
 from fengshou.protocol import codes
 from fengshou.protocol.iso8583 import REVERSED_NO_RESPONSE
 from fengshou.protocol.record import Record, RecordKind
-from fengshou.protocol.reversal import REVERSAL_ADVICE_MTI, advice_of, authorisation_of, reversal_of
+from fengshou.protocol.reversal import (
+    REVERSAL_ADVICE_MTI,
+    advice_of,
+    authorisation_of,
+    demanded_again,
+    reversal_of,
+)
 from fengshou.protocol.service import Iso8583Call, Reply, Request, Service, TerminalFacts
 from fengshou.protocol.transaction import DUE, Duty, State
 from fengshou.routing.destination import Failure, Trace
@@ -56,20 +62,26 @@ class Debt:
     record: Record  # of the intent, without what it kept of the message
     request: Request
     call: Iso8583Call
+    late_us: int = 0  # of a reversal: the late approval that owes it, see ``journal.tables.due_row``
     attempts: int = 0  # also those of an earlier run
     in_flight: bool = False
     in_lanes: bool = True
     closing: bool = False  # its end is on its way to the disk
     then: Duty | None = None  # what it owes after that
-    again: bool = False  # what is in flight will not be enough: the original was approved meanwhile
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A debt as it was sent; meanwhile it may have become another one."""
+    """A debt as it was sent."""
 
     debt: Debt
     duty: Duty
+    late_us: int
+
+    @property
+    def outlived(self) -> bool:
+        """Meanwhile the debt has become another one, which no answer to this ends."""
+        return (self.duty, self.late_us) != (self.debt.duty, self.debt.late_us)
 
 
 class Undeliverable(Exception):
@@ -103,16 +115,18 @@ class Ledger:
         # Without repeats, in any order: the lanes of all are entered at once.
         accounts = tuple({str(call.fields[field]) for field in _ACCOUNT_FIELDS if field in call.fields})
         record = msgspec.structs.replace(record, evidence=b"", clear=b"", sealed=b"")
-        return Debt(intent, duty, DUE[duty], service.destination, accounts, record, request, call, attempts)
+        late_us = self._journal.late_us(intent)
+        return Debt(intent, duty, DUE[duty], service.destination, accounts, record, request, call, late_us, attempts)
 
     def message(self, debt: Debt) -> tuple[Iso8583Call, Trace]:
         """What to send now. A repeat is marked as one: 0401, 0421, 0221."""
         trace = trace_of(debt.request, repeat=debt.attempts > 0)
         match debt.duty:
             case Duty.REVERSAL:
-                return reversal_of(
+                reversal = reversal_of(
                     debt.call, trace.rrn, trace.received_us, trace.acquirer, REVERSED_NO_RESPONSE, REVERSAL_ADVICE_MTI
-                ), trace
+                )
+                return demanded_again(reversal, trace.rrn, debt.late_us) if debt.late_us else reversal, trace
             case Duty.ADVICE:
                 return advice_of(debt.call, authorisation_of(trace.rrn)), trace
             case Duty.REPEAT:
@@ -131,6 +145,7 @@ class Ledger:
         undone_before = known is not None and known.undone_by
         return Entry(
             self._recorder.follow_up(RecordKind.REVERSAL, record, code),
+            late_us=debt.late_us,
             undoes=key,
             charges=() if undone_before else self._journal.charges(debt.intent),
         )

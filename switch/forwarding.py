@@ -4,6 +4,20 @@ The debt stands in the journal from the commit that owes it until the commit of 
 Each destination has a depot with a task of its own, so that one that is down delays no other. A depot keeps many debts
 in flight; those of one account go one after the other, in the order in which they came to be owed. A destination that
 is down is asked for nothing until its links are up; a debt that it cannot take yet rests, longer each time.
+
+An original that is approved late, after its reversal came to be owed, may have been done after the back end had judged
+that reversal, and a back end that answers repeats from memory will not judge it again. So a late approval owes another
+demand, with an identity of its own, which takes the place of the first one in the journal, in the commit of the record
+that says so:
+
+- the first one was never sent, or rests: it is not sent any more, the second one is;
+- it is in flight: its answer ends nothing, the second one follows;
+- it was answered, and its end is on its way to the disk: that end does not touch what has been owed since, whichever of
+  the two is written first;
+- its end is written: the second one is owed alone.
+
+A restart finds in the journal which demand is owed, and sends that one; killed before the late approval was written, it
+knows of none, as if the answer had never come. What was approved before its first demand was owed needs no other one.
 """
 
 import logging
@@ -101,7 +115,7 @@ class Depot:
             debt = self._ready.popleft()
             if debt.closing:  # a late answer to an earlier attempt has ended it while it rested
                 continue
-            batch.append(Outbound(Attempt(debt, debt.duty), *self._ledger.message(debt), deadline))
+            batch.append(Outbound(Attempt(debt, debt.duty, debt.late_us), *self._ledger.message(debt), deadline))
             debt.state = self._machine.step(debt.state, Event.SEND)
             debt.in_flight = True
             debt.attempts += 1
@@ -140,25 +154,20 @@ class Depot:
         attempt: Attempt = completion.outbound.token
         debt, result = attempt.debt, completion.result
         if completion.late:
-            if debt.closing or debt.in_flight or attempt.duty is not debt.duty:
+            if debt.closing or debt.in_flight or attempt.outlived:
                 return None  # a later attempt speaks for it
         else:
             debt.in_flight = False
             self.in_flight -= 1
-            if attempt.duty is not debt.duty:  # the terminal took back what was being told
+            if attempt.outlived:  # the terminal took back what was being told, or the original was approved late
+                if attempt.duty is debt.duty:
+                    debt.state = self._machine.step(debt.state, _ended(result))
                 self._ready.append(debt)
                 return None
         found = verdict(debt.duty, result)
         if found is Verdict.AGAIN or (found is Verdict.REFUSED and debt.duty is Duty.REVERSAL):
             if not completion.late:
                 self._put_off(debt, found, result)
-            return None
-        if debt.again:
-            if completion.late:  # not enough, and it rests: the next attempt comes anyhow
-                return None
-            debt.again, debt.attempts = False, 0  # another demand, not a repeat
-            debt.state = self._machine.step(debt.state, Event.REPLY)
-            self._ready.append(debt)
             return None
         debt.closing = True
         match debt.duty:
@@ -172,10 +181,7 @@ class Depot:
 
     def _put_off(self, debt: Debt, found: Verdict, result: Reply | Failure) -> None:
         """Nothing came of an attempt."""
-        event = Event.REPLY
-        if isinstance(result, Failure):
-            event = Event.LOSE if result is Failure.UNKNOWN else Event.UNSENT
-        debt.state = self._machine.step(debt.state, event)
+        debt.state = self._machine.step(debt.state, _ended(result))
         if debt.duty is Duty.REPEAT:
             debt.state = self._machine.step(debt.state, Event.KEEP)
         bound_s = min(_LONGEST_REST_S, _FIRST_REST_S * 2 ** min(debt.attempts - 1, 10))
@@ -202,6 +208,13 @@ class Depot:
                     await trio.sleep(1)
                 else:
                     return
+
+
+def _ended(result: Reply | Failure) -> Event:
+    """What the end of an attempt is that ends no debt."""
+    if isinstance(result, Failure):
+        return Event.LOSE if result is Failure.UNKNOWN else Event.UNSENT
+    return Event.REPLY
 
 
 class Forwarder:
@@ -239,20 +252,13 @@ class Forwarder:
         """A durable record owes this."""
         self._take_in(intent, duty, 0)
 
-    def hear_late(self, intent: int, event: Event) -> State | None:
-        """A late answer to the call of an intent. Returns the state of its reversal, None when it is owed none.
-
-        What is approved late while its reversal is on its way needs another one: the answer to that is not enough. A
-        reversal that is answered has done its work, though its end is still on its way to the disk.
-        """
+    def reversal(self, intent: int) -> State | None:
+        """How far the reversal of an intent is; None when no debt here is one. One that is answered has done its work,
+        though its end is still on its way to the disk."""
         debt = self._debts.get(intent)
         if debt is None or debt.duty is not Duty.REVERSAL:
             return None
-        if debt.closing:
-            return State.REVERSED
-        if event is Event.LATE_APPROVAL:
-            debt.again = debt.in_flight
-        return debt.state
+        return State.REVERSED if debt.closing else debt.state
 
     def resume(self) -> int:
         """Take on what the journal says is owed at a start. Returns how much that is."""
@@ -298,6 +304,8 @@ class Forwarder:
             elif duty is Duty.REVERSAL and known.duty is Duty.ADVICE:
                 known.duty = duty
                 known.state = self._machine.step(known.state, Event.OWE)
+            elif (late_us := self._journal.late_us(intent)) != known.late_us:
+                known.late_us, known.attempts = late_us, 0
             return
         try:
             debt = self._ledger.open(intent, duty, attempts)

@@ -54,24 +54,24 @@ class Sender:
         duplicates: Duplicates,
         routes: Mapping[str, Route],
         owe: Callable[[int, Duty], None],
-        hear_late: Callable[[int, Event], State | None],
+        reversal: Callable[[int], State | None],
         receipts_later: Callable[[Sequence[tuple[Exchange, int]]], None],
         machine: Machine,
         deadlines_s: Mapping[str, float],
         notice: Callable[[Peer], int],
     ) -> None:
-        """``owe`` is told of each intent whose back end is owed something, once that is durable, ``hear_late`` at
-        once of each answer that came late, see ``Forwarder.hear_late``; ``receipts_later``
-        of the exchanges that were answered and want a receipt for the record given; ``deadlines_s`` are of services,
-        by name, where they are shorter than that of the route; ``notice`` is the command that a peer should hear of
-        when its answer carries none."""
+        """``owe`` is told of each intent whose back end is owed something, once that is durable; ``reversal`` says how
+        far that of an intent is, see ``Forwarder.reversal``; ``receipts_later`` is told of the exchanges that were
+        answered and want a receipt for the record given; ``deadlines_s`` are of services, by name, where they are
+        shorter than that of the route; ``notice`` is the command that a peer should hear of when its answer carries
+        none."""
         self._codec = catalogue.codec
         self._journal = journal
         self._recorder = recorder
         self._duplicates = duplicates
         self._routes = routes
         self._owe = owe
-        self._hear_late = hear_late
+        self._reversal = reversal
         self._receipts_later = receipts_later
         self._machine = machine
         self._deadlines_s = deadlines_s
@@ -118,19 +118,19 @@ class Sender:
         return ended, entries
 
     def _late(self, exchange: Exchange, result: Reply | Failure) -> Entry:
-        """A reply after the outcome was given up. The reversal that is owed undoes whatever it says; when that is done
-        already, an approval owes another one."""
+        """A reply after the outcome was given up. An approval owes another reversal than the one that is owed already,
+        on its way or done, see ``forwarding``."""
         assert exchange.intent is not None
         was = exchange.intent.record
         code = printable(result.code if isinstance(result, Reply) else result.value)
         event = Event.LATE_APPROVAL if code == codes.APPROVED else Event.LATE_DECLINE
-        before = self._hear_late(was.number, event)
+        before = self._reversal(was.number)
         if before is None:
             known = self._journal.known(exchange.key)
             reversed_already = known is not None and known.undone_by and self._journal.duty(was.number) is None
             before = State.REVERSED if reversed_already else exchange.state
         exchange.state = self._machine.step(before, event)
-        again = before is State.REVERSED and exchange.state is State.REVERSAL_DUE
+        again = event is Event.LATE_APPROVAL and exchange.state in (State.REVERSAL_DUE, State.REVERSAL_SENT)
         return Entry(self._recorder.follow_up(RecordKind.LATE, was, code), owes=was.number if again else 0)
 
     def _end(self, exchange: Exchange, result: Reply | Failure) -> list[Entry]:

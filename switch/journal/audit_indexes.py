@@ -85,6 +85,9 @@ class Indexes:
         self._recorder = recorder
         self._finding = finding
         self._open: set[int] = set()
+        self._unknown: set[int] = set()  # intents
+        self._late: dict[int, tuple[int, int]] = {}  # by unknown intent its late approval: record, time
+        self._again: set[int] = set()  # intents that were approved late and not reversed since
         self._intents = 0
         self._rrns: dict[int, int] = {}
         self._absent = False
@@ -135,22 +138,30 @@ class Indexes:
                 self._wrong(f"keys: the key of record {number} leads to {known.intent if known else 'nothing'}")
         elif kind == RecordKind.OUTCOME:
             self._open.discard(refers)
+            unknown = data[70:72] == codes.UNKNOWN_OUTCOME.encode()
+            if unknown:
+                self._unknown.add(refers)
             known = self._journal.known(key)
             if self._is_forgotten(number, key, known):
                 return
             if known is None or (known.intent, known.outcome) != (refers, number):
                 self._wrong(f"keys: the key of record {number} does not know this outcome")
-            elif not known.undone_by and data[70:72] == codes.UNKNOWN_OUTCOME.encode():
-                self._unknown(number, refers)
-        elif kind == RecordKind.REVERSAL and not self._journal.undone_by(key):
-            self._wrong(f"undone: does not know record {number}")
+            elif unknown and not known.undone_by:
+                self._is_owed(refers, f"record {number}, whose end is unknown")
+        elif kind == RecordKind.REVERSAL:
+            self._again.discard(refers)
+            if not self._journal.undone_by(key):
+                self._wrong(f"undone: does not know record {number}")
+        elif kind == RecordKind.LATE and data[70:72] == codes.APPROVED.encode() and refers in self._unknown:
+            self._again.add(refers)
+            self._late[refers] = number, int.from_bytes(data[10:18], "big")
 
     def _is_forgotten(self, number: int, key: bytes, known: Known | None) -> bool:
         """Whether a record's key is gone rightly; that it was undone is known on."""
         gone = known is None or not known.intent
         return gone and number <= self._journal.pruned and self._journal.forgotten(key)
 
-    def _unknown(self, outcome: int, intent: int) -> None:
+    def _is_owed(self, intent: int, why: str) -> None:
         """What may have moved money and is not undone must be owed; what was to undo another one owes it for that."""
         if self._journal.duty(intent) is not None:
             return
@@ -158,11 +169,12 @@ class Indexes:
             record = self._journal.record(intent)
             who = TerminalFacts(record.terminal, record.merchant, 0, "", "", "", "", "", 0)
             service = self._catalogue.service(record.template)
-            named = service and service.original_key(self._recorder.request(record, who, lambda identifier: ""))
+            request = self._recorder.request(record, who, lambda identifier: "")
+            named = service.original_key(request) if service and service.undoes else None
         except (JournalError, KeyError, UntrustedBytesError, CustodyError):
             return  # archived, or named already
         if service and service.moves_money and named is None:
-            self._wrong(f"due: nothing is owed for record {outcome}, whose end is unknown")
+            self._wrong(f"due: nothing is owed for {why}")
 
     def _intent(self, number: int) -> bytes | None:
         """The key of an intent; empty where its day is not here, None when the record is something else."""
@@ -216,6 +228,11 @@ class Indexes:
             known = self._journal.known(key) if key else None
             if key is None or (known is not None and not known.outcome):
                 self._wrong(f"due: {duty.name.lower()} of record {number}, which is no intent with an outcome")
+            late_us = self._journal.late_us(number)
+            if late_us and not self._absent and self._late.get(number, (0, 0))[1] != late_us:
+                self._wrong(f"due: no late approval owes the reversal of record {number}")
+        for intent in sorted(self._again):
+            self._is_owed(intent, f"record {self._late[intent][0]}, an approval that came late")
 
     def _pruned_days(self) -> list[Day]:
         """The days of which the store has forgotten what it may."""

@@ -24,6 +24,7 @@ from fengshou.switch.journal.tables import (
     LimitPassed,
     Tail,
     batch_key,
+    due_row,
     key_of,
     keyed_row,
     keyed_rows,
@@ -141,13 +142,14 @@ class Group:
             elif record.kind == RecordKind.OUTCOME:
                 self._end(entry)
             elif record.kind == RecordKind.REVERSAL:
-                self._txn.delete(U64.pack(record.refers), db=self._db["due"])
+                self._answered(U64.pack(record.refers), due_row(Duty.REVERSAL, entry.late_us))
             elif record.kind == RecordKind.ADVICE:
-                self._advised(U64.pack(record.refers))
+                self._answered(U64.pack(record.refers), due_row(Duty.ADVICE))
             elif record.kind == RecordKind.SESSION:
                 self._sign_in(entry)
             if entry.owes:
-                self._put("due", U64.pack(entry.owes), Duty.REVERSAL.value)
+                late_us = record.time_us if record.kind == RecordKind.LATE else 0
+                self._put("due", U64.pack(entry.owes), due_row(Duty.REVERSAL, late_us))
             if record.kind != RecordKind.INTENT and entry.charges:
                 self._charge(entry.charges, -1)
             if entry.undoes and self._has(entry.undoes):
@@ -179,13 +181,13 @@ class Group:
         if self._keys.may_be_open(record.refers):
             self._txn.delete(U64.pack(record.refers), db=self._db["open"])
         if entry.advice:
-            self._put("due", U64.pack(record.refers), Duty.ADVICE.value)
+            self._put("due", U64.pack(record.refers), due_row(Duty.ADVICE))
         if entry.settles:
             self._settle(*entry.settles, U64.pack(record.refers))
 
-    def _advised(self, intent: bytes) -> None:
-        """An advice is answered; the debt may have become a reversal meanwhile."""
-        if self._txn.get(intent, db=self._db["due"]) == Duty.ADVICE.value:
+    def _answered(self, intent: bytes, due: bytes) -> None:
+        """A debt is answered; meanwhile it may have become another one: an advice a reversal, a reversal the next."""
+        if self._txn.get(intent, db=self._db["due"]) == due:
             self._txn.delete(intent, db=self._db["due"])
 
     def _sign_in(self, entry: Entry) -> None:

@@ -17,7 +17,7 @@ keys         terminal (8) merchant (15) batch (4) STAN   intent (8) outcome (8),
 undone       a key of ``keys``                           record that undid it, or barred it before it came (8)
 rrns         YDDD (2)                                    the highest RRN given on it (8)
 open         intent (8)                                  its record: it has no outcome
-due          intent (8)                                  what its back end is owed: R reversal, A advice
+due          intent (8)                                  what its back end is owed, see ``due_row``
 charges      intent (8)                                  what it used up of limits: (counter 20, amount 8) …
 counters     business day (4) name and subject (16)      sum (8)
 batches      terminal (8)                                current batch (4)
@@ -41,6 +41,7 @@ from typing import Any
 import msgspec
 
 from fengshou.protocol.record import GENESIS, Commit, Record, who
+from fengshou.protocol.transaction import Duty
 
 FORMAT_VERSION = b"3"
 LINES = ("records", "commits", "signatures", "columns", "filters")
@@ -113,6 +114,17 @@ def key_of(terminal: str, merchant: str, batch: int, stan: int) -> bytes:
     return who(terminal, merchant) + _BATCH_STAN.pack(batch, stan)
 
 
+def due_row(duty: Duty, late_us: int = 0) -> bytes:
+    """What an intent's back end is owed (1). A reversal that a late approval owes has the time of its record behind it
+    (8, microseconds): it is another demand than the one before, and only its own answer ends it."""
+    return duty.value + (U64.pack(late_us) if late_us else b"")
+
+
+def parse_due(value: bytes) -> tuple[Duty, int]:
+    """The duty, and the time of the late approval that owes it; 0 when an outcome does."""
+    return Duty(value[:1]), U64.unpack(value[1:])[0] if len(value) > 1 else 0
+
+
 KEYED = b"keyed"
 
 
@@ -146,7 +158,8 @@ class Entry(msgspec.Struct, eq=False):
 
     record: Record
     intent: "Entry | None" = None  # an outcome in the same group as its intent
-    owes: int = 0  # intent whose back end is owed a reversal
+    owes: int = 0  # intent whose back end is owed a reversal; by a late approval: another one
+    late_us: int = 0  # a reversal that is answered: the late approval that owed it, see ``due_row``
     advice: bool = False  # the intent that it refers to was approved without its back end, which is owed an advice
     tombstone: bytes = b""  # key of an original that must be refused should it still come
     undoes: bytes = b""  # key of the transaction that this one has reversed

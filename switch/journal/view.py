@@ -27,6 +27,7 @@ from fengshou.switch.journal.tables import (
     Tail,
     keyed_rows,
     parse_day,
+    parse_due,
     terminal_of,
 )  # fmt: skip
 
@@ -223,21 +224,23 @@ class JournalView:
         return parse_record(copy) if copy else self.record(number)
 
     def due(self) -> list[tuple[int, Duty]]:
-        """Intents of our share whose back end is owed something, oldest first, and what."""
+        """Intents of our share whose back end is owed something, oldest first, and what. Among workers the record of
+        each is read: 56 ms of CPU for 10,000, once at a start."""
         with self._read.cursor(self._db["due"]) as cursor:
-            rows = [(U64.unpack(key)[0], Duty(value)) for key, value in cursor]
+            rows = [(U64.unpack(key)[0], parse_due(value)[0]) for key, value in cursor]
         if self._share.workers == 1:
             return rows
         return [(intent, duty) for intent, duty in rows if self._share.has(self.record(intent).terminal)]
 
-    def due_reversals(self) -> list[int]:
-        """Intents that owe their back end a reversal, oldest first."""
-        return [intent for intent, duty in self.due() if duty is Duty.REVERSAL]
-
     def duty(self, intent: int) -> Duty | None:
         """What this intent's back end is owed and has not answered yet."""
         value = self._get("due", U64.pack(intent))
-        return Duty(value) if value is not None else None
+        return parse_due(value)[0] if value is not None else None
+
+    def late_us(self, intent: int) -> int:
+        """When the late approval was written that owes this intent's reversal; 0 when its outcome does."""
+        value = self._get("due", U64.pack(intent))
+        return parse_due(value)[1] if value is not None else 0
 
     def _numbers(self, table: str) -> list[int]:
         with self._read.cursor(self._db[table]) as cursor:

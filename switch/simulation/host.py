@@ -43,6 +43,7 @@ class Mood:
     busy: float = 0.0  # does nothing and says so
     late_s: float = 9.0  # how late, by half of it more or less
     behind: float = 0.0  # does it as late, and has forgotten that it was taken back meanwhile
+    foreign: float = 0.0  # the same, but what it answered to the reversal it answers to each repeat, and does nothing
     frozen: bool = False
 
 
@@ -152,9 +153,9 @@ class Host:
             elif self._happens(self.mood.unsure / 2, "host unsure"):  # and has not done it
                 self._write(stream, {**answer_head(fields), 39: _UNSURE}, life)
             elif request[0] in _ONCE and self._happens(self.mood.behind, "host works behind"):
-                self._turned_away.add(request)
-                self.done_behind.add(int(request[1]))
-                self._network.agenda.after(self._lateness(), partial(self._work_behind, stream, fields, life))
+                self._put_behind(request, partial(self._work_behind, stream, fields, life, forgets=True))
+            elif request[0] in _ONCE and self._happens(self.mood.foreign, "host works behind and answers from memory"):
+                self._put_behind(request, partial(self._work_behind, stream, fields, life, forgets=False))
             else:
                 heard.append(fields)
         await trio.sleep(self._chance.uniform(0.001, 0.01))
@@ -188,13 +189,20 @@ class Host:
     def _lateness(self) -> float:
         return self._chance.uniform(0.5, 1.5) * self.mood.late_s
 
-    def _work_behind(self, stream: Stream, fields: Fields, life: int) -> None:
-        """As a host does that remembers no reversal of what it does not know. Only its late answer tells the switch."""
+    def _put_behind(self, request: tuple[str, str], work: Callable[[], None]) -> None:
+        self._turned_away.add(request)
+        self.done_behind.add(int(request[1]))
+        self._network.agenda.after(self._lateness(), work)
+
+    def _work_behind(self, stream: Stream, fields: Fields, life: int, *, forgets: bool) -> None:
+        """As a host does that keeps no tombstones. Only its late answer tells the switch. ``forgets``: it does not
+        remember either what it answered to reversals of what it did not know, and judges their repeats anew."""
         if life != self._life:
             return
         with closing(sqlite3.connect(self.database)) as books, books:
             books.execute("DELETE FROM tombstones")
-            books.execute("DELETE FROM transactions WHERE class = '4' AND original IS NULL")
+            if forgets:
+                books.execute("DELETE FROM transactions WHERE class = '4' AND original IS NULL")
         for answer in self._application.answer([fields]):
             self._write(stream, answer, life)
 

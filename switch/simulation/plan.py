@@ -41,7 +41,8 @@ FAULTS: Mapping[str, Kind] = {
     "host-garbled": Kind(2, ("host answers wrong fields",)),
     "host-unsure": Kind(3, ("host unsure",)),  # does it or not, and says that it does not know
     "host-busy": Kind(2, ("host busy",)),
-    "host-behind": Kind(2, ("host works behind",)),  # it does a request long after, though it was reversed meanwhile
+    "host-behind": Kind(1, ("host works behind",)),  # it does a request long after, though it was reversed meanwhile
+    "host-foreign": Kind(1, ("host works behind and answers from memory",)),  # and a repeated reversal does nothing
     "host-frozen": Kind(2, ("host frozen",)),
     "host-kill": Kind(4, ("host restarted", "host lost its memory")),
     "office-kill": Kind(2, ("office restarted",)),  # government or analytics

@@ -56,9 +56,14 @@ def late_once(chance: Random) -> Scene:
 
 
 def done_behind(chance: Random) -> Scene:
-    """The host does what it has reversed before, and says so."""
+    """The host does what it has reversed before, and says so: when that reversal is answered, or is still on its way
+    and the switch dies."""
     days = [_day((3.0, *_one_of(chance, "farm-purchase", "withdrawal", "preauthorisation"))) for _ in range(2)]
-    return Scene(tuple(days), (("host-behind", 2.9, 3.0, 1.0, 0),))
+    behind = (chance.choice(("host-behind", "host-foreign", "host-foreign")), 2.9, 3.0, 1.0, 0)
+    if chance.random() < 0.5:
+        return Scene(tuple(days), (behind,))
+    kill = ("kill", chance.uniform(9.0, 16.0), 0.0, 1.0, chance.randrange(1, 20))
+    return Scene(tuple(days), (behind, ("host-mute", 7.9, 0.6, 1.0, 0), kill))
 
 
 def late_and_slow(chance: Random) -> Scene:
@@ -119,9 +124,9 @@ def day_change(chance: Random) -> Scene:
 SCENES: Mapping[str, tuple[int, Callable[[Random], Scene]]] = {
     "late for long": (6, late_for_long),
     "late once": (2, late_once),
-    "done behind": (2, done_behind),
+    "done behind": (4, done_behind),
     "late and slow": (4, late_and_slow),
-    "late at rest": (8, late_at_rest),
+    "late at rest": (6, late_at_rest),
     "killed between": (2, killed_between),
     "unsure": (2, unsure),
     "crowded": (2, crowded),

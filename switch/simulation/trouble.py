@@ -46,6 +46,7 @@ class Trouble:
             "host-unsure": lambda fault: self._mood(fault, "unsure"),
             "host-busy": lambda fault: self._mood(fault, "busy"),
             "host-behind": lambda fault: self._mood(fault, "behind"),
+            "host-foreign": lambda fault: self._mood(fault, "foreign"),
             "host-frozen": self._freeze,
             "host-kill": self._kill_host,
             "office-kill": self._kill_office,

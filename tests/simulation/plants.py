@@ -204,7 +204,7 @@ PLANTS: Mapping[Plant, int] = {
     tombstone_ignored: 9,
     repeat_is_done_again: 1,
     timer_on_the_wall_clock: 7,
-    unknown_outcome_is_not_reversed: 3,
+    unknown_outcome_is_not_reversed: 11,
     timeout_is_called_declined: 3,
     sent_before_journalled: 1,
     recovery_left_out: 6,

@@ -11,10 +11,12 @@ import pytest
 from fengshou.hsm.custody import SealBroken
 from fengshou.hsm.software import SoftwareCustody
 from fengshou.protocol.service import Request
+from fengshou.protocol.transaction import Duty
 from fengshou.routing.destination import Completion
 from fengshou.switch import grammar as catalogue
 from fengshou.switch.admission import Admission
 from fengshou.switch.exchange import Exchange
+from fengshou.switch.forwarding import Forwarder
 from fengshou.switch.inbound import Inbound
 from fengshou.switch.journal.store import Entry
 from fengshou.switch.links import JournalEvents
@@ -126,6 +128,36 @@ def late_approval_ignored(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Sender, "_late", deaf)
 
 
+def second_demand_with_the_identity_of_the_first(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("fengshou.switch.debts.demanded_again", lambda reversal, rrn, late_us: reversal)
+
+
+def reversal_on_its_way_taken_for_enough(patch: pytest.MonkeyPatch) -> None:
+    late = Sender._late
+
+    def content(self: Sender, exchange: Exchange, result: Any) -> Entry:
+        entry = late(self, exchange, result)
+        if self._journal.duty(entry.owes) is not None:
+            entry.owes = 0
+        return entry
+
+    patch.setattr(Sender, "_late", content)
+
+
+def restart_forgets_which_demand_is_owed(patch: pytest.MonkeyPatch) -> None:
+    resume = Forwarder.resume
+
+    def forgetful(self: Forwarder) -> int:
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr("fengshou.switch.journal.view.parse_due", lambda value: (Duty(value[:1]), 0))
+            owed = resume(self)
+            while self._intake:
+                self._open(*self._intake.popleft())
+        return owed
+
+    patch.setattr(Forwarder, "resume", forgetful)
+
+
 def one_back_end_holds_up_the_others(patch: pytest.MonkeyPatch) -> None:
     complete = Pipeline.complete
 
@@ -188,13 +220,16 @@ def barred_terminal_trades_on(patch: pytest.MonkeyPatch) -> None:
 PLANTS: Mapping[Plant, int] = {
     stand_in_never_told_to_the_host: 1,
     stand_in_without_its_caps: 68,
-    completion_over_what_is_held: 16,
+    completion_over_what_is_held: 37,
     refunds_without_a_sum: 6,
-    refund_is_reversed: 16,
+    refund_is_reversed: 24,
     weight_times_price_unchecked: 21,
     outcome_counts_on_the_day_it_comes: 7,
     follower_counts_on_the_day_of_its_original: 6,
     late_approval_ignored: 5,
+    second_demand_with_the_identity_of_the_first: 5,
+    reversal_on_its_way_taken_for_enough: 56,
+    restart_forgets_which_demand_is_owed: 7,
     one_back_end_holds_up_the_others: 1,
     overload_is_taken_on: 1,
     events_dropped_before_they_are_delivered: 1,

@@ -68,8 +68,11 @@ def _follow_up(kind: RecordKind, of: Entry) -> Record:
     )  # fmt: skip
 
 
-def reversed_by_switch(of: Entry, charges: Charges = ()) -> Entry:
-    return Entry(_follow_up(RecordKind.REVERSAL, of), undoes=key(of.record.stan, of.record.batch), charges=charges)
+def reversed_by_switch(of: Entry, charges: Charges = (), late_us: int = 0) -> Entry:
+    return Entry(
+        _follow_up(RecordKind.REVERSAL, of),
+        undoes=key(of.record.stan, of.record.batch), charges=charges, late_us=late_us,
+    )  # fmt: skip
 
 
 def advised(of: Entry) -> Entry:

@@ -189,6 +189,26 @@ def test_a_row_that_is_wrong_is_named(
     assert any(problem in found for found in problems), problems
 
 
+def test_what_a_late_approval_owes_is_compared_with_it(folder: Path, custody: SoftwareCustody) -> None:
+    sale = intent(900, day=DAY + 1)
+    journal = Journal(folder)
+    journal.commit([sale])
+    journal.commit([outcome(sale, "98", owes=sale.record.number), reversed_by_switch(sale)])
+    journal.commit([late(sale, owes=sale.record.number)])
+    journal.close()
+    assert verified(folder, custody) == []
+    of_sale = sale.record.number.to_bytes(8, "big")
+    with rows(folder, "due") as (txn, _):
+        row = txn.get(of_sale)
+        txn.put(of_sale, row[:-1] + bytes((row[-1] ^ 1,)))
+    assert verified(folder, custody) == [f"due: no late approval owes the reversal of record {sale.record.number}"]
+    with rows(folder, "due") as (txn, _):
+        txn.delete(of_sale)
+    assert verified(folder, custody) == [
+        f"due: nothing is owed for record {sale.record.number + 3}, an approval that came late"
+    ]
+
+
 def test_the_store_has_the_filters_of_sealed_days(folder: Path, custody: SoftwareCustody) -> None:
     lose(folder, "filters")
     assert f"filters: those of day {DAY} in the store are not those of its file" in verified(folder, custody)

@@ -66,7 +66,7 @@ class Books:
         return debt.call, Trace(debt.intent, 0, "TT000001", "M", 1, repeat=debt.attempts > 0)
 
     def ending(self, debt: Debt, reply: Reply) -> Entry:
-        return reversed_by_switch(intent(debt.intent))
+        return reversed_by_switch(intent(debt.intent), late_us=debt.late_us)
 
     async def append(self, entries: Sequence[Entry]) -> None:
         await self.disk.wait()
@@ -193,6 +193,40 @@ def test_what_is_taken_back_while_it_is_told_is_reversed() -> None:
         await stage.answer(1, Reply("00"))
         assert stage.paid == [1]
         assert debt.state is State.REVERSED
+
+    staged(story)
+
+
+def test_a_demand_that_was_outlived_in_flight_is_followed_by_the_next_one() -> None:
+    async def story(stage: Stage) -> None:
+        debt = stage.owe(1, "a")
+        await stage.settled()
+        for late_us, result in ((5, Reply("00")), (6, Failure.UNKNOWN), (7, Reply("91"))):
+            debt.late_us, debt.attempts = late_us, 0
+            await stage.answer(-1, result)
+            assert not stage.paid, "the demand that it answers is not the one that is owed"
+            assert stage.host.sent()[-1] == (1, False), "another demand, not a repeat"
+        await stage.answer(1, Reply("00"), late=True)
+        assert not stage.paid
+        await stage.answer(-1, Reply("00"))
+        assert stage.paid == [1]
+        assert [entry.late_us for entry in stage.books.written] == [7]
+
+    staged(story)
+
+
+def test_a_demand_that_was_outlived_while_it_rests_is_not_ended_by_its_late_answer() -> None:
+    async def story(stage: Stage) -> None:
+        debt = stage.owe(1, "a")
+        await stage.settled()
+        await stage.answer(0, Failure.UNKNOWN)
+        debt.late_us, debt.attempts = 5, 0
+        await stage.answer(0, Reply("00"), late=True)
+        assert not stage.paid
+        await trio.sleep(1)
+        assert stage.host.sent() == [(1, False), (1, False)]
+        await stage.answer(1, Reply("25"))
+        assert stage.paid == [1]
 
     staged(story)
 

@@ -80,7 +80,6 @@ def test_an_advice_becomes_a_reversal_and_then_only_a_reversal_ends_it(journal: 
     journal.commit([outcome(sale, advice=True), undo])
     journal.refresh()
     assert journal.due() == [(sale.record.number, Duty.ADVICE)]
-    assert journal.due_reversals() == []
     journal.commit([outcome(undo, owes=sale.record.number)])
     journal.commit([advised(sale)])  # its answer was on the way
     journal.refresh()
@@ -101,16 +100,33 @@ def test_a_late_approval_owes_a_reversal_again(journal: Journal) -> None:
     assert journal.duty(sale.record.number) is Duty.REVERSAL
 
 
+def test_what_a_late_approval_owes_is_ended_by_its_own_answer_only(journal: Journal) -> None:
+    sale = intent(1)
+    number = 2
+    journal.commit([session(), sale])
+    journal.commit([outcome(sale, "98", owes=number)])
+    journal.refresh()
+    assert (journal.duty(number), journal.late_us(number)) == (Duty.REVERSAL, 0)
+    approved = late(sale, owes=number)
+    journal.commit([approved])
+    journal.commit([reversed_by_switch(sale)])  # the end of the first demand was on the way
+    journal.refresh()
+    assert (journal.duty(number), journal.late_us(number)) == (Duty.REVERSAL, approved.record.time_us)
+    journal.commit([reversed_by_switch(sale, late_us=approved.record.time_us)])
+    journal.refresh()
+    assert journal.duty(number) is None
+
+
 def test_a_debt_stands_until_its_reversal(journal: Journal) -> None:
     sale = intent(1)
     journal.commit([session(), sale])
     journal.commit([outcome(sale, "98", owes=sale.record.number)])
     journal.refresh()
-    assert journal.due_reversals() == [2]
+    assert journal.due() == [(2, Duty.REVERSAL)]
     assert journal.duty(2) is Duty.REVERSAL
     journal.commit([reversed_by_switch(sale)])
     journal.refresh()
-    assert journal.due_reversals() == []
+    assert journal.due() == []
     assert journal.duty(2) is None
     assert journal.known(key(1)) == Known(2, 3, 4)
 

@@ -95,7 +95,7 @@ def audit(journal: Journal, custody: SoftwareCustody, day: int = 0) -> Finding:
 
 def _everything(journal: Journal) -> tuple[object, ...]:
     return (
-        list(journal.records()), list(journal.commits()), journal.open_intents(), journal.due_reversals(),
+        list(journal.records()), list(journal.commits()), journal.open_intents(), journal.due(),
         [journal.known(key(_stan(index, sale))) for index in range(3) for sale in range(A_DAY)],
         [journal.last_rrn(6328 + index) for index in range(3)],
     )  # fmt: skip

@@ -18,16 +18,23 @@ CODEC = Iso8583Codec(HostFormat())
 
 
 class PerverseHost:
-    """Keeps its answer to a sale until the sale has been reversed."""
+    """Keeps its answer to a sale until the sale has been reversed, keeps no tombstone, and answers repeats as it
+    answered the first, whatever has happened since."""
 
     def __init__(self, port: int) -> None:
         self._listening = socket.create_server(("127.0.0.1", port))
         self._kept: list[bytes] = []
-        self.heard: list[str] = []
+        self._judged: set[tuple[str | bytes | None, ...]] = set()
+        self.silent_after = 1 << 30  # reversals that it answers
+        self.heard: list[dict[int, str | bytes]] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
         self._listening.close()
+
+    @property
+    def mtis(self) -> list[str | bytes]:
+        return [fields[MTI] for fields in self.heard]
 
     def _accept(self) -> None:
         with suppress(OSError):
@@ -49,14 +56,27 @@ class PerverseHost:
         keep = (7, 11, 37, 41, 70)
         answer = {**{n: fields[n] for n in keep if n in fields}, MTI: answer_mti(mti), 39: "00"}
         if mti[1] != "8":
-            self.heard.append(mti)
+            self.heard.append(fields)
         if mti[1] == "2":
             self._kept.append(CODEC.frame({**answer, 38: "000001"}))
             return
+        if mti[1] == "4":
+            self._judged.add(_identity(fields))
+            if len(self._judged) > self.silent_after:
+                return
         yield CODEC.frame(answer)
         if mti[1] == "4":
             yield from self._kept
             self._kept.clear()
+
+
+def _identity(fields: dict[int, str | bytes]) -> tuple[str | bytes | None, ...]:
+    """By which such a host knows a repeat."""
+    return tuple(fields.get(number) for number in (7, 11, 37, 41))
+
+
+def _original(fields: dict[int, str | bytes]) -> tuple[str | bytes | None, ...]:
+    return tuple(fields.get(number) for number in (4, 37, 41, 90, 102, 103))
 
 
 @contextmanager
@@ -76,16 +96,27 @@ def _without_zone_keys(town: Town) -> None:
     town.restart("switch")
 
 
-def test_an_approval_after_its_reversal_is_reversed_again(fresh_town: FreshTown) -> None:
+@contextmanager
+def _town_of(fresh_town: FreshTown) -> Iterator[tuple[Town, PerverseHost]]:
     with fresh_town(deadline_ms=1000) as town:
         port = int(town.loaded.config.destination["core-banking"].addresses[0].rpartition(":")[2])  # type: ignore[union-attr]
         town.kill("core-banking")
         _without_zone_keys(town)
-        with perverse(port) as host, Line(town, TERMINALS[0]).sign_in() as line:
+        with perverse(port) as host:
             town.until_up("core-banking")
+            yield town, host
+
+
+def test_an_approval_after_its_reversal_is_reversed_again(fresh_town: FreshTown) -> None:
+    with _town_of(fresh_town) as (town, host):
+        with Line(town, TERMINALS[0]).sign_in() as line:
             assert code_of(line.ask("farm-purchase", {**purchase(), de.STAN: 1})) == "98"
             town.until(lambda status: len(host.heard) == 3 and not status["reversals"]["owed"])
-            assert host.heard == ["0200", "0420", "0420"], "another demand, not a repeat"
+        assert host.mtis == ["0200", "0420", "0420"], "another demand, not a repeat"
+        _, first, second = host.heard
+        assert _original(first) == _original(second)
+        assert first[7] != second[7]
+        assert first[11] != second[11]
         late = [record for record in town.records() if record.kind == RecordKind.LATE]
         assert [record.code for record in late] == ["00"]
         taken = town.status()["transitions"]
@@ -98,3 +129,20 @@ def test_an_approval_after_its_reversal_is_reversed_again(fresh_town: FreshTown)
         )
         with town.journal() as journal:
             assert not journal.due()
+
+
+def test_a_restart_demands_it_under_the_same_identity(fresh_town: FreshTown) -> None:
+    with _town_of(fresh_town) as (town, host):
+        host.silent_after = 1
+        with Line(town, TERMINALS[0]).sign_in() as line:
+            assert code_of(line.ask("farm-purchase", {**purchase(), de.STAN: 1})) == "98"
+            town.until(lambda status: host.mtis[2:] == ["0420"])
+        town.kill("switch")
+        before = len(host.heard)
+        host.silent_after = 2
+        town.restart("switch")
+        town.until(lambda status: len(host.heard) > before and not status["reversals"]["owed"])
+        first, second, *again = host.heard[1:]
+        assert [(fields[MTI], _identity(fields)) for fields in again] == [("0421", _identity(second))] * len(again)
+        assert _identity(first) != _identity(second)
+        assert town.verify().good

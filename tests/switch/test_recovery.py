@@ -32,7 +32,7 @@ def _kill_with_open_intents(town: Town) -> dict[int, Record]:
             town.kill("switch")
             with town.journal() as journal:
                 assert len(journal.open_intents()) == 4
-                assert not journal.due_reversals()
+                assert not journal.due()
     return {record.stan: record for record in town.records(kind=RecordKind.INTENT)}
 
 
@@ -41,7 +41,7 @@ def _four_calls_are_out(status: dict[str, Any]) -> bool:
 
 
 def _debts(journal: Journal) -> set[int]:
-    return {journal.record(number).stan for number in journal.due_reversals()}
+    return {journal.record(number).stan for number, _ in journal.due()}
 
 
 def test_each_kind_of_open_intent_gets_its_outcome_and_its_debt(fresh_town: FreshTown) -> None:

@@ -254,7 +254,7 @@ class Town:
         assert books["balanced"]
         with self.journal() as journal:
             assert not journal.open_intents()
-            assert not journal.due_reversals()
+            assert not journal.due()
             standing = standing_approvals(journal, self.catalogue, self.recorder)
         result = reconcile(standing, books["transactions"])
         assert result.equal, result.differences
