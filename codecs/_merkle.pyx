@@ -5,18 +5,13 @@ from libc.stdint cimport uint8_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
-from fengshou.codecs._sm3 cimport DIGEST_BYTES, sm3_into
+from fengshou.codecs._sm3 cimport DIGEST_BYTES, SM3_LEAF, SM3_NODE, sm3_into, sm3_lanes, sm3_text
 
 
 cdef enum:
     NODE_BYTES = 1 + 2 * DIGEST_BYTES
     # A tree of 2**63 leaves has a path of 63 hashes.
     LEVELS_MAX = 64
-
-
-cdef struct Span:
-    const uint8_t *data
-    size_t size
 
 
 cdef int hash_leaf(uint8_t *out, const uint8_t *record, size_t size) noexcept nogil:
@@ -39,11 +34,11 @@ cdef int hash_node(uint8_t *out, const uint8_t *left, const uint8_t *right) noex
     return sm3_into(out, text, NODE_BYTES)
 
 
-cdef int climb(uint8_t *nodes, size_t count, size_t index, uint8_t *path) noexcept nogil:
+cdef int climb(uint8_t *nodes, size_t count, size_t index, uint8_t *path, sm3_text *pairs) noexcept nogil:
     """Fold a level of hashes to its root, in place at ``nodes[0]``.
 
     A last hash without a sibling rises as it is, which yields the tree of the RFC. Writes the siblings on the way up
-    from ``index`` to ``path``; returns how many there are, or -1.
+    from ``index`` to ``path``; returns how many there are. ``pairs`` is room for half a level.
     """
     cdef int siblings = 0
     cdef size_t pair
@@ -52,12 +47,9 @@ cdef int climb(uint8_t *nodes, size_t count, size_t index, uint8_t *path) noexce
             memcpy(path + siblings * DIGEST_BYTES, nodes + (index ^ 1) * DIGEST_BYTES, DIGEST_BYTES)
             siblings += 1
         for pair in range(count // 2):
-            if hash_node(
-                nodes + pair * DIGEST_BYTES,
-                nodes + 2 * pair * DIGEST_BYTES,
-                nodes + (2 * pair + 1) * DIGEST_BYTES,
-            ):
-                return -1
+            pairs[pair].data = nodes + 2 * pair * DIGEST_BYTES
+            pairs[pair].size = 2 * DIGEST_BYTES
+        sm3_lanes(nodes, pairs, count // 2, SM3_NODE)
         if count & 1:
             memcpy(nodes + (count // 2) * DIGEST_BYTES, nodes + (count - 1) * DIGEST_BYTES, DIGEST_BYTES)
         index //= 2
@@ -71,35 +63,30 @@ cdef tuple root_and_path(leaves, index):
     cdef size_t count = len(kept), place, leaf
     cdef bytes record
     cdef uint8_t path[LEVELS_MAX * DIGEST_BYTES]
-    cdef int siblings = -1
+    cdef int siblings
     if not 0 <= index < count:
         raise IndexError("no such leaf")
     leaf = index
-    cdef Span *spans = <Span *>malloc(count * sizeof(Span))
+    cdef sm3_text *texts = <sm3_text *>malloc(count * sizeof(sm3_text))
     cdef uint8_t *nodes = <uint8_t *>malloc(count * DIGEST_BYTES)
     try:
-        if spans == NULL or nodes == NULL:
+        if texts == NULL or nodes == NULL:
             raise MemoryError
         for place in range(count):
             record = kept[place]
             if record is None:
                 raise TypeError("a leaf is bytes")
-            spans[place].data = <const uint8_t *>PyBytes_AS_STRING(record)
-            spans[place].size = len(record)
+            texts[place].data = <const uint8_t *>PyBytes_AS_STRING(record)
+            texts[place].size = len(record)
         with nogil:
-            for place in range(count):
-                if hash_leaf(nodes + place * DIGEST_BYTES, spans[place].data, spans[place].size):
-                    break
-            else:
-                siblings = climb(nodes, count, leaf, path)
-        if siblings < 0:
-            raise MemoryError
+            sm3_lanes(nodes, texts, count, SM3_LEAF)
+            siblings = climb(nodes, count, leaf, path, texts)
         return (
             PyBytes_FromStringAndSize(<char *>nodes, DIGEST_BYTES),
             PyBytes_FromStringAndSize(<char *>path, siblings * DIGEST_BYTES),
         )
     finally:
-        free(spans)
+        free(texts)
         free(nodes)
 
 

@@ -1,4 +1,7 @@
-"""SM3 (GB/T 32905) over the system's libcrypto. The meaning of each name stands in ``_sm3.pyi``."""
+"""SM3 (GB/T 32905): one text by the system's libcrypto, many side by side by ``sm3_lanes.c``.
+
+The meaning of each name stands in ``_sm3.pyi``.
+"""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t
@@ -38,36 +41,27 @@ def sm3(bytes data not None):
     return PyBytes_FromStringAndSize(<char *>out, DIGEST_BYTES)
 
 
-cdef struct Piece:
-    const uint8_t *data
-    size_t size
-
-
 def sm3_many(items):
     # The tuple holds every item while the GIL is free, whatever happens to the caller's list.
     cdef tuple kept = tuple(items)
     cdef Py_ssize_t count = len(kept), index
     cdef bytes item
-    cdef int failed = 0
-    cdef Piece *pieces = <Piece *>malloc((count or 1) * sizeof(Piece))
+    cdef sm3_text *texts = <sm3_text *>malloc((count or 1) * sizeof(sm3_text))
     cdef bytes digests = PyBytes_FromStringAndSize(NULL, count * DIGEST_BYTES)
     cdef uint8_t *out = <uint8_t *>PyBytes_AS_STRING(digests)
-    if pieces == NULL:
+    if texts == NULL:
         raise MemoryError
     try:
         for index in range(count):
             item = kept[index]
             if item is None:
                 raise TypeError("what SM3 takes is bytes")
-            pieces[index].data = octets(item)
-            pieces[index].size = len(item)
+            texts[index].data = octets(item)
+            texts[index].size = len(item)
         with nogil:
-            for index in range(count):
-                failed |= sm3_into(out + index * DIGEST_BYTES, pieces[index].data, pieces[index].size)
+            sm3_lanes(out, texts, count, SM3_PLAIN)
     finally:
-        free(pieces)
-    if failed:
-        raise MemoryError
+        free(texts)
     return [digests[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES] for index in range(count)]
 
 

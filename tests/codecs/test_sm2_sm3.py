@@ -1,6 +1,7 @@
 """SM2 and SM3: vectors of the standards, an independent oracle, and the keys and signatures that must be refused."""
 
 import pickle
+import random
 import threading
 from importlib.machinery import EXTENSION_SUFFIXES
 from typing import Any
@@ -68,6 +69,18 @@ def test_the_compiled_modules_are_loaded() -> None:
 def test_sm3_gbt_32905(data: bytes, digest: str) -> None:
     assert sm3(data).hex().upper() == digest
     assert sm3_many([data, b"", data]) == [sm3(data), sm3(b""), sm3(data)]
+
+
+def test_sm3_of_many_is_that_of_each() -> None:
+    """Every length around the edges of blocks and padding, in every lane, beside longer and shorter ones, and in calls
+    that leave lanes empty."""
+    texts = [bytes([size % 251]) * size for size in range(260)]
+    random.Random(32905).shuffle(texts)
+    assert sm3_many([]) == []
+    for count in range(1, 20):
+        for first in range(0, len(texts), count):
+            some = texts[first : first + count]
+            assert sm3_many(some) == [sm3(text) for text in some]
 
 
 # One length on each side of every block and padding edge, and one past the size at which the GIL is given up.
