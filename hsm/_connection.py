@@ -1,8 +1,6 @@
 """What a TLS connection says of its peer, and what a failure of it means."""
 
-import socket
-from collections.abc import Callable, Set
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Set
 from datetime import datetime
 from enum import Enum
 from functools import lru_cache
@@ -164,28 +162,3 @@ def _peer_der(connection: SSL.Connection) -> bytes:
     if certificate is None:
         raise ChannelError(Fault.NO_CERTIFICATE)
     return certificate.public_bytes(Encoding.DER)
-
-
-async def handshake(
-    connection: SSL.Connection,
-    sock: socket.socket,
-    turn: Callable[[], AbstractAsyncContextManager[object]],
-) -> None:
-    """Shake hands on a connection that is bound to a non-blocking socket. Raises ChannelError.
-
-    The caller sets the deadline and closes the socket. Each step costs one to three milliseconds of public-key work
-    that needs no GIL, so it runs in a thread and the pump of established connections goes on meanwhile; ``turn`` is
-    entered for each step, and says when.
-    """
-    while True:
-        try:
-            async with turn():
-                await trio.to_thread.run_sync(connection.do_handshake)
-        except SSL.WantReadError:
-            await trio.lowlevel.wait_readable(sock)
-        except SSL.WantWriteError:
-            await trio.lowlevel.wait_writable(sock)
-        except SSL.Error as error:
-            raise explain(connection, error) from None
-        else:
-            return

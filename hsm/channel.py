@@ -2,8 +2,8 @@
 
 A context says who we are, whom we trust and which suites we admit; make it once and share it. Then either
 ``TlsStream`` wraps any Trio stream, or, for the listener of terminals, a ``SSL.Connection`` is bound to the socket
-itself and ``handshake`` drives it until the pump takes over. ``exporter`` gives the value that binds signatures to the
-session, ``peer_certificate`` the facts to compare with the registry.
+itself and driven by whoever owns that; ``explain`` says what a failure of it means. ``exporter`` gives the value that
+binds signatures to the session, ``peer_certificate`` the facts to compare with the registry.
 """
 
 from fengshou.hsm._connection import (
@@ -11,8 +11,8 @@ from fengshou.hsm._connection import (
     Fault,
     check_peer_name,
     check_still_valid,
+    explain,
     exporter,
-    handshake,
     peer_certificate,
     session_of,
 )
@@ -45,8 +45,8 @@ __all__ = [
     "check_peer_name",
     "check_still_valid",
     "client_context",
+    "explain",
     "exporter",
-    "handshake",
     "peer_certificate",
     "server_context",
     "session_of",

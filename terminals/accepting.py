@@ -8,9 +8,8 @@ import errno
 import math
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from heapq import heapify, heappop, heappush
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 import trio
@@ -18,6 +17,9 @@ import trio
 _BACKLOG = 4096
 # A handed socket comes with one byte, so that an end of the stream is told from it.
 HANDED = b"C"
+
+# Why what strangers have begun is given up; counted by these words.
+TIMED_OUT, GAVE_WAY = "handshake timed out", "handshake dropped for a newer one"
 
 
 Take = Callable[[socket.socket], None]
@@ -102,53 +104,17 @@ class Handed:
         """The line is somebody else's."""
 
 
-class Turns:
-    """One at a time; of those that wait, the one that came first, however often it has had its turn already. Else the
-    last steps of the first would wait behind the first steps of the last, and all would be done at the end only."""
-
-    def __init__(self) -> None:
-        self._waiting: list[tuple[int, trio.Event]] = []  # a heap
-        self._taken = False
-
-    @asynccontextmanager
-    async def take(self, place: int) -> AsyncIterator[None]:
-        """``place``: when it came; no two have the same."""
-        if self._taken:
-            waiting = (place, trio.Event())
-            heappush(self._waiting, waiting)
-            try:
-                await waiting[1].wait()
-            except trio.Cancelled:
-                if waiting[1].is_set():
-                    self._pass_on()
-                else:
-                    self._waiting.remove(waiting)
-                    heapify(self._waiting)
-                raise
-        self._taken = True
-        try:
-            yield
-        finally:
-            self._pass_on()
-
-    def _pass_on(self) -> None:
-        self._taken = bool(self._waiting)
-        if self._waiting:
-            heappop(self._waiting)[1].set()
-
-
 class Attempt:
     """What somebody has begun. Its time runs while we wait for the other side, not while that waits for us."""
 
-    def __init__(self, attempts: "Attempts", place: int, within_s: float) -> None:
-        self.place = place  # how many came before
+    def __init__(self, attempts: "Attempts", within_s: float) -> None:
         self._attempts = attempts
         self._left_s = within_s
         self.scope = trio.CancelScope(deadline=trio.current_time() + within_s)
 
     @contextmanager
     def ours(self) -> Iterator[None]:
-        """It is our turn to do something: nobody who came later takes its place meanwhile."""
+        """It is our turn to do something: nobody who comes later takes its place meanwhile."""
         self._left_s = self.scope.deadline - trio.current_time()
         self.scope.deadline = math.inf
         try:
@@ -169,18 +135,6 @@ class Attempts:
         self._within_s = within_s
         self._refused = refused
         self._waited_for: dict[Attempt, None] = {}  # oldest first
-        self._at_work = self._begun = 0
-        self._room = trio.Event()
-
-    def __len__(self) -> int:
-        return len(self._waited_for) + self._at_work
-
-    async def room(self) -> None:
-        """Until another one may come; those that have begun go on first."""
-        await trio.lowlevel.checkpoint()
-        while self._at_work >= self._most:
-            self._room = trio.Event()
-            await self._room.wait()
 
     def begin(
         self, nursery: trio.Nursery, sock: socket.socket, work: Callable[[socket.socket, Attempt], Awaitable[None]]
@@ -190,9 +144,8 @@ class Attempts:
             oldest = next(iter(self._waited_for))
             del self._waited_for[oldest]
             oldest.scope.cancel()
-            self._refused["handshake dropped for a newer one"] += 1
-        attempt = Attempt(self, self._begun, self._within_s)
-        self._begun += 1
+            self._refused[GAVE_WAY] += 1
+        attempt = Attempt(self, self._within_s)
         self._waited_for[attempt] = None
         nursery.start_soon(self._run, sock, attempt, work)
 
@@ -200,12 +153,9 @@ class Attempts:
     def at_work(self, attempt: Attempt) -> Iterator[None]:
         """See ``Attempt.ours``."""
         self._waited_for.pop(attempt, None)
-        self._at_work += 1
         try:
             yield
         finally:
-            self._at_work -= 1
-            self._room.set()
             self._waited_for[attempt] = None
 
     async def _run(
@@ -215,6 +165,6 @@ class Attempts:
             with attempt.scope:
                 await work(sock, attempt)
             if attempt.scope.cancelled_caught and attempt.scope.deadline <= trio.current_time():
-                self._refused["handshake timed out"] += 1
+                self._refused[TIMED_OUT] += 1
         finally:
             self._waited_for.pop(attempt, None)

@@ -1,17 +1,18 @@
 """The listener: gives each connection a handshake with a deadline, and hands it to the pump.
 
-Handshakes are the dearest thing a stranger can ask for. Each runs in its own task, with a deadline and a bound on how
-many may be under way, see ``accepting.Attempts``. Its public-key work is done by one thread, in the order of arrival,
-so that a storm of reconnecting terminals takes at most that thread's share of the processor from those that trade.
+Handshakes are the dearest thing a stranger can ask for. Their public-key work is done by one thread, in the order of
+arrival, so that a storm of reconnecting terminals takes at most that thread's share of the processor from those that
+trade; how many may be under way is bounded, see ``handshakes``.
 """
 
 import logging
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Set
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Set
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 import trio
 from OpenSSL import SSL
@@ -21,11 +22,11 @@ from fengshou.hsm.channel import (
     Fault,
     check_still_valid,
     exporter,
-    handshake,
     peer_certificate,
     session_reused,
 )
-from fengshou.terminals.accepting import Attempt, Attempts, Source, Turns
+from fengshou.terminals.accepting import Source
+from fengshou.terminals.handshakes import Handshake, Handshakes
 from fengshou.terminals.pump import Pump
 
 logger = logging.getLogger(__name__)
@@ -59,13 +60,11 @@ class Listener:
         """``context`` is asked for each connection, so that new certificates and CRLs count at once, and so is
         ``revoked`` for the serial numbers of certificates that are of no use any more."""
         self._source = source
-        self._context = context
         self._pump = pump
         self._limits = limits
         self._revoked = revoked
-        self._turns = Turns()
+        self._handshakes = Handshakes(context, limits.handshakes, limits.handshake_s)
         self.refused: Counter[str] = Counter()  # by reason
-        self._attempts = Attempts(limits.handshakes, limits.handshake_s, self.refused)
         self.accepted = 0
         self.resumed = 0  # of the handshakes that were done, those that needed no certificates
         self._accepting = trio.CancelScope()
@@ -79,8 +78,11 @@ class Listener:
         try:
             with self._accepting:
                 async with trio.open_nursery() as nursery:
-                    await self._source.each(lambda sock: self._admit(sock, nursery), self._attempts.room, self.refused)
+                    self._handshakes.start(partial(self._ended, nursery))
+                    await self._source.each(self._admit, self._handshakes.room, self.refused)
+                    await trio.sleep_forever()  # no more will come, and those that have begun go on
         finally:
+            self._handshakes.stop()
             self.close()
 
     def close(self) -> None:
@@ -91,49 +93,43 @@ class Listener:
         """Take no more connections and drop unfinished handshakes."""
         self._accepting.cancel()
 
-    def _admit(self, sock: socket.socket, nursery: trio.Nursery) -> None:
-        if len(self._pump) + len(self._attempts) >= self._limits.connections:
+    def _admit(self, sock: socket.socket) -> None:
+        if len(self._pump) + len(self._handshakes) >= self._limits.connections:
             self.refused["too many connections"] += 1
             sock.close()
             return
         self.accepted += 1
-        self._attempts.begin(nursery, sock, self._handshake)
+        tune(sock)
+        self._handshakes.begin(sock)
 
-    async def _handshake(self, sock: socket.socket, attempt: Attempt) -> None:
-        handed_over = False
+    def _ended(self, nursery: trio.Nursery, handshake: Handshake) -> None:
+        if isinstance(handshake.failure, str):
+            self.refused[handshake.failure] += 1
+            handshake.socket.close()
+            return
+        connection = handshake.connection
+        assert connection is not None
         try:
-            tune(sock)
-            await trio.lowlevel.wait_readable(sock)  # the silent cost no TLS state
-            connection = SSL.Connection(self._context(), sock)
-            connection.set_accept_state()
-            await handshake(connection, sock, lambda: self._turn(attempt))
+            if handshake.failure is not None:
+                raise handshake.failure
             certificate = peer_certificate(connection)
             check_still_valid(certificate, self._revoked(), datetime.now(UTC))
-            self._pump.add(sock, connection, certificate, exporter(connection))
-            handed_over = True
-            self.resumed += session_reused(connection)
         except ChannelError as error:
             self.refused[error.fault.value] += 1
             if error.fault in _OURS:
                 logger.warning("a peer that calls itself %s: %s", _name(connection), error)
-                await _let_hear(sock)
-        except OSError:
-            self.refused["connection lost"] += 1
-        finally:
-            if not handed_over:
-                sock.close()
-
-    @asynccontextmanager
-    async def _turn(self, attempt: Attempt) -> AsyncIterator[None]:
-        with attempt.ours():
-            async with self._turns.take(attempt.place):
-                yield
+                nursery.start_soon(_let_hear, handshake.socket)
+            else:
+                handshake.socket.close()
+        else:
+            self._pump.add(handshake.socket, connection, certificate, exporter(connection))
+            self.resumed += session_reused(connection)
 
 
 async def _let_hear(sock: socket.socket) -> None:
     """Let a peer read the alert that says why: in TLS 1.3 it has sent its first request already, and closing a socket
     with unread bytes takes back what the peer has not read yet (RFC 9293 section 3.10.4)."""
-    with suppress(OSError), trio.move_on_after(_HEARS_WITHIN_S):
+    with sock, suppress(OSError), trio.move_on_after(_HEARS_WITHIN_S):
         sock.shutdown(socket.SHUT_WR)
         while True:
             await trio.lowlevel.wait_readable(sock)

@@ -1,6 +1,5 @@
 """Who gets a channel and who does not, over real sockets and in memory."""
 
-import socket as sockets
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -29,7 +28,6 @@ from fengshou.hsm.channel import (
     Trust,
     client_context,
     exporter,
-    handshake,
     peer_certificate,
     server_context,
     terminal_server_context,
@@ -435,59 +433,7 @@ def test_a_back_end_verifies_a_returning_peer_anew(network: Network) -> None:
     assert exporter(first) != exporter(second)
 
 
-# --- over sockets, as the listener does it ---
-
-
-def test_handshake_on_a_socket(network: Network) -> None:
-    server = terminal_server_context(network.switch(), network.trust_with_list)
-    client = client_context(network.terminal(), network.trust)
-
-    async def main() -> None:
-        left, right = sockets.socketpair()
-        left.setblocking(False)
-        with left:
-            connection = SSL.Connection(server, left)
-            connection.set_accept_state()
-            terminal = TlsStream.client(trio.SocketStream(trio.socket.from_stdlib_socket(right)), client, "127.0.0.1")
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(handshake, connection, left, lambda: trio.CapacityLimiter(1))
-                nursery.start_soon(terminal.do_handshake)
-            assert exporter(connection) == terminal.binding
-            assert peer_certificate(connection).subject.common_name == "P0000001"
-            await terminal.aclose()
-
-    trio.run(main)
-
-
-@pytest.mark.parametrize(
-    ("data", "fault"),
-    [
-        (b"GET / HTTP/1.1\r\nHost: switch\r\n\r\n",         Fault.NOT_TLS),
-        (b"\x00" * 64,                                      Fault.NOT_TLS),
-        (b"\x16\x03\x01\xff\xff" + bytes(1000),             Fault.NOT_TLS),
-        (b"\x16\x03\x01\x00\x10" + bytes(16),               Fault.BROKEN),
-        (b"\x15\x03\x03\x00\x02\x02\x28",                   Fault.BROKEN),
-        (b"\x16\x03\x01\x02\x00\x01",                       Fault.VANISHED),
-        (b"",                                               Fault.VANISHED),
-    ],
-    ids=["http", "zeros", "record too long", "no client hello", "alert", "cut short", "nothing"],
-)  # fmt: skip
-def test_garbage_is_named(network: Network, data: bytes, fault: Fault) -> None:
-    server = terminal_server_context(network.switch(), network.trust)
-
-    async def main() -> None:
-        left, right = sockets.socketpair()
-        left.setblocking(False)
-        with left, right:
-            connection = SSL.Connection(server, left)
-            connection.set_accept_state()
-            right.sendall(data)
-            right.shutdown(sockets.SHUT_WR)
-            with pytest.raises(ChannelError) as refusal, trio.fail_after(5):
-                await handshake(connection, left, lambda: trio.CapacityLimiter(1))
-            assert refusal.value.fault is fault
-
-    trio.run(main)
+# --- garbage ---
 
 
 def test_a_client_hello_cut_anywhere_or_with_a_wrong_bit_never_passes(network: Network) -> None:
@@ -513,22 +459,6 @@ def test_a_client_hello_cut_anywhere_or_with_a_wrong_bit_never_passes(network: N
             await offer(hello[:index] + bytes((hello[index] ^ 0x55,)) + hello[index + 1 :])
 
     trio.run(main)
-
-
-def test_the_caller_deadline_ends_a_silent_handshake(network: Network) -> None:
-    server = terminal_server_context(network.switch(), network.trust)
-
-    async def main() -> None:
-        left, right = sockets.socketpair()
-        left.setblocking(False)
-        with left, right:
-            connection = SSL.Connection(server, left)
-            connection.set_accept_state()
-            right.sendall(b"\x16\x03\x01")
-            with pytest.raises(trio.TooSlowError), trio.fail_after(60):
-                await handshake(connection, left, lambda: trio.CapacityLimiter(1))
-
-    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0.05))
 
 
 # --- files that are wrong ---

@@ -251,6 +251,18 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Network:
     return Network(folder, authority, context, PrivateKey.generate(), keys)
 
 
+@pytest.fixture(scope="session")
+def client_context(network: Network, tmp_path_factory: pytest.TempPathFactory) -> SSL.Context:
+    folder = tmp_path_factory.mktemp("terminal")
+    key = network.terminal_keys[TERMINALS[0]]
+    subject = x509.Subject(TERMINALS[0], serial="SN1")
+    certificate = network.authority.issue(x509.TERMINAL, subject, key.public_key, datetime.now(UTC))
+    save_private_key(folder / "key.pem", key)
+    (folder / "chain.pem").write_bytes(network.authority.chain(certificate))
+    identity = channel.Identity.of_key_file(folder / "chain.pem", folder / "key.pem")
+    return channel.client_context(identity, channel.Trust(network.authority.folder / AUTHORITIES), channel.NARROW)
+
+
 @asynccontextmanager
 async def stage(
     network: Network, folder: Path, counters: Counters | None = None, **patience: float

@@ -4,7 +4,6 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,10 +11,7 @@ import trio
 from OpenSSL import SSL
 
 from fengshou.codecs import MessageCodec
-from fengshou.hsm import channel, x509
 from fengshou.hsm.channel import Fault, TlsStream
-from fengshou.hsm.pki import AUTHORITIES
-from fengshou.hsm.software import save_private_key
 from fengshou.protocol import elements as de
 from fengshou.protocol.message import Flag, Message
 from fengshou.protocol.session import Event, State
@@ -23,7 +19,7 @@ from fengshou.protocol.templates import ECHO, RECEIPT
 from fengshou.terminals.accepting import Bound
 from fengshou.terminals.listener import Listener, ListenerLimits
 from fengshou.terminals.pump import Closing, Peer, Pump, PumpLimits
-from tests.terminals.conftest import GRAMMAR, TERMINALS, Network
+from tests.terminals.conftest import GRAMMAR, Network
 
 CODEC = MessageCodec(GRAMMAR)
 _PUMP_LIMITS, _LISTENER_LIMITS = PumpLimits(), ListenerLimits()
@@ -82,18 +78,6 @@ class Stage:
             await trio.aclose_forcefully(stream)
             raise
         return stream
-
-
-@pytest.fixture(scope="module")
-def client_context(network: Network, tmp_path_factory: pytest.TempPathFactory) -> SSL.Context:
-    folder = tmp_path_factory.mktemp("terminal")
-    key = network.terminal_keys[TERMINALS[0]]
-    subject = x509.Subject(TERMINALS[0], serial="SN1")
-    certificate = network.authority.issue(x509.TERMINAL, subject, key.public_key, datetime.now(UTC))
-    save_private_key(folder / "key.pem", key)
-    (folder / "chain.pem").write_bytes(network.authority.chain(certificate))
-    identity = channel.Identity.of_key_file(folder / "chain.pem", folder / "key.pem")
-    return channel.client_context(identity, channel.Trust(network.authority.folder / AUTHORITIES), channel.NARROW)
 
 
 Staging = Callable[..., "AsyncIterator[Stage]"]
