@@ -13,11 +13,14 @@ cdef extern from "sm2_kernel.h" nogil:
     enum:
         SM2_PORTABLE
         SM2_MULX
+        SM2_LANES_IN_C
+        SM2_LANES
         SM2_PATHS
     int sm2_kernel_init()
     int sm2_can_take(int path)
     void sm2_take(int path)
     int sm2_taken()
+    int sm2_lanes_refused()
     sm2_table *sm2_table_new()
     void sm2_table_free(sm2_table *table)
     int sm2_table_build(sm2_table *table, const uint8_t *xy)

@@ -4,6 +4,8 @@ A key's table is made when its first signature arrives and kept for the next; th
 makes room. A table in use by a batch outlives its place in the cache.
 """
 
+import logging
+
 from cpython.bytes cimport PyBytes_AS_STRING
 from libc.stdint cimport uint8_t
 from libc.stdlib cimport free, malloc
@@ -23,9 +25,11 @@ cdef void *spare = NULL
 
 if not sm2_kernel_init():
     raise ImportError("no memory for the generator's table")
+if sm2_lanes_refused():
+    logging.getLogger(__name__).error("AVX-512 IFMA fails its self-test on this processor; verifying without it")
 
 
-cdef dict PATHS = {"portable": SM2_PORTABLE, "mulx": SM2_MULX}
+cdef dict PATHS = {"portable": SM2_PORTABLE, "mulx": SM2_MULX, "lanes-in-c": SM2_LANES_IN_C, "lanes": SM2_LANES}
 assert list(PATHS.values()) == list(range(SM2_PATHS))
 
 

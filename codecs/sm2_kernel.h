@@ -24,8 +24,10 @@ typedef struct {
 
 /* Ways to compute, all with one outcome. */
 enum {
-    SM2_PORTABLE, /* C for any 64-bit processor */
-    SM2_MULX,     /* x86-64 with BMI2 and ADX */
+    SM2_PORTABLE,   /* C for any 64-bit processor */
+    SM2_MULX,       /* x86-64 with BMI2 and ADX */
+    SM2_LANES_IN_C, /* eight cases side by side in C: slow, for tests of its arithmetic on any processor */
+    SM2_LANES,      /* the same by AVX-512 IFMA */
     SM2_PATHS
 };
 
@@ -33,13 +35,16 @@ enum {
  * Returns 0 when memory is short, else 1. */
 int sm2_kernel_init(void);
 
-/* Whether this processor can take the path. */
+/* Whether this processor can take the path. SM2_LANES it can only if that agreed with SM2_MULX in sm2_kernel_init. */
 int sm2_can_take(int path);
 
 /* Take the path from now on; not while another thread is in the kernel. */
 void sm2_take(int path);
 
 int sm2_taken(void);
+
+/* Whether the processor has the instructions of SM2_LANES but they did not agree. */
+int sm2_lanes_refused(void);
 
 /* A table not yet filled, or NULL when memory is short. No two threads at a time in sm2_table_new and sm2_table_free. */
 sm2_table *sm2_table_new(void);
