@@ -1,15 +1,16 @@
 """The link to an ISO 8583 host: CPU of the switch's end, from calls handed over to their completions.
 
-The real link over a pair of sockets. The other end is a thread whose answers were made beforehand, so that what is
-counted, the CPU of the link's own thread, is the link's and its share of the event loop. Batches go one after another:
-as large as the saturated pipeline's, and small ones, which pay for the event loop.
+The real link over a pair of sockets. The other end is a process whose answers were made beforehand. What is counted is
+the CPU of the link's own thread, event loop and sockets with it. Batches go one after another: as large as those of a
+saturated pipeline, and small ones, which pay for the event loop.
 """
 
+import itertools
 import socket
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
+from multiprocessing import get_context
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -20,8 +21,9 @@ from bench.figures import Figure
 from fengshou.codecs import Iso8583Codec
 from fengshou.hsm.software import SoftwareCustody
 from fengshou.protocol.backend import Fields
-from fengshou.protocol.iso8583 import HostFormat, answer_mti
+from fengshou.protocol.iso8583 import KEY_CHANGE, HostFormat, answer_mti
 from fengshou.protocol.service import Iso8583Call
+from fengshou.routing.connect import Connect
 from fengshou.routing.destination import Completion, Outbound, Trace
 from fengshou.routing.iso8583_link import Iso8583Link
 from fengshou.routing.iso8583_mac import codecs_for_batches
@@ -57,31 +59,24 @@ def _answer(request: Fields) -> Fields:
     return {0: answer_mti(str(request[0])), 38: "004711", 39: "00", **repeated}
 
 
-class _Host(threading.Thread):
+def _serve(sock: socket.socket, zone: ZoneHost, answers: Sequence[bytes]) -> None:
     """The other end. Signs on and takes keys by the book; each further request is given the next prepared answer."""
+    codec = Iso8583Codec(HostFormat())
+    prepared = itertools.cycle(answers)
 
-    def __init__(self, sock: socket.socket, zone: ZoneHost) -> None:
-        super().__init__(daemon=True)
-        self.answers: Iterator[bytes] = iter(())
-        self._sock = sock
-        self._zone = zone
-        self._codec = Iso8583Codec(HostFormat())
-
-    def run(self) -> None:
-        buffer = b""
-        with suppress(OSError):  # the link is gone
-            while data := self._sock.recv(1 << 20):
-                messages, used = self._codec.split(buffer + data)
-                buffer = (buffer + data)[used:]
-                self._sock.sendall(b"".join(map(self._reply, messages)))
-
-    def _reply(self, message: bytes) -> bytes:
+    def reply(message: bytes) -> bytes:
         if message[0] != 0x08:
-            return next(self.answers)
-        request = self._codec.decode(message)
-        if 48 in request:
-            return self._codec.frame(network_answer(request, self._zone.take(request)))
-        return self._codec.frame(network_answer(request))
+            return next(prepared)
+        request = codec.decode(message)
+        told = zone.take(request) if request[70] == KEY_CHANGE else None
+        return codec.frame(network_answer(request, told))
+
+    buffer = b""
+    with suppress(OSError):  # the link is gone
+        while data := sock.recv(1 << 20):
+            messages, used = codec.split(buffer + data)
+            buffer = (buffer + data)[used:]
+            sock.sendall(b"".join(map(reply, messages)))
 
 
 class _Ends:
@@ -97,19 +92,9 @@ class _Ends:
             self.done.set()
 
 
-async def _run(folder: Path, mac: bool, sizes: Sequence[int], count: int) -> list[float]:
+async def _run(connect: Connect, keys: ZoneKeys, mac: bool, sizes: Sequence[int], count: int) -> list[float]:
     """µs a transaction for each size of batch: the least of the rounds."""
-    here, there = socket.socketpair()
-    custody, host_custody = SoftwareCustody.initialise(folder / "switch"), SoftwareCustody.initialise(folder / "host")
-    found_zone(custody, host_custody, _NAME)
-    zone = ZoneHost(host_custody)
-    host = _Host(there, zone)
-    host.start()
-
-    async def connect() -> trio.abc.Stream:
-        return trio.SocketStream(trio.socket.from_stdlib_socket(here))
-
-    link = Iso8583Link(_NAME, [connect], HostFormat(), Random(7), zone=ZoneKeys(custody, _NAME), mac=mac)
+    link = Iso8583Link(_NAME, [connect], HostFormat(), Random(7), zone=keys, mac=mac)
     ends = _Ends()
     calls = _calls(count)
     found = []
@@ -117,14 +102,9 @@ async def _run(folder: Path, mac: bool, sizes: Sequence[int], count: int) -> lis
         nursery.start_soon(link.run, ends)
         while not link.up:
             await trio.sleep(0.001)
-        codec = codecs_for_batches(HostFormat(), zone if mac else None)()
-        # With a MAC the request tells the epoch of its key, and so does the answer.
-        control = {53: "0300000100000000"} if mac else {}
-        answers = [codec.frame({**_answer(request_fields(call, trace)), **control}) for call, trace in calls]
         for size in sizes:
             rounds = []
             for _ in range(_ROUNDS):
-                host.answers = iter(answers)
                 spent = 0
                 for start in range(0, count, size):
                     deadline = trio.current_time() + _DEADLINE_S
@@ -138,8 +118,30 @@ async def _run(folder: Path, mac: bool, sizes: Sequence[int], count: int) -> lis
             found.append(min(rounds))
         assert link.answered == _ROUNDS * count * len(sizes), "every call is answered, and every answer is believed"
         nursery.cancel_scope.cancel()
-    there.close()
     return found
+
+
+def _measure(folder: Path, mac: bool, sizes: Sequence[int], count: int) -> list[float]:
+    custody, host_custody = SoftwareCustody.initialise(folder / "switch"), SoftwareCustody.initialise(folder / "host")
+    found_zone(custody, host_custody, _NAME)
+    keys, zone = ZoneKeys(custody, _NAME), ZoneHost(host_custody)
+    for key in keys.accepted():
+        keys.hear(key, zone.take(keys.change(key)))
+    codec = codecs_for_batches(HostFormat(), zone if mac else None)()
+    answers = [codec.frame(_answer(request_fields(call, trace))) for call, trace in _calls(count)]
+    here, there = socket.socketpair()
+    host = get_context("fork").Process(target=_serve, args=(there, zone, answers), daemon=True)
+    host.start()
+    there.close()
+
+    async def connect() -> trio.abc.Stream:
+        return trio.SocketStream(trio.socket.from_stdlib_socket(here))
+
+    try:
+        return trio.run(_run, connect, keys, mac, sizes, count)
+    finally:
+        host.kill()
+        host.join()
 
 
 def figures(seconds: float) -> list[Figure]:
@@ -148,7 +150,7 @@ def figures(seconds: float) -> list[Figure]:
     found = []
     for mac, key, what in ((True, "mac", "with MACs"), (False, "plain", "without MACs")):
         with TemporaryDirectory() as folder:
-            values = trio.run(_run, Path(folder), mac, (LARGE, SMALL), count)
+            values = _measure(Path(folder), mac, (LARGE, SMALL), count)
         found += [
             Figure(key=f"link.{key}.{size}", what=f"{what}, batches of {size}", value=value, unit="µs/transaction")
             for size, value in zip((LARGE, SMALL), values, strict=True)

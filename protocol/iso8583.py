@@ -237,6 +237,7 @@ class SecurityControl:
         return f"{self.pin_format}{_SM4}{self.pin_epoch:03d}{self.mac_epoch:03d}".ljust(16, "0")
 
 
+@lru_cache(maxsize=256)  # few are in use, and a peer makes up as many as it likes
 def answer_mti(mti: str) -> str:
     """The MTI of the answer: 0200 and its repeat 0201 give 0210, 0420 gives 0430."""
     return f"{mti[:2]}{int(mti[2]) + 1}0"

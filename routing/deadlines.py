@@ -9,20 +9,19 @@ import heapq
 from collections import deque
 from typing import Generic, TypeVar
 
+import msgspec
+
 Item = TypeVar("Item")
 
 NEVER = float("inf")
 
 
-class Timer(Generic[Item]):
+class Timer(msgspec.Struct, Generic[Item], eq=False):
     """One deadline. ``cancel`` it when it is not needed any more."""
 
-    __slots__ = ("at", "item", "serial")
-
-    def __init__(self, at: float, serial: int, item: Item) -> None:
-        self.at = at
-        self.serial = serial
-        self.item: Item | None = item
+    at: float
+    serial: int
+    item: Item | None
 
     def cancel(self) -> None:
         self.item = None
@@ -45,7 +44,7 @@ class Deadlines(Generic[Item]):
 
     def set(self, at: float, item: Item) -> Timer[Item]:
         self._serial += 1
-        timer = Timer(at, self._serial, item)
+        timer: Timer[Item] = Timer(at, self._serial, item)
         if not self._queue or at >= self._queue[-1].at:
             self._queue.append(timer)
         else:

@@ -100,12 +100,17 @@ class Iso8583Link:
 
     def submit(self, calls: Sequence[Outbound]) -> None:
         lines = [line for line in self._lines if line.up]
-        line = min(lines, key=lambda line: line.load) if lines else None
-        codec, now = self._codec_for_batch(), trio.current_time()
-        for outbound in calls:
-            failure = self._refusal(outbound, line, codec, now)
-            if failure is not None:
-                self._complete(outbound, failure)
+        if lines:
+            line = min(lines, key=lambda line: line.load)
+            codec, now = self._codec_for_batch(), trio.current_time()
+            for outbound in calls:
+                failure = self._refusal(outbound, line, codec, now)
+                if failure is not None:
+                    self._complete(outbound, failure)
+            line.flush()
+        else:
+            for outbound in calls:
+                self._complete(outbound, Failure.UNAVAILABLE)
         if self._completed or self._in_flight.next_due() < self._sleeps_until:
             self._work.set()
 
@@ -118,12 +123,10 @@ class Iso8583Link:
         finally:
             self._flush(sink)
 
-    def _refusal(self, outbound: Outbound, line: Line | None, codec: Codec, now: float) -> Failure | None:
+    def _refusal(self, outbound: Outbound, line: Line, codec: Codec, now: float) -> Failure | None:
         """Hand the call to the line, or say why it cannot be taken."""
         call = outbound.call
         assert isinstance(call, Iso8583Call), "the rules route only such calls here"
-        if line is None:
-            return Failure.UNAVAILABLE
         if len(self._in_flight) >= self._in_flight_max or outbound.deadline <= now:
             return Failure.BUSY
         fields = request_fields(call, outbound.trace)
@@ -201,12 +204,9 @@ class Iso8583Link:
         """The answers of one read, to the sink at once."""
         for fields in messages:
             code = fields.get(39)
-            taken = self._in_flight.take(fields) if isinstance(code, str) else None
-            if taken is None:
+            if not isinstance(code, str) or (taken := self._in_flight.take(fields)) is None:
                 self.unmatched += 1
-                continue
-            assert isinstance(code, str)
-            if isinstance(taken, Flight):
+            elif isinstance(taken, Flight):
                 self.answered += 1
                 self._put_down(taken)
                 self._complete(taken.outbound, Reply(code, fields))

@@ -7,14 +7,14 @@ answer, should it come, is a late one.
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from fengshou.protocol.backend import Fields
 from fengshou.protocol.iso8583 import MTI, answer_mti, host_stan, institution, transmission_time
 from fengshou.protocol.service import Iso8583Call
 from fengshou.routing.deadlines import Deadlines, Timer
 from fengshou.routing.destination import Outbound, Trace
-from fengshou.routing.iso8583_wire import mti_of
 
 Key = tuple[str | bytes | None, ...]
 
@@ -41,8 +41,7 @@ def request_fields(call: Iso8583Call, trace: Trace) -> dict[int, str | bytes]:
     }
 
 
-@dataclass(slots=True, eq=False)
-class Flight:
+class Flight(msgspec.Struct, eq=False):
     """A call on its way. ``line`` is whatever carries it; ``sent``: some of the frame may have left this machine."""
 
     outbound: Outbound
@@ -69,10 +68,10 @@ class InFlight:
         return len(self._open)
 
     def key_of_answer(self, answer: Fields) -> Key:
-        return (mti_of(answer)[:3], *map(answer.get, self._match_fields))
+        return (str(answer[MTI])[:3], *map(answer.get, self._match_fields))
 
     def key_of_request(self, request: Fields) -> Key:
-        return (answer_mti(mti_of(request))[:3], *map(request.get, self._match_fields))
+        return (answer_mti(str(request[MTI]))[:3], *map(request.get, self._match_fields))
 
     def add(self, request: Fields, frame: bytes, outbound: Outbound, line: object) -> Flight | None:
         """Take a call; None when one with the same key is open, because their answers could not be told apart."""

@@ -19,7 +19,7 @@ def mti_of(fields: Fields) -> str:
 
 def is_network(fields: Fields) -> bool:
     """Sign-on, sign-off, echo and their answers."""
-    return mti_of(fields)[1] == "8"
+    return fields[MTI][1] == "8"
 
 
 def is_request(fields: Fields) -> bool:
