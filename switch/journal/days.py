@@ -205,6 +205,8 @@ def prove(path: Path) -> Day:
         ):
             raise JournalError(f"{path}: the end of the day is missing")
         return day
+    except lmdb.Error as error:
+        raise JournalError(f"{path} cannot be read: {error}") from error
     finally:
         segment.close()
 

@@ -59,8 +59,9 @@ class _Tree:
 class Pages:
     """One file, as its newest whole meta page has it."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises OSError, PageDamaged: no meta page is whole, or the file ends before the last page in use."""
+    def __init__(self, path: Path, *, whole: bool = True) -> None:
+        """Raises OSError, PageDamaged: no meta page is whole; or, where the file must be ``whole``, it ends before the
+        last page in use."""
         self._file = path.open("rb")
         try:
             self._size = 4096
@@ -77,7 +78,7 @@ class Pages:
             self._last_page, self.transaction = newest.last_page, newest.transaction
             self._free, self._main = newest.free, newest.main
             length = os.fstat(self._file.fileno()).st_size
-            if length < (self._last_page + 1) * self._size:
+            if whole and length < (self._last_page + 1) * self._size:
                 raise PageDamaged(self._last_page, f"the file ends at byte {length}, before the last page in use")
         except BaseException:
             self._file.close()

@@ -16,6 +16,8 @@ from typing import Any
 from fengshou.codecs import merkle_root
 from fengshou.protocol.errors import UntrustedBytesError
 from fengshou.protocol.record import Commit, Record, RecordKind, parse_commit, parse_record
+from fengshou.switch.journal.audit import Finding
+from fengshou.switch.journal.audit_pages import verify_pages
 from fengshou.switch.journal.columns import Row
 from fengshou.switch.journal.days import prove
 from fengshou.switch.journal.pages import PageDamaged, Pages
@@ -76,22 +78,29 @@ class Repair:
 def repair(folder: Path, out: Path) -> Repair:
     """Read the journal in ``folder``, which is not changed, and make one in ``out``, which must not be there.
 
-    Raises JournalError, OSError; PageDamaged when not even the file's head can be read.
+    Raises OSError, JournalError: also when not even the list of the store's tables can be read; then nothing is made.
     """
     if out.exists():
         raise JournalError(f"{out} is there already")
     report = Repair()
-    out.mkdir(parents=True, mode=0o700)
-    with Pages(folder / "data.mdb") as pages:
-        days = [parse_day(key, value) for key, value in _readable(report, pages, "days")]
-        for day in days:
-            if day.sealed:
-                _copy_day(report, folder, out, day)
-        journal = Journal(out)
-        try:
-            _Restoration(report, pages, journal, [day for day in days if day.sealed]).run()
-        finally:
-            journal.close()
+    store = folder / "data.mdb"
+    try:
+        with Pages(store, whole=False) as pages:
+            days = [parse_day(key, value) for key, value in _readable(report, pages, "days")]
+            out.mkdir(parents=True, mode=0o700)
+            for day in days:
+                if day.sealed:
+                    _copy_day(report, folder, out, day)
+            journal = Journal(out)
+            try:
+                _Restoration(report, pages, journal, [day for day in days if day.sealed]).run()
+            finally:
+                journal.close()
+    except PageDamaged as error:
+        raise JournalError(
+            f"nothing of {store} can be read: {error}. Go on from a backup of it and compare with the hosts' books; "
+            "sealed days are files beside it, and `fengshou journal verify --file` proves each of them"
+        ) from error
     return report
 
 
@@ -106,9 +115,13 @@ def _copy_day(report: Repair, folder: Path, out: Path, day: Day) -> None:
     if not source.exists():
         report.absent_days.append(day.day)
         return
-    shutil.copyfile(source, out / source.name)
+    copy = Path(shutil.copyfile(source, out / source.name))
+    pages = Finding()
+    verify_pages(copy, pages)
     try:
-        if prove(out / source.name) != day:
+        if not pages.good:
+            raise JournalError(pages.problems[0])
+        if prove(copy) != day:
             raise JournalError(f"{source} is not the day that was sealed here")
     except (JournalError, UntrustedBytesError) as error:
         report.bad_days.append(f"{day.day}: {error}; the file is copied as it is")
