@@ -48,7 +48,11 @@ class Keeper:
                 else:
                     await self.tidy()
             except JournalError as error:
-                logger.error("the journal is not tidied for now: %s", error)
+                logger.error(
+                    "the journal is not tidied for now; tried again in %g s: %s. Is its disk full? make room",
+                    _LOOK_EVERY_S,
+                    error,
+                )
             await trio.sleep(_LOOK_EVERY_S)
 
     async def seal(self) -> None:

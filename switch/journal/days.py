@@ -127,7 +127,8 @@ class DayFile:
 
     @contextmanager
     def _store(self) -> Iterator["_Store"]:
-        """The file, open for writing, and all of it on the disk in the end."""
+        """The file, open for writing, and all of it on the disk in the end. On a full disk it gives back the room that
+        it took: trade needs that more."""
         try:
             store = _Store(self._part)
             try:
@@ -136,6 +137,8 @@ class DayFile:
             finally:
                 store.close()
         except (lmdb.Error, OSError, ValueError) as error:
+            self._part.unlink(missing_ok=True)
+            self._packed.unlink(missing_ok=True)
             raise JournalError(f"{self._path} cannot be written: {error}") from error
 
 
