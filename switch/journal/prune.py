@@ -15,6 +15,9 @@ undone       for ever: it is what reports of old days need, and one transaction 
 
 A terminal's newest batch of which a key went is noted (table ``forgotten``): what names that one or an older one is
 answered with 25, not taken for a transaction that never came.
+
+A terminal's batches stand in their order, so a walk reads of each terminal what may go and the first row that is too
+new, and leaps over the rest: a day's walk costs as much as a day's trade, not as much as the year that is kept.
 """
 
 from bisect import bisect_right
@@ -34,6 +37,7 @@ _RRN_COUNT = 10**8
 _ORDER = ("keys", "charges", "settlements", "counters", "rrns")
 
 Place = tuple[int, bytes]  # where a walk stands: which of these tables, and the key that comes next
+Verdict = bool | bytes | None  # whether a row goes; where to go on instead; None: it and all behind it stay
 BEGIN: Place = (0, b"")
 
 
@@ -67,8 +71,7 @@ class Pruning:
         open_days = [day.day for day in days if not day.sealed]
         self._first_open_day = min(open_days, default=0)
         self._rrns = {rrn_base(day) // _RRN_COUNT for day in open_days}
-        # Whether a row goes; None: it and all behind it stay.
-        self._rules: dict[str, Callable[[bytes, bytes], bool | None]] = {
+        self._rules: dict[str, Callable[[bytes, bytes], Verdict]] = {
             "keys": self._key_goes,
             "charges": self._charge_goes,
             "settlements": self._settlement_goes,
@@ -90,6 +93,8 @@ class Pruning:
                 verdict = goes(bytes(cursor.key()), bytes(cursor.value()))
                 if verdict is None:
                     there = False
+                elif isinstance(verdict, bytes):
+                    there = cursor.set_range(verdict)
                 else:
                     there = cursor.delete() and bool(cursor.key()) if verdict else cursor.next()
             if there:
@@ -99,8 +104,10 @@ class Pruning:
         self._txn.put(b"pruned", U64.pack(self._sealed), db=self._db["meta"])
         return None
 
-    def _key_goes(self, key: bytes, value: bytes) -> bool:
+    def _key_goes(self, key: bytes, value: bytes) -> Verdict:
         intent, outcome = PAIR.unpack(value)
+        if intent > self._up_to:
+            return self._beyond(key)
         if not outcome or outcome > self._up_to or self._owed(intent) or self._ended_late(intent, outcome):
             return False
         terminal, batch = key[:8].rstrip(), U32.unpack_from(key, 23)[0]
@@ -117,9 +124,17 @@ class Pruning:
         intent = U64.unpack(key)[0]
         return not self._owed(intent) if intent <= self._up_to else None
 
-    def _settlement_goes(self, key: bytes, value: bytes) -> bool:
+    def _settlement_goes(self, key: bytes, value: bytes) -> Verdict:
+        if int.from_bytes(value[1:9], "big") > self._up_to:
+            return self._beyond(key)
         since = batches_since(U32.unpack_from(key, 23)[0], self._number("batches", key[:8].rstrip()) or 1)
-        return since not in (0, BATCH_MAX - 1) and int.from_bytes(value[1:9], "big") <= self._up_to
+        return since not in (0, BATCH_MAX - 1)
+
+    def _beyond(self, key: bytes) -> bytes:
+        """Where a terminal's batches end that are as new as the one of this key: behind its current one, where those of
+        before the numbers began again stand; of these, behind the last."""
+        current = self._number("batches", key[:8].rstrip()) or 1
+        return key[:23] + U32.pack(current + 1 if U32.unpack_from(key, 23)[0] <= current else BATCH_MAX + 1)
 
     def _counter_goes(self, key: bytes, value: bytes) -> bool:
         return 0 < int.from_bytes(key[:4], "big") < self._first_open_day

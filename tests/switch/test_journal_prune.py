@@ -12,13 +12,13 @@ from fengshou.protocol.service import TerminalFacts
 from fengshou.switch.clock import Clock, rrn_base
 from fengshou.switch.duplicates import Duplicates
 from fengshou.switch.grammar import Catalogue, load_service
+from fengshou.switch.journal import find as search
 from fengshou.switch.journal.audit import Finding
 from fengshou.switch.journal.audit_indexes import Indexes
 from fengshou.switch.journal.columns import Wanted
-from fengshou.switch.journal.find import Place, find
-from fengshou.switch.journal.prune import KEPT_DAYS
+from fengshou.switch.journal.prune import BEGIN, KEPT_DAYS, Place, Pruning
 from fengshou.switch.journal.store import Entry, Journal, JournalError, Known, batch_key
-from fengshou.switch.journal.tables import Forgotten
+from fengshou.switch.journal.tables import BATCH_MAX, Forgotten
 from fengshou.switch.keeper import Keeper
 from fengshou.switch.originals import Originals
 from fengshou.switch.recording import Recorder
@@ -189,7 +189,7 @@ def test_what_is_forgotten_is_not_taken_for_what_never_came(book: Book) -> None:
     assert originals.find(key(77, 2), facts) is None
     with pytest.raises(Forgotten):
         Settlements(book.journal, CATALOGUE, recorder).batch(TERMINAL, MERCHANT, 1)
-    (story,) = find(Place(book.journal), Wanted(rrn=rrn_base(day_after(0)) + 1)).stories
+    (story,) = search.find(search.Place(book.journal), Wanted(rrn=rrn_base(day_after(0)) + 1)).stories
     assert [record.stan for record in story[-2:]] == [1, 1], "people find it in the file of its day"
 
 
@@ -221,6 +221,44 @@ def test_killed_between_two_steps_the_next_start_forgets_the_rest(
     book.keep()
     assert [book.journal.known(key(1, batch)) is None for batch in range(1, 6)] == [True] * 4 + [False]
     assert book.audit() == []
+
+
+def test_batches_of_before_their_numbers_began_again_are_forgotten_too(book: Book) -> None:
+    for days, batch in ((0, BATCH_MAX - 2), (1, BATCH_MAX - 1), (4, BATCH_MAX), (KEPT_DAYS + 2, 1), (KEPT_DAYS + 3, 2)):
+        book.trade(days, batch, "approved", "reversed")
+        book.settle(days, batch)
+    book.keep()
+    known = [book.journal.known(key(1, batch)) is not None for batch in (BATCH_MAX - 2, BATCH_MAX - 1, BATCH_MAX, 1, 2)]
+    assert known == [False, False, True, True, True]
+    book.trade(KEPT_DAYS + 5, 3, "approved")
+    book.keep()
+    assert book.journal.known(key(1, BATCH_MAX)) is None
+    assert book.journal.settlement(batch_key(TERMINAL, MERCHANT, BATCH_MAX)) == (0, ())
+    assert book.journal.known(key(1, 1)) is not None
+    assert book.audit() == []
+
+
+def test_a_walk_leaps_over_what_is_too_new(book: Book) -> None:
+    """Of a hundred batches that are kept, one row is looked at."""
+    book.trade(0, 1, "approved", "reversed")
+    book.settle(0, 1)
+    for batch in range(2, 102):
+        book.trade(KEPT_DAYS + 2, batch, "approved")
+        book.settle(KEPT_DAYS + 2, batch)
+    book.keep()
+    journal = book.journal
+    journal.tidy()  # all keys stand in the table
+    looked_at: list[bytes] = []
+    with journal._env.begin(write=True) as txn:
+        walk = Pruning(txn, journal._db, journal.days())
+        for table in ("keys", "settlements"):
+            rule = walk._rules[table]
+            walk._rules[table] = lambda at, value, rule=rule: looked_at.append(at) or rule(at, value)  # type: ignore[misc]
+        at: Place | None = BEGIN
+        while at is not None:
+            at = walk.step(at, 10)
+    assert book.rows()["keys"] >= 200
+    assert len(looked_at) <= 4
 
 
 def test_the_store_stays_as_small_as_the_days_that_it_keeps(book: Book) -> None:
