@@ -1,17 +1,17 @@
 """What the commands share: where a site is, how errors are told, how tables and JSON are printed."""
 
 import functools
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 import msgspec
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+
+if TYPE_CHECKING:  # tables are drawn by what takes a while to read, and programs ask for JSON
+    from rich.console import Console
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -84,14 +84,24 @@ def print_json(value: Any) -> None:
     click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
 
 
-def console() -> Console:
-    """Standard output; when that is no terminal, lines are as long as they need to be for most tables."""
-    out = Console()
-    return out if out.is_terminal else Console(width=160)
+def output_width() -> int:
+    """Characters a line of standard output; when that is no terminal, as many as most tables need."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 160
+
+
+def console() -> "Console":
+    """Standard output."""
+    from rich.console import Console
+
+    return Console(width=output_width())
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """A table for people; columns whose cells are numbers stand to the right and are never cut."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
     cells = [[str(cell) for cell in row] for row in rows]
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for index, column in enumerate(columns):

@@ -1,53 +1,39 @@
 """``fengshou``: the command line. Each group of commands has a module of its own, read when it is asked for."""
 
-from importlib import import_module
-
 import click
 
-# Commands in the order in which help lists them: module in this room and name there.
+from fengshou.switch.cli.lazy import Elsewhere, LazyGroup
+
 _COMMANDS = {
-    "demo": ("demo", "demo"),
-    "init": ("switch", "init"),
-    "switch": ("switch", "switch"),
-    "host": ("switch", "host"),
-    "host-pin": ("switch", "host_pin"),
-    "status": ("switch", "status"),
-    "check": ("switch", "check"),
-    "journal": ("journal", "journal"),
-    "settle": ("settlement", "settle"),
-    "prices": ("prices", "prices"),
-    "terminal": ("terminal", "terminal"),
-    "app": ("terminal", "app"),
-    "pos": ("pos", "pos"),
-    "kiosk": ("pos", "kiosk"),
-    "pki": ("renew", "pki"),  # which adds its own to those of cli_pki
-    "keys": ("ceremony", "keys"),  # which adds its own to those of `keys`
-    "people": ("people", "people"),
-    "audit": ("audit", "audit"),
-    "bench": ("bench", "bench"),
-    "fleet": ("demo", "fleet"),
-    "simulate": ("simulate", "simulate"),
-    "stand-in": ("stand_in", "stand_in_commands"),
-    "worker": ("switch", "worker"),
+    "demo": Elsewhere("demo", "demo", "Start a whole site as real processes and trade one season's cases."),
+    "init": Elsewhere("switch", "init", "Make a site: authority, keys, certificates, configuration."),
+    "switch": Elsewhere("switch", "switch", "Run the switch."),
+    "host": Elsewhere("switch", "host", "Run one of the embedded back ends."),
+    "host-pin": Elsewhere("switch", "host_pin", "Let the holder of a card choose a PIN at the embedded host."),
+    "status": Elsewhere("switch", "status", "Show what the running switch is doing."),
+    "check": Elsewhere("switch", "check", "Say whether a switch would start with a configuration."),
+    "journal": Elsewhere("journal", "journal", "What was written: look at it, find in it, prove it, take receipts."),
+    "settle": Elsewhere("settlement", "settle", "What a day came to, and whether everybody agrees."),
+    "prices": Elsewhere("prices", "prices", "What goods were sold for: by product, grade and day."),
+    "terminal": Elsewhere("terminal", "terminal", "Terminals of the network: add, enrol, look at, block."),
+    "app": Elsewhere("terminal", "app", "Applications that terminals may run, by their signed manifests."),
+    "pos": Elsewhere("pos", "pos", "Be a POS for one trade."),
+    "kiosk": Elsewhere("pos", "kiosk", "Be a kiosk for one trade: enquiries, balances, transfers."),
+    "pki": Elsewhere("renew", "pki", "Certificates of the network: one root, one issuing authority, what they issue."),
+    "keys": Elsewhere("ceremony", "keys", "Keys of the site: their state, rotation, ceremonies."),
+    "people": Elsewhere("people", "people", "People and their duties."),
+    "audit": Elsewhere("audit", "audit", "The audit log: written before each act, chained, signed daily."),
+    "bench": Elsewhere("bench", "bench", "Measure a switch."),
+    "fleet": Elsewhere("demo", "fleet"),  # started by others
+    "simulate": Elsewhere("simulate", "simulate", "Run a whole network in simulated time, and try to break it."),
+    "stand-in": Elsewhere("stand_in", "stand_in_commands", "What the switch approves while core banking is away."),
+    "worker": Elsewhere("switch", "worker"),  # started by the switch
 }
 
 
-class _Commands(click.Group):
-    """Reads the module of a command only: all of them together take longer than most commands do."""
-
-    def list_commands(self, context: click.Context) -> list[str]:
-        return list(_COMMANDS)
-
-    def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        if name not in _COMMANDS:
-            return None
-        module, attribute = _COMMANDS[name]
-        command: click.Command = getattr(import_module(f"fengshou.switch.cli.{module}"), attribute)
-        return command
-
-
 @click.group(
-    cls=_Commands,
+    cls=LazyGroup,
+    elsewhere=_COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
     epilog="Start with: fengshou init DIR, then fengshou switch --home DIR. `fengshou demo` does all of it for you.",
 )
