@@ -25,8 +25,8 @@ def tables_kept() -> int:
 def paths() -> list[str]:
     """The ways to compute that this processor has; they agree on every input. The fastest is taken at the start.
 
-    ``portable`` is C for any processor of 64 bits, ``mulx`` is for x86-64 with BMI2 and ADX, ``lanes`` for AVX-512 IFMA.
-    ``lanes-in-c`` is the arithmetic of ``lanes`` on any processor, slow, for tests.
+    ``portable`` is C for any processor of 64 bits, ``mulx`` is for x86-64 with BMI2 and ADX, ``lanes`` is for AVX-512
+    IFMA. ``lanes-in-c`` is the arithmetic of ``lanes`` on any processor, slow, for tests.
     """
 
 def path_taken() -> str:

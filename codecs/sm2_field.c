@@ -154,14 +154,29 @@ static void multiply_mulx(fe r, const fe a, const fe b) {
 
 void (*fe_mul)(fe r, const fe a, const fe b) = multiply;
 
-int fe_can(int way) {
-    if (way == FE_PORTABLE) return 1;
 #if defined(__x86_64__)
+/* Whether the processor has the instructions, and carries with them as it should: there are emulators that do not. */
+static int mulx_works(void) {
     enum { BMI2 = 1 << 8, ADX = 1 << 19 }; /* of leaf 7 */
     unsigned int eax, ebx, ecx, edx;
-    if (way == FE_MULX && __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) return (ebx & BMI2) && (ebx & ADX);
+    if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) || !(ebx & BMI2) || !(ebx & ADX)) return 0;
+    fe a = {P0, P1, P2, P3 - 1}, b = {3, 1, 4, 1}, expected, found;
+    for (int i = 0; i < 100; i++) {
+        multiply(expected, a, b);
+        multiply_mulx(found, a, b);
+        if (!fe_equal(expected, found)) return 0;
+        fe_copy(a, b);
+        fe_copy(b, expected);
+    }
+    return 1;
+}
 #endif
-    return 0;
+
+int fe_can(int way) {
+#if defined(__x86_64__)
+    if (way == FE_MULX) return mulx_works();
+#endif
+    return way == FE_PORTABLE;
 }
 
 void fe_use(int way) {
