@@ -44,7 +44,8 @@ from fengshou.switch.settlement.days import keep_written
 from fengshou.switch.signing_certificate import SigningCertificate
 from fengshou.switch.stand_in import Limits
 from fengshou.switch.stand_in import load as load_limits
-from fengshou.switch.status import serve_status, snapshot
+from fengshou.switch.status import snapshot
+from fengshou.switch.status_socket import serve_status
 from fengshou.switch.workers import Line, WorkerReady, worker_path
 from fengshou.switch.zones import pin_zones
 from fengshou.terminals.accepting import Bound, Handed, Source

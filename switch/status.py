@@ -1,18 +1,15 @@
-"""What a running switch says of itself: a Unix socket that answers every connection with one JSON object.
+"""What a running switch says of itself, one JSON object, and how it is asked; ``status_socket`` answers.
 
 Of several workers each answers for itself, and their supervisor for all: what they count is added up.
 """
 
 import os
 import socket
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import trio
 
 from fengshou.protocol.epoch import EpochState
 
@@ -97,30 +94,6 @@ def _agreed(values: Sequence[dict[str, Any]]) -> dict[str, Any]:
 _COMBINE: dict[str, Callable[[Sequence[Any]], Any]] = {
     "largest_commit": max, "last_commit": max, "up": all, "keys": _agreed, "keys_waiting": _agreed,
 }  # fmt: skip
-
-Answer = Callable[[], Awaitable[dict[str, Any]]]
-
-
-async def serve_status(path: Path, answer: Answer, task_status: trio.TaskStatus[None]) -> None:
-    """Answer until cancelled. It has started when a question is answered."""
-    with suppress(FileNotFoundError):
-        path.unlink()
-    listening = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    await listening.bind(str(path))
-    path.chmod(0o600)
-    listening.listen(8)
-    task_status.started()
-    try:
-        await trio.serve_listeners(partial(_reply, answer), [trio.SocketListener(listening)])
-    finally:
-        with suppress(FileNotFoundError):
-            path.unlink()
-
-
-async def _reply(answer: Answer, stream: trio.SocketStream) -> None:
-    with suppress(trio.BrokenResourceError):
-        async with stream:
-            await stream.send_all(msgspec.json.encode(await answer()) + b"\n")
 
 
 def ask(path: Path) -> dict[str, Any]:

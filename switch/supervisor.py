@@ -20,7 +20,8 @@ from fengshou.switch.config import ConfigError, Loaded
 from fengshou.switch.descriptors import allow_descriptors
 from fengshou.switch.dispatch import Dispatcher
 from fengshou.switch.server import LOCK, Ready, only_one, open_journal
-from fengshou.switch.status import combined, serve_status
+from fengshou.switch.status import combined
+from fengshou.switch.status_socket import serve_status
 from fengshou.switch.workers import Worker, WorkerReady, worker_command, worker_path
 from fengshou.terminals.accepting import Bound
 from fengshou.terminals.listener import ListenerLimits

@@ -1,4 +1,5 @@
-"""What a command reads before it begins: help no command at all, a search nothing of channels, servers and audits."""
+"""What a command reads before it begins: help no command at all, and what is asked often
+nothing of channels, servers and audits."""
 
 import json
 import subprocess
@@ -49,8 +50,17 @@ def test_help_reads_no_command() -> None:
     assert ours == {"fengshou.switch", *(f"fengshou.switch.cli{part}" for part in ("", ".main", ".lazy"))}
 
 
-def test_a_search_reads_only_what_it_uses() -> None:
-    modules = _modules("journal", "find", "--help")
-    assert "fengshou.switch.journal.find" in modules
-    heavy = {"OpenSSL", "cryptography.x509", "asn1crypto", "trio", "rich", "fengshou.hsm.sdf", "fengshou.hsm.x509"}
-    assert not modules & {*heavy, "fengshou.switch.journal.audit", "fengshou.switch.journal.repair"}
+_CHANNEL = {"OpenSSL", "cryptography.x509", "asn1crypto", "trio", "fengshou.hsm.sdf", "fengshou.hsm.x509"}
+
+
+@pytest.mark.parametrize(
+    ("command", "reads", "spared"),
+    [
+        ("journal find", "journal.find", {"rich", "fengshou.switch.journal.audit", "fengshou.switch.journal.repair"}),
+        ("status", "status", {"rich", "lmdb", "fengshou.switch.server"}),
+    ],
+)
+def test_what_is_asked_often_reads_only_what_it_uses(command: str, reads: str, spared: set[str]) -> None:
+    modules = _modules(*command.split(), "--help")
+    assert f"fengshou.switch.{reads}" in modules
+    assert not modules & (_CHANNEL | spared)
