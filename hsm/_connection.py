@@ -7,8 +7,7 @@ from functools import lru_cache
 from ipaddress import ip_address
 
 import trio
-from cryptography.hazmat.primitives.serialization import Encoding
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 
 from fengshou.hsm import x509
 from fengshou.hsm._openssl import verify_result
@@ -158,7 +157,7 @@ def _normal(name: str) -> str:
 
 
 def _peer_der(connection: SSL.Connection) -> bytes:
-    certificate = connection.get_peer_certificate(as_cryptography=True)
+    certificate = connection.get_peer_certificate()
     if certificate is None:
         raise ChannelError(Fault.NO_CERTIFICATE)
-    return certificate.public_bytes(Encoding.DER)
+    return crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)

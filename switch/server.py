@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sqlite3
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -64,6 +65,10 @@ _LINKS_WITHIN_S = 2.0
 _OTHERS_EVENTS_S = 0.2
 # How long a site may still be held by a switch that was killed, and whose last workers are dying.
 _DYING_S = 3.0
+# How long the loop may keep the interpreter from the writer that has news of the disk, and from the handshakes. With
+# CPython's 5 ms the 99th percentile at 2,000 a second was 41, 84 and 30 ms in three runs, with this 33, 30 and 25 in
+# those between them, for the same CPU.
+_GIL_TURN_S = 0.0005
 
 
 @dataclass(slots=True)
@@ -309,6 +314,7 @@ def _run(switch: Switch, status_path: Path, on_ready: Callable[[Ready], None]) -
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 20, 20)
+    sys.setswitchinterval(_GIL_TURN_S)
 
     async def answer() -> dict[str, Any]:
         return snapshot(switch)

@@ -379,6 +379,26 @@ def test_a_terminal_needs_only_the_root(network: Network, tmp_path: Path) -> Non
     trio.run(main)
 
 
+def test_an_authority_in_the_file_is_believed_by_itself(network: Network, tmp_path: Path) -> None:
+    """No handshake goes on to its root, and what it revokes is revoked."""
+    issuing = from_pem(CERTIFICATE, network.trust.authorities.read_bytes())[1]
+    (tmp_path / "issuing.crt").write_bytes(to_pem(CERTIFICATE, issuing))
+    trust = Trust(tmp_path / "issuing.crt", network.trust_with_list.revoked)
+    terminal, certificate = network.certify(x509.TERMINAL, Subject("P0000003", serial="SN3"))
+
+    async def main() -> Outcome:
+        failed, *_ = await meet(
+            terminal_server_context(network.switch(), trust), client_context(terminal, network.trust)
+        )
+        return failed
+
+    network.authority.make_revocation_list(datetime.now(UTC))
+    assert trio.run(main) is None
+    network.authority.revoke(certificate.serial, "key_compromise", datetime.now(UTC))
+    network.authority.make_revocation_list(datetime.now(UTC))
+    assert trio.run(main) is Fault.REVOKED
+
+
 # --- resumption ---
 
 
