@@ -101,5 +101,6 @@ cdef class MessageCodec:
 
     cdef int collect(self, dict values, PyObject **table) except -1
     cdef int write_fields(self, Writer *writer, const Side *side, object values) except -1
+    cdef int write_signed(self, Writer *writer, bytes za, bytes binding, object message, object implied) except -1
     cdef int write_head(self, Writer *writer, object template, object flags, object sequence) except -1
     cdef int write_canonicals(self, Writer *writer, PyObject **table) except -1

@@ -41,6 +41,9 @@ class MessageCodec:
     def canonical(self, template: int, flags: int, sequence: int, values: Mapping[int, Value]) -> bytes:
         """The bytes that are signed, from the expanded values. Raises UntrustedBytesError."""
 
+    def signed_text(self, za: bytes, binding: bytes, message: Message, implied: Mapping[int, Value]) -> bytes:
+        """What ``digest`` hashes, for those who hash many. Raises the same."""
+
     def digest(self, za: bytes, binding: bytes, message: Message, implied: Mapping[int, Value]) -> bytes:
         """What a request's signature covers, 32 bytes. ``implied`` are the values of the session.
 

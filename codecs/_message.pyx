@@ -722,36 +722,48 @@ cdef class MessageCodec:
         finally:
             close_writer(&writer)
 
-    def digest(self, bytes za not None, bytes binding not None, message, implied):
-        cdef PyObject *table[ELEMENTS_MAX]
-        cdef PyObject *session[ELEMENTS_MAX]
-        cdef dict given = message.values if type(message.values) is dict else dict(message.values)
-        cdef dict known = implied if type(implied) is dict else dict(implied)
-        cdef uint8_t out[DIGEST_BYTES]
+    def signed_text(self, bytes za not None, bytes binding not None, message, implied):
         cdef Writer writer
-        cdef int index
-        if PyBytes_GET_SIZE(za) != DIGEST_BYTES or <size_t>PyBytes_GET_SIZE(binding) != BINDING_BYTES:
-            raise ValueError("ZA and the session binding have 32 bytes each")
         open_writer(&writer)
         try:
-            write_bytes(&writer, <const uint8_t *>PyBytes_AS_STRING(za), DIGEST_BYTES)
-            write_bytes(&writer, TAG, TAG_BYTES)
-            write_bytes(&writer, <const uint8_t *>PyBytes_AS_STRING(binding), BINDING_BYTES)
-            self.write_head(&writer, message.template, message.flags, message.sequence)
-            if self.collect(known, session) != len(known):
-                refuse_stranger(known, set(self.keys))
-            if self.collect(given, table) != len(given):
-                refuse_stranger(given, set(self.keys))
-            # What stands in the message itself wins.
-            for index in range(self.count):
-                if table[index] == NULL:
-                    table[index] = session[index]
-            self.write_canonicals(&writer, table)
+            self.write_signed(&writer, za, binding, message, implied)
+            return written(&writer)
+        finally:
+            close_writer(&writer)
+
+    def digest(self, bytes za not None, bytes binding not None, message, implied):
+        cdef uint8_t out[DIGEST_BYTES]
+        cdef Writer writer
+        open_writer(&writer)
+        try:
+            self.write_signed(&writer, za, binding, message, implied)
             if sm3_into(out, writer.start, writer.at - writer.start):
                 raise MemoryError
             return PyBytes_FromStringAndSize(<char *>out, DIGEST_BYTES)
         finally:
             close_writer(&writer)
+
+    cdef int write_signed(self, Writer *writer, bytes za, bytes binding, object message, object implied) except -1:
+        cdef PyObject *table[ELEMENTS_MAX]
+        cdef PyObject *session[ELEMENTS_MAX]
+        cdef dict given = message.values if type(message.values) is dict else dict(message.values)
+        cdef dict known = implied if type(implied) is dict else dict(implied)
+        cdef int index
+        if PyBytes_GET_SIZE(za) != DIGEST_BYTES or <size_t>PyBytes_GET_SIZE(binding) != BINDING_BYTES:
+            raise ValueError("ZA and the session binding have 32 bytes each")
+        write_bytes(writer, <const uint8_t *>PyBytes_AS_STRING(za), DIGEST_BYTES)
+        write_bytes(writer, TAG, TAG_BYTES)
+        write_bytes(writer, <const uint8_t *>PyBytes_AS_STRING(binding), BINDING_BYTES)
+        self.write_head(writer, message.template, message.flags, message.sequence)
+        if self.collect(known, session) != len(known):
+            refuse_stranger(known, set(self.keys))
+        if self.collect(given, table) != len(given):
+            refuse_stranger(given, set(self.keys))
+        # What stands in the message itself wins.
+        for index in range(self.count):
+            if table[index] == NULL:
+                table[index] = session[index]
+        return self.write_canonicals(writer, table)
 
     cdef int write_head(self, Writer *writer, object template, object flags, object sequence) except -1:
         cdef const Template *plan = self.template_of(template)

@@ -225,8 +225,8 @@ class ReferenceCodec:
             parts.append(key.to_bytes(2, "big") + len(value).to_bytes(2, "big") + value)
         return b"".join(parts)
 
-    def digest(self, za: bytes, binding: bytes, message: Message, implied: Mapping[int, Value]) -> bytes:
-        """What a request's signature covers, 32 bytes; see ``signing``. ``implied`` are the values of the session.
+    def signed_text(self, za: bytes, binding: bytes, message: Message, implied: Mapping[int, Value]) -> bytes:
+        """What ``digest`` hashes; see ``signing``. ``implied`` are the values of the session.
 
         Raises UntrustedBytesError as ``canonical`` does, and ValueError when ``za`` or ``binding`` is not 32 bytes:
         with another length the bytes after it would change their meaning.
@@ -234,7 +234,11 @@ class ReferenceCodec:
         if len(za) != limits.DIGEST_BYTES or len(binding) != limits.BINDING_BYTES:
             raise ValueError("ZA and the session binding have 32 bytes each")
         canonical = self.canonical(message.template, message.flags, message.sequence, expanded(message.values, implied))
-        return hashlib.new("sm3", za + TAG_REQUEST + binding + canonical).digest()
+        return za + TAG_REQUEST + binding + canonical
+
+    def digest(self, za: bytes, binding: bytes, message: Message, implied: Mapping[int, Value]) -> bytes:
+        """What a request's signature covers, 32 bytes. Raises what ``signed_text`` does."""
+        return hashlib.new("sm3", self.signed_text(za, binding, message, implied)).digest()
 
     def pack(self, values: Mapping[int, Value]) -> bytes:
         """Values outside a template, as the journal keeps them: by ascending key, each its key (2 bytes), wire form."""

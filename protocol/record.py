@@ -162,7 +162,7 @@ def parse_record(untrusted: bytes) -> Record:
 
 
 # Where terminal, merchant, batch and STAN stand in a record, side by side: the key by which repeats are known.
-_KEY = slice(31, 62)
+KEY = slice(31, 62)
 _KIND, _REFERS = 1, slice(62, 70)
 
 
@@ -175,7 +175,7 @@ def parse_key(untrusted: bytes) -> tuple[int, bytes, int]:
         raise UntrustedBytesError(WireError.TRUNCATED, "record")
     if untrusted[0] != RECORD_VERSION:
         raise UntrustedBytesError(WireError.UNKNOWN_VERSION, "record")
-    return untrusted[_KIND], untrusted[_KEY], int.from_bytes(untrusted[_REFERS], "big")
+    return untrusted[_KIND], untrusted[KEY], int.from_bytes(untrusted[_REFERS], "big")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,9 @@ Nothing here waits or writes. Each guard either lets an exchange pass or ends it
 refused for the record, what was only too much is refused for now.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
-import trio
 
 from fengshou.codecs import sm3
 from fengshou.hsm.custody import CustodyError, SealBroken
@@ -87,12 +86,12 @@ class Admission:
 
     # -- before the signature is looked at: cheap, so that a flood is cheap ----------------------------------------
 
-    def overload(self, peer: Peer, waiting: int) -> str | None:
+    def overload(self, peer: Peer, waiting: int, now: float) -> str | None:
         """65 when the peer sends faster than its rate allows, 96 when the switch has enough in flight, else None.
 
-        ``waiting`` are those of the same batch that were let through.
+        ``waiting`` are those of the same batch that were let through; ``now`` is Trio's time.
         """
-        now, rate = trio.current_time(), peer.row.rate_per_second if peer.row else STRANGER_RATE_PER_SECOND
+        rate = peer.row.rate_per_second if peer.row else STRANGER_RATE_PER_SECOND
         # A bucket of two seconds: a person may press twice, a loop may not run.
         peer.allowance = min(2.0 * rate, peer.allowance + (now - peer.spent_at) * rate)
         peer.spent_at = now
@@ -234,10 +233,11 @@ class Admission:
         counters = None if PIN_BLOCK in call.fields else self._stand_in.counters(service, request, call)
         return counters is not None and self._charge(exchange, counters) is None
 
-    def _charge(self, exchange: Exchange, counters: Iterable[Counter]) -> Counter | None:
+    def _charge(self, exchange: Exchange, counters: tuple[Counter, ...]) -> Counter | None:
         """Reserve what an exchange uses of limits, further ones included; the one that it would pass, if any."""
         assert exchange.request is not None
-        counters = tuple(counters)
+        if not counters:
+            return None
         charges = self._counters.reserve(exchange.request.business_day, counters)
         if isinstance(charges, Counter):
             return charges

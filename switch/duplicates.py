@@ -27,6 +27,9 @@ class Found(msgspec.Struct, frozen=True):
     barred: bool = False  # its reversal came first
 
 
+_FRESH = Found(Verdict.FRESH)
+
+
 class Duplicates:
     """The exchanges in flight by key, in front of the journal's index."""
 
@@ -46,7 +49,7 @@ class Duplicates:
             return Found(Verdict.IN_PROGRESS if running.content == content else Verdict.CONFLICT)
         known = self._journal.known(key)
         if known is None:  # a reversal that came before its original may stand in the same batch
-            return Found(Verdict.CONFLICT, barred=True) if key in self._undoing else Found(Verdict.FRESH)
+            return Found(Verdict.CONFLICT, barred=True) if key in self._undoing else _FRESH
         if known.intent == 0:
             return Found(Verdict.CONFLICT, barred=True)
         try:

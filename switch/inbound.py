@@ -2,11 +2,11 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import trio
 
-from fengshou.codecs import verify_batch
+from fengshou.codecs import sm3_many, verify_batch
 from fengshou.protocol import codes
 from fengshou.protocol import elements as de
 from fengshou.protocol.batch import BatchState
@@ -22,7 +22,7 @@ from fengshou.switch.admission import Admission, Ended
 from fengshou.switch.clock import Clock
 from fengshou.switch.conclusions import event_of
 from fengshou.switch.counters import Counters
-from fengshou.switch.duplicates import Duplicates, Verdict
+from fengshou.switch.duplicates import Duplicates, Found, Verdict
 from fengshou.switch.exchange import Exchange
 from fengshou.switch.grammar import Catalogue
 from fengshou.switch.journal.store import Entry
@@ -33,6 +33,8 @@ from fengshou.terminals.pump import Peer
 logger = logging.getLogger(__name__)
 
 CUT_OVER = "90"
+
+_NOTHING: Mapping[int, Value] = {}  # what a sign-in implies
 
 
 class Inbound:
@@ -77,7 +79,7 @@ class Inbound:
             exchange = Exchange(peer, frame, now_us, now, self._machine)
             exchanges.append(exchange)
             refused = self._decode(exchange)
-            if overload := self._admission.overload(peer, waiting):  # first: what is too much is not even recorded
+            if overload := self._admission.overload(peer, waiting, now):  # first: what is too much is not even recorded
                 exchange.shed(overload)
             elif refused is not None:
                 exchange.refuse(*refused)
@@ -112,15 +114,13 @@ class Inbound:
         In the place of each upload that passes come the requests in it.
         """
         signed = [exchange for exchange in exchanges if exchange.is_open and exchange.asked.signature]
-        for exchange in signed:
-            message, peer = exchange.asked, exchange.peer
-            za, upload = peer.certificate.public_key.za, self._uploads.get(exchange)
-            if upload is not None:
-                exchange.digest = uploads.digest(za, upload)
-                continue
-            implied: dict[int, Value] = {} if message.template == SIGN_IN.id else dict(peer.session.implied)
-            exchange.digest = self._codec.digest(za, peer.session.binding, message, implied)
-            exchange.evidence = exchange.digest + message.signature
+        alone = [exchange for exchange in signed if exchange not in self._uploads]
+        for exchange, digest in zip(alone, sm3_many(map(self._signed_text, alone)), strict=True):
+            exchange.digest = digest
+            exchange.evidence = digest + exchange.asked.signature
+        for exchange, upload in self._uploads.items():
+            if exchange.is_open:
+                exchange.digest = uploads.digest(exchange.peer.certificate.public_key.za, upload)
         verdicts = verify_batch(
             [(exchange.peer.certificate.public_key, exchange.digest, exchange.asked.signature) for exchange in signed]
         )
@@ -131,6 +131,11 @@ class Inbound:
         if self._uploads:
             self._open_uploads(exchanges)
 
+    def _signed_text(self, exchange: Exchange) -> bytes:
+        message, peer = exchange.asked, exchange.peer
+        implied = _NOTHING if message.template == SIGN_IN.id else peer.session.implied
+        return self._codec.signed_text(peer.certificate.public_key.za, peer.session.binding, message, implied)
+
     def _open_uploads(self, exchanges: list[Exchange]) -> None:
         for exchange, upload in self._uploads.items():
             if exchange.is_open:
@@ -138,7 +143,7 @@ class Inbound:
                 place = exchanges.index(exchange)
                 exchanges[place : place + 1] = requests
                 for waiting, request in enumerate(requests[1:], len(exchanges)):  # the first is paid for by the upload
-                    if overload := self._admission.overload(request.peer, waiting):
+                    if overload := self._admission.overload(request.peer, waiting, request.arrived):
                         request.shed(overload)
         self._uploads.clear()
 
@@ -148,10 +153,13 @@ class Inbound:
         """End what may not or need not go on; returns everything that must be durable before an answer or a call."""
         entries: list[Entry] = []
         for exchange in exchanges:
-            if exchange.is_open and not exchange.peer.session.allows(exchange.asked):
-                exchange.refuse(*_reason_of(SessionRefusal.NOT_SIGNED_IN))  # a sign-off came first in the same batch
-            elif exchange.is_open:
-                match exchange.asked.template:
+            if exchange.is_open:
+                asked = exchange.asked
+                match asked.template:
+                    case _ if not exchange.peer.session.allows(asked):  # a sign-off came first in the same batch
+                        exchange.refuse(*_reason_of(SessionRefusal.NOT_SIGNED_IN))
+                    case template if self._catalogue.service(template) is not None:  # most of them
+                        self._admit_request(exchange, entries)
                     case SIGN_IN.id:
                         self.sessions.sign_in(exchange, entries)
                     case SIGN_OFF.id:
@@ -230,15 +238,8 @@ class Inbound:
     def _judge(self, exchange: Exchange) -> Ended | None:
         """Answer what was answered before, refuse what may not begin; what is open afterwards is to be journalled."""
         found = self._duplicates.look(exchange.key, exchange.content)
-        if found.verdict is Verdict.REPLAY:
-            assert found.outcome is not None
-            exchange.replay(self._recorder.values(found.outcome), found.outcome.number)
-        elif found.verdict is Verdict.IN_PROGRESS:
-            exchange.shed(Verdict.IN_PROGRESS.value)
-        elif found.verdict is Verdict.CONFLICT:
-            if found.barred:
-                exchange.state = State.TOMBSTONE
-            exchange.refuse(Verdict.CONFLICT.value, "another content under the same key")
+        if found.verdict is not Verdict.FRESH:
+            self._answer_known(exchange, found)
         elif exchange.service and self._clock.is_cutting_over(exchange.service.name, exchange.received_us):
             exchange.shed(CUT_OVER)
         else:
@@ -248,6 +249,18 @@ class Inbound:
             self._counters.release(exchange.charges)  # not now: the same request may come again
             exchange.shed(ended.code)
         return None
+
+    def _answer_known(self, exchange: Exchange, found: Found) -> None:
+        match found.verdict:
+            case Verdict.REPLAY:
+                assert found.outcome is not None
+                exchange.replay(self._recorder.values(found.outcome), found.outcome.number)
+            case Verdict.IN_PROGRESS:
+                exchange.shed(Verdict.IN_PROGRESS.value)
+            case Verdict.CONFLICT:
+                if found.barred:
+                    exchange.state = State.TOMBSTONE
+                exchange.refuse(Verdict.CONFLICT.value, "another content under the same key")
 
     def _settled(self, exchange: Exchange, state: BatchState) -> None:
         """A settled batch takes no more transactions: its session ends, and the next sign-in begins the next batch."""

@@ -7,7 +7,7 @@ from typing import Any
 import lmdb
 
 from fengshou.codecs import merkle_root, sm3
-from fengshou.protocol.record import Commit, RecordKind
+from fengshou.protocol.record import KEY, Commit, RecordKind
 from fengshou.protocol.transaction import Duty
 from fengshou.switch.journal.columns import pack_entries
 from fengshou.switch.journal.keys import RecentKeys
@@ -25,13 +25,13 @@ from fengshou.switch.journal.tables import (
     Tail,
     batch_key,
     due_row,
-    key_of,
     keyed_row,
     keyed_rows,
     parse_day,
 )  # fmt: skip
 
 _RRN_COUNT = 10**8
+_INTENT, _OUTCOME = int(RecordKind.INTENT), int(RecordKind.OUTCOME)  # plain: asked for each record
 
 
 class Group:
@@ -60,7 +60,7 @@ class Group:
             self.forget_events(len(entries))
             self._begin_day(entries)
             leaves = self._number(entries)
-            self._index(entries)
+            self._index(entries, leaves)
             if self._over:
                 raise LimitPassed(self._over)
             self._seal(entries, leaves)
@@ -127,30 +127,31 @@ class Group:
 
     # -- what follows from them --------------------------------------------------------------------------------------
 
-    def _index(self, entries: Sequence[Entry]) -> None:
+    def _index(self, entries: Sequence[Entry], leaves: Sequence[bytes]) -> None:
         events: list[tuple[bytes, bytes]] = []
         rrns: dict[int, int] = {}
-        for entry in entries:
+        for entry, leaf in zip(entries, leaves, strict=True):
             record = entry.record
-            if record.kind == RecordKind.INTENT:
-                key = key_of(record.terminal, record.merchant, record.batch, record.stan)
-                self._new[key] = PAIR.pack(record.number, 0)
+            kind = record.kind
+            if kind == _INTENT:
+                self._new[leaf[KEY]] = PAIR.pack(record.number, 0)
                 prefix = record.rrn // _RRN_COUNT
-                rrns[prefix] = max(record.rrn, rrns.get(prefix, 0))
+                if record.rrn > rrns.get(prefix, 0):
+                    rrns[prefix] = record.rrn
                 if entry.charges:
                     self._use_up(entry)
-            elif record.kind == RecordKind.OUTCOME:
-                self._end(entry)
-            elif record.kind == RecordKind.REVERSAL:
+            elif kind == _OUTCOME:
+                self._end(entry, leaf[KEY])
+            elif kind == RecordKind.REVERSAL:
                 self._answered(U64.pack(record.refers), due_row(Duty.REVERSAL, entry.late_us))
-            elif record.kind == RecordKind.ADVICE:
+            elif kind == RecordKind.ADVICE:
                 self._answered(U64.pack(record.refers), due_row(Duty.ADVICE))
-            elif record.kind == RecordKind.SESSION:
+            elif kind == RecordKind.SESSION:
                 self._sign_in(entry)
             if entry.owes:
-                late_us = record.time_us if record.kind == RecordKind.LATE else 0
+                late_us = record.time_us if kind == RecordKind.LATE else 0
                 self._put("due", U64.pack(entry.owes), due_row(Duty.REVERSAL, late_us))
-            if record.kind != RecordKind.INTENT and entry.charges:
+            if entry.charges and kind != _INTENT:
                 self._charge(entry.charges, -1)
             if entry.undoes and self._has(entry.undoes):
                 self._put("undone", entry.undoes, U64.pack(record.number))
@@ -174,9 +175,8 @@ class Group:
             or self._txn.get(key, db=self._db["keys"]) is not None
         )
 
-    def _end(self, entry: Entry) -> None:
+    def _end(self, entry: Entry, key: bytes) -> None:
         record = entry.record
-        key = key_of(record.terminal, record.merchant, record.batch, record.stan)
         self._new[key] = PAIR.pack(record.refers, record.number)
         if self._keys.may_be_open(record.refers):
             self._txn.delete(U64.pack(record.refers), db=self._db["open"])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fengshou.codecs import MessageCodec, PrivateKey, _message, verify_batch
+from fengshou.codecs import MessageCodec, PrivateKey, _message, sm3, verify_batch
 from fengshou.protocol import elements as de
 from fengshou.protocol import limits
 from fengshou.protocol.elements import Element, Kind
@@ -408,6 +408,8 @@ def test_what_stands_in_the_message_wins_over_the_session() -> None:
     ]
     assert len(set(digests)) == 1
     assert COMPILED.digest(bytes(32), bytes(32), message, {N1: 0}) not in digests
+    for codec in (REFERENCE, COMPILED):
+        assert sm3(codec.signed_text(bytes(32), bytes(32), message, {N127: 8})) == digests[0]
 
 
 @pytest.mark.parametrize(("za", "binding"), [(31, 32), (33, 32), (32, 31), (32, 33), (0, 64)])
@@ -415,6 +417,8 @@ def test_a_digest_refuses_other_lengths(za: int, binding: int) -> None:
     for codec in (REFERENCE, COMPILED):
         with pytest.raises(ValueError, match="32 bytes"):
             codec.digest(bytes(za), bytes(binding), Message(41, Flag.SIGNED, 5), {})
+        with pytest.raises(ValueError, match="32 bytes"):
+            codec.signed_text(bytes(za), bytes(binding), Message(41, Flag.SIGNED, 5), {})
 
 
 @pytest.mark.parametrize("keys", [{1.5: 1}, {"4": 1}, {None: 1}])

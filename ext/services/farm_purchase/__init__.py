@@ -7,6 +7,7 @@ the band of its product and grade.
 from collections.abc import Mapping
 from datetime import date, timedelta
 from functools import lru_cache
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,8 @@ FARM_PURCHASE = Template(
 )  # fmt: skip
 
 
-_GOODS = (de.PRODUCT, de.VARIETY, de.GRADE, de.WEIGHT, de.UNIT_PRICE)
+# Out of a request's values; the template requires them.
+_goods_of = itemgetter(de.PRODUCT, de.VARIETY, de.GRADE, de.WEIGHT, de.UNIT_PRICE)
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -95,7 +97,7 @@ class FarmPurchase(CoreBankingService):
         )
 
     def call(self, request: Request) -> Iso8583Call:
-        product, variety, grade, weight, price = [request.integer(key) for key in _GOODS]
+        product, variety, grade, weight, price = _goods_of(request.values)
         return self.financial_request(
             request,
             payer="" if de.PAN in request.values else payer_of(request),
@@ -105,14 +107,15 @@ class FarmPurchase(CoreBankingService):
 
     def event(self, request: Request, conclusion: Conclusion) -> Mapping[str, Any]:
         """A trade: the goods in full, the two parties as pseudonyms."""
+        product, variety, grade, weight, price = _goods_of(request.values)
         return {
             "kind": "farm-trade",
             "day": _traded_on(request),
-            "product": request.integer(de.PRODUCT),
-            "variety": request.integer(de.VARIETY),
-            "grade": request.integer(de.GRADE),
-            "weight_centikg": request.integer(de.WEIGHT),
-            "unit_price_fen": request.integer(de.UNIT_PRICE),
+            "product": product,
+            "variety": variety,
+            "grade": grade,
+            "weight_centikg": weight,
+            "unit_price_fen": price,
             "amount_fen": request.integer(de.AMOUNT),
             "town": request.integer(de.TOWN) or request.terminal.town,
             "site": request.terminal.site,
@@ -131,8 +134,9 @@ class FarmPurchase(CoreBankingService):
         return self._dictionary.grade(request.integer(de.PRODUCT), request.integer(de.GRADE)) is not None
 
     def _price_in_band(self, request: Request) -> bool:
-        grade = self._dictionary.grade(request.integer(de.PRODUCT), request.integer(de.GRADE))
-        return grade is not None and grade.price_low_fen <= request.integer(de.UNIT_PRICE) <= grade.price_high_fen
+        product, _, grade, _, price = _goods_of(request.values)
+        band = self._dictionary.grade(product, grade)
+        return band is not None and band.price_low_fen <= price <= band.price_high_fen
 
 
 def _traded_on(request: Request) -> int:
