@@ -13,7 +13,7 @@ from fengshou.switch.receipts import receipt
 from fengshou.terminals.pump import Peer
 
 NOT_FOUND = "25"
-# Receipts that may wait for a signature; it comes within 25 ms, so this bounds only what a flood can hold.
+# Receipts that may wait for a signature; it comes within 50 ms, so this bounds only what a flood can hold.
 WAITING_MAX = 10_000
 
 

@@ -253,7 +253,7 @@ def test_a_slow_reader_is_cut_off_at_the_bound_of_its_outbox(town: Town) -> None
     with Line(town, TERMINALS[6], receive_bytes=4096).sign_in() as line:
         assert code_of(line.ask("farm-purchase", purchase())) == "00"
         values = {de.ORIGINAL_BATCH: line.batch, de.ORIGINAL_STAN: line.last_stan}
-        time.sleep(0.1)  # its commit is signed within 25 ms
+        time.sleep(0.1)  # its commit is signed within 50 ms
         frames = b"".join(line.frame("receipt", values) for _ in range(500))
         try:
             for _ in range(40):  # 20,000 receipts of a kilobyte each, and nobody reads
