@@ -1,4 +1,4 @@
-/* See sm2_field.h. Multiplication in portable C and for x86-64 processors with BMI2 and ADX, and inversion. */
+/* See sm2_field.h. Multiplication, in portable C and for x86-64 processors with BMI2 and ADX. */
 #include "sm2_field.h"
 
 #if defined(__x86_64__)
@@ -186,43 +186,4 @@ void fe_use(int way) {
 #else
     (void)way;
 #endif
-}
-
-static void square_times(fe r, const fe a, int times) {
-    fe_sqr(r, a);
-    while (--times) fe_sqr(r, r);
-}
-
-/* By Fermat, a ^ (p - 2). The exponent in words of 32 bits: FFFFFFFE FFFFFFFF x 4 00000000 FFFFFFFF FFFFFFFD. */
-void fe_invert(fe r, const fe a) {
-    fe x2, x4, x8, x16, x30, x31, x32, t; /* xk = a ^ (2^k - 1) */
-    fe_sqr(t, a);
-    fe_mul(x2, t, a);
-    square_times(t, x2, 2);
-    fe_mul(x4, t, x2);
-    square_times(t, x4, 4);
-    fe_mul(x8, t, x4);
-    square_times(t, x8, 8);
-    fe_mul(x16, t, x8);
-    square_times(t, x16, 8);
-    fe_mul(t, t, x8); /* x24 */
-    square_times(t, t, 4);
-    fe_mul(t, t, x4); /* x28 */
-    square_times(t, t, 2);
-    fe_mul(x30, t, x2);
-    fe_sqr(t, x30);
-    fe_mul(x31, t, a);
-    fe_sqr(t, x31);
-    fe_mul(x32, t, a);
-    fe_sqr(t, x31);
-    for (int i = 0; i < 4; i++) {
-        square_times(t, t, 32);
-        fe_mul(t, t, x32);
-    }
-    square_times(t, t, 64);
-    fe_mul(t, t, x32);
-    square_times(t, t, 30);
-    fe_mul(t, t, x30);
-    square_times(t, t, 2);
-    fe_mul(r, t, a);
 }
