@@ -61,8 +61,7 @@ class Recorder:
             clear=clear,
             sealed=sealed,
         )
-        named = [request.values[key] for key in _SEARCHED if key in request.values]
-        tags = tuple([bytes.fromhex(request.pseudonym(str(number))) for number in named])
+        tags = tags_of(request.values, request.pseudonym)
         return Entry(record, charges=exchange.charges, caps=exchange.caps, tags=tags)
 
     def outcome(
@@ -253,6 +252,11 @@ class Recorder:
     def content(self, message: Message) -> bytes:
         """SM3 of what a request states, by which repeats are known."""
         return sm3(self.stated(message))
+
+
+def tags_of(values: Mapping[int, Value], pseudonym: Callable[[str], str]) -> tuple[bytes, ...]:
+    """By which a request is found again: the keyed hashes (8 bytes) of the card and the accounts that it names."""
+    return tuple([bytes.fromhex(pseudonym(str(values[key]))) for key in _SEARCHED if key in values])
 
 
 def pseudonyms(custody: Custody) -> Callable[[str], str]:

@@ -11,25 +11,30 @@ from fengshou.switch.cli.common import explained, home_option, json_option, prin
 from fengshou.switch.cli.reader import Reader, file_option
 from fengshou.switch.config import Loaded, load
 from fengshou.switch.journal.audit import Finding, verify_day, verify_journal
-from fengshou.switch.journal.audit_indexes import Indexes, verify_columns
+from fengshou.switch.journal.audit_columns import hashes_of, verify_columns
+from fengshou.switch.journal.audit_indexes import Indexes
 from fengshou.switch.journal.audit_pages import verify_pages
 from fengshou.switch.journal.days import archive as archive_day
 from fengshou.switch.journal.days import prove
 from fengshou.switch.journal.repair import repair as repair_journal
 from fengshou.switch.journal.tables import JournalError, segment_name, spans
+from fengshou.switch.recording import pseudonyms
 
 
 @click.command(epilog="Exit status 1 when anything is not as it was written.")
 @home_option
 @click.option("--day", type=int, default=0, metavar="YYYYMMDD", help="Only the commits of this business day.")
+@click.option("--hashes", is_flag=True, help="Make the keyed hashes of cards and accounts again, too; takes the keys.")
 @file_option
 @json_option
 @explained
-def verify(home: Path, day: int, file: Path | None, as_json: bool) -> None:
+def verify(home: Path, day: int, hashes: bool, file: Path | None, as_json: bool) -> None:
     """Prove every record: Merkle roots, the chain of commits, the switch's signatures, the terminals' signatures.
 
     Before that every page of the files is read, and after it every index is compared with the records.
     """
+    if day and hashes:
+        raise click.UsageError("--hashes looks at the whole journal, or at a sealed day that --file names")
     loaded = load(home / "switch.toml")
     finding = Finding()
     folder = loaded.path(loaded.config.files.journal)
@@ -40,7 +45,7 @@ def verify(home: Path, day: int, file: Path | None, as_json: bool) -> None:
         for each in bar:
             verify_pages(each, finding)
     if finding.good:
-        finding = _verify_records(Reader(loaded, file), day, quiet=as_json)
+        finding = _verify_records(Reader(loaded, file), day, hashes=hashes, quiet=as_json)
     else:
         finding.wrong("nothing behind these pages was followed; `fengshou journal repair OUT` copies what is good")
     if as_json:
@@ -61,12 +66,14 @@ def _switch_keys(loaded: Loaded) -> list[PublicKey]:
     return [certificate.public_key for certificate in read_certificates(loaded.path("certificates/switch-sign.crt"))]
 
 
-def _verify_records(reader: Reader, day: int, *, quiet: bool) -> Finding:
+def _verify_records(reader: Reader, day: int, *, hashes: bool, quiet: bool) -> Finding:
     """``day`` 0: all of them, with all indexes."""
+    again = hashes_of(reader.recorder, pseudonyms(reader.custody)) if hashes else None
     keys = _switch_keys(reader.loaded)
     if reader.segment is not None:
         finding = verify_day(reader.segment, reader.recorder, keys)
-        verify_columns(reader.segment, reader.segment.day.first_record, reader.segment.day.last_record, finding)
+        sealed = reader.segment.day
+        verify_columns(reader.segment, sealed.first_record, sealed.last_record, finding, hashes=again)
         return finding
     records = 0 if day else reader.journal.next_record - 1
     with click.progressbar(length=records, label="proving records", hidden=quiet or bool(day)) as bar:
@@ -74,7 +81,7 @@ def _verify_records(reader: Reader, day: int, *, quiet: bool) -> Finding:
     if day:
         return finding
     with click.progressbar(length=records, label="comparing indexes", hidden=quiet) as bar:
-        Indexes(reader.journal, reader.catalogue, reader.recorder, finding).verify(bar.update)
+        Indexes(reader.journal, reader.catalogue, reader.recorder, finding, again).verify(bar.update)
     return finding
 
 

@@ -35,6 +35,7 @@ class Finding:
     terminal_signatures: int = 0
     unsigned_tail: int = 0  # commits after the last signature; their chain holds, nobody has vouched for it yet
     unchecked: int = 0  # signatures of terminals whose sign-in lies on a day that is not here
+    unopened: int = 0  # requests whose keyed hashes were asked for, and whose key is gone
     absent: list[int] = field(default_factory=list)  # business days whose files are not here; the chain spans them
     problems: list[str] = field(default_factory=list)
     # Which epoch of the signing key vouches for which commits: check value of the key, commits in ascending order.
@@ -56,6 +57,7 @@ class Finding:
             ("records", self.records),
             ("signatures of terminals", self.terminal_signatures),
             ("signatures under a sign-in that is archived", self.unchecked),
+            ("requests whose hashes cannot be made again", self.unopened),
         ]
 
     def as_dict(self) -> dict[str, Any]:
@@ -67,6 +69,7 @@ class Finding:
             "records": self.records,
             "terminal_signatures": self.terminal_signatures,
             "unchecked_signatures": self.unchecked,
+            "unopened_requests": self.unopened,
             "absent_days": self.absent,
             "signed_by": {
                 key: {"first": commits[0], "last": commits[-1], "commits": len(commits)}

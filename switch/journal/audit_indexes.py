@@ -6,19 +6,17 @@ is there, and no signature would tell. What depends on lines that are archived i
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
 
 from fengshou.hsm.custody import CustodyError
 from fengshou.protocol import codes
 from fengshou.protocol.errors import UntrustedBytesError
-from fengshou.protocol.record import RecordKind, parse_key, parse_record
+from fengshou.protocol.record import RecordKind, parse_key
 from fengshou.protocol.service import TerminalFacts
 from fengshou.protocol.transaction import Duty
 from fengshou.switch.clock import rrn_base
 from fengshou.switch.grammar import Catalogue
 from fengshou.switch.journal.audit import Finding
-from fengshou.switch.journal.columns import Row, pack_columns
-from fengshou.switch.journal.filters import FILTER_KEY, Filters, filter_rows
+from fengshou.switch.journal.audit_columns import Hashes, Progress, verify_columns
 from fengshou.switch.journal.lines import Lines
 from fengshou.switch.journal.prune import forgotten_up_to
 from fengshou.switch.journal.store import DayAbsent, Journal, JournalError, Known
@@ -27,59 +25,24 @@ from fengshou.switch.recording import Recorder
 
 _RRN_COUNT = 10**8
 
-Progress = Callable[[int], object]
-
-
-def verify_columns(
-    lines: Lines, first: int, last: int, finding: Finding, progress: Progress = lambda records: None
-) -> None:
-    """The columns and filters of one file, from record ``first`` to ``last``, against its records."""
-    filters = Filters(lines)
-    blocks = filters.blocks(first, last)
-    filtered = {block.first: block.pages for block in blocks if block.pages}
-    for key in lines.filter_keys(first, last):
-        begin, page = FILTER_KEY.unpack(key)
-        if page > filtered.get(begin, -1):
-            finding.wrong(f"filters: a row of record {begin} belongs to no block")
-    at, records = first, lines.records(first)
-    of_block: list[tuple[int, bytes]] = []
-    for begin, data in lines.columns(first):
-        if begin > last:
-            break
-        count = _same(begin - at, data, records)
-        if not count:
-            finding.wrong(f"columns: the row of record {begin} is not what its records say")
-            return  # where the next row begins is not known
-        of_block.append((begin, data))
-        at = begin + count
-        progress(count)
-        while blocks and at > blocks[0].last:
-            block = blocks.pop(0)
-            if block.pages and any(lines.filter(key) != page for key, page in filter_rows(of_block)):
-                finding.wrong(f"filters: that of the block at record {block.first} is not what its columns say")
-            of_block = []
-    if at <= last:
-        finding.wrong(f"columns: nothing for record {at}")
-
 
 def _filters(lines: Lines, day: Day) -> list[tuple[bytes, bytes | None]]:
     return [(key, lines.filter(key)) for key in lines.filter_keys(day.first_record, day.last_record)]
 
 
-def _same(gap: int, data: bytes, records: Iterator[tuple[int, bytes]]) -> int:
-    """How many of the next records a row of columns has; 0 when it is not theirs."""
-    try:
-        row = Row(data)
-        leaves = [parse_record(leaf) for _, (_, leaf) in zip(range(row.count), records, strict=False)]
-    except (ValueError, UntrustedBytesError):
-        return 0
-    return row.count if not gap and len(leaves) == row.count and row.has(pack_columns(leaves)) else 0
-
-
 class Indexes:
     """Compares the tables of a journal's store with its records, as of the journal's current view."""
 
-    def __init__(self, journal: Journal, catalogue: Catalogue, recorder: Recorder, finding: Finding) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        catalogue: Catalogue,
+        recorder: Recorder,
+        finding: Finding,
+        hashes: Hashes | None = None,
+    ) -> None:
+        """``hashes``: see ``verify_columns``."""
+        self._hashes = hashes
         self._journal = journal
         self._catalogue = catalogue
         self._recorder = recorder
@@ -103,7 +66,7 @@ class Indexes:
                 continue
             except JournalError:
                 continue  # named already
-            verify_columns(lines, day.first_record, end, self._finding, progress)
+            verify_columns(lines, day.first_record, end, self._finding, progress, self._hashes)
             if day.sealed and _filters(self._journal.store, day) != _filters(lines, day):
                 self._wrong(f"filters: those of day {day.day} in the store are not those of its file")
             for number, data in lines.records(day.first_record):

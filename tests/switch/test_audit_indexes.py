@@ -10,19 +10,23 @@ import lmdb
 import pytest
 import trio
 
+from fengshou.hsm.custody import JOURNAL_DATA
 from fengshou.hsm.software import SoftwareCustody, provision
+from fengshou.protocol import elements as de
 from fengshou.switch.clock import Clock
 from fengshou.switch.grammar import Catalogue, load_service
 from fengshou.switch.journal.audit import Finding
-from fengshou.switch.journal.audit_indexes import Indexes, verify_columns
+from fengshou.switch.journal.audit_columns import hashes_of, verify_columns
+from fengshou.switch.journal.audit_indexes import Indexes
 from fengshou.switch.journal.audit_pages import verify_pages
 from fengshou.switch.journal.lines import Segment
 from fengshou.switch.journal.store import Entry, Journal, batch_key
 from fengshou.switch.journal.tables import TABLES
 from fengshou.switch.keeper import Keeper
-from fengshou.switch.recording import Recorder
+from fengshou.switch.recording import Recorder, pseudonyms, tags_of
 from fengshou.switch.writer import Writer
 from tests.switch.entries import (
+    CODEC,
     DAY,
     MERCHANT,
     TERMINAL,
@@ -67,14 +71,16 @@ def trade(journal: Journal, day: int = DAY, first: int = 1) -> None:
     journal.refresh()
 
 
-def verified(folder: Path, custody: SoftwareCustody) -> list[str]:
+def verified(folder: Path, custody: SoftwareCustody, *, hashes: bool = False) -> list[str]:
     finding = Finding()
     for file in sorted(folder.glob("[d0-9]*.mdb")):
         verify_pages(file, finding)
     if finding.good:
         journal = Journal(folder, read_only=True)
         try:
-            Indexes(journal, CATALOGUE, Recorder(CATALOGUE, custody, Clock()), finding).verify()
+            recorder = Recorder(CATALOGUE, custody, Clock())
+            again = hashes_of(recorder, pseudonyms(custody)) if hashes else None
+            Indexes(journal, CATALOGUE, recorder, finding, again).verify()
         finally:
             journal.close()
     return finding.problems
@@ -234,6 +240,49 @@ def test_a_sealed_day_has_columns_and_filters_of_its_records(
         else:
             txn.put(at, bytes(value))
     assert any(found.startswith(table) for found in verified(folder, custody))
+
+
+# Keyed hashes, which only who has the keys can make again -----------------------------------------------------------
+
+
+def named(custody: SoftwareCustody, stan: int, *accounts: str) -> Entry:
+    """A sale that names accounts, sealed and searched for as the switch does it."""
+    values = dict(zip((de.FROM_ACCOUNT, de.TO_ACCOUNT), accounts, strict=False))
+    sale = intent(stan, day=DAY + 1, tags=tags_of(values, pseudonyms(custody)))
+    context = bytes((sale.record.kind,)) + sale.record.content
+    sale.record.sealed = custody.seal(JOURNAL_DATA, CODEC.pack(values), context)
+    return sale
+
+
+def test_keyed_hashes_are_compared_where_the_keys_are_at_hand(tmp_path: Path, custody: SoftwareCustody) -> None:
+    journal = open_journal(tmp_path)
+    journal.commit([session(day=DAY + 1)])
+    journal.commit([named(custody, 1, "9020000000000101", "9156001004001187857"), named(custody, 2), intent(3)])
+    journal.close()
+    folder = tmp_path / "journal"
+    assert verified(folder, custody, hashes=True) == []
+    with rows(folder, "columns") as (txn, keys):
+        row = bytearray(txn.get(keys[-1]))
+        row[-1] ^= 1  # one bit of the last hash: the payee would not be found again
+        txn.put(keys[-1], bytes(row))
+    assert verified(folder, custody) == [], "no record says it, and no signature"
+    assert verified(folder, custody, hashes=True) == [
+        "columns: the keyed hashes in the row of record 2 are not those of its records"
+    ]
+
+
+def test_keyed_hashes_of_what_cannot_be_opened_are_counted(tmp_path: Path, custody: SoftwareCustody) -> None:
+    journal = open_journal(tmp_path)
+    journal.commit([session(day=DAY + 1)])
+    sale = named(custody, 1, "9020000000000101")
+    sale.record.sealed = bytes(len(sale.record.sealed))
+    journal.commit([sale, named(custody, 2, "9020000000000101")])
+    journal.close()
+    journal = Journal(tmp_path / "journal", read_only=True)
+    finding, recorder = Finding(), Recorder(CATALOGUE, custody, Clock())
+    verify_columns(journal.store, 1, 3, finding, hashes=hashes_of(recorder, pseudonyms(custody)))
+    journal.close()
+    assert (finding.problems, finding.unopened) == ([], 1)
 
 
 # Files that the disk has changed -------------------------------------------------------------------------------------

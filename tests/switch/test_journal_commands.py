@@ -11,17 +11,20 @@ import pytest
 import trio
 from click.testing import CliRunner
 
+from fengshou.protocol import elements as de
 from fengshou.switch.cli.main import main
 from fengshou.switch.config import load
 from fengshou.switch.custodies import custody_of
 from fengshou.switch.journal.store import Journal
 from fengshou.switch.keeper import Keeper
+from fengshou.switch.recording import pseudonyms, tags_of
 from fengshou.switch.site import make_site
 from fengshou.switch.writer import Writer
-from tests.switch.entries import DAY, intent, key, outcome, session
+from tests.switch.entries import CODEC, DAY, intent, key, outcome, session
 
 PAGE = 4096
 SALES = 60  # on each of the two days
+CARD = "9156004000001267043"
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +41,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         writer.start()
         for day in (DAY, DAY + 1):
             first = (day - DAY) * SALES + 1
+            tag = tags_of({de.PAN: CARD}, pseudonyms(custody))
             await writer.append([session(day=day)])
             signed_in_at = journal.next_record - 1
             for at in range(first, first + SALES, 6):
                 sales = [intent(at + n, day=day, signed_in_at=signed_in_at) for n in range(6)]
+                sales[2].tags, sales[2].record.clear = tag, CODEC.pack({de.PAN: CARD})  # as if it were not secret
                 await writer.append(sales)
                 await writer.append([outcome(sale) for sale in sales])
         await Keeper(journal, writer, custody).seal()
@@ -124,6 +129,19 @@ def test_an_altered_record_is_named_and_not_verified(home: Path) -> None:
     assert commit.startswith("commit ")
     assert ask(home, "verify", "--day", DAY + 1, status=1)["problems"] == [commit]
     assert ask(home, "verify", "--day", DAY, status=0)["verified"], f"record {number} is of another day"
+
+
+def test_keyed_hashes_are_made_again_when_that_is_asked_for(home: Path) -> None:
+    found = ask(home, "verify", "--hashes", status=0)
+    assert (found["verified"], found["unopened_requests"]) == (True, 0)
+    assert ask(home, "verify", "--file", home / f"journal/{DAY}.mdb", "--hashes", status=0)["verified"]
+    hashed = tags_of({de.PAN: CARD}, pseudonyms(custody_of(load(home / "switch.toml"))))[0]
+    store(home).write_bytes(store(home).read_bytes().replace(hashed, bytes(8)))
+    assert ask(home, "verify", status=0)["verified"], "no record says it"
+    problems = ask(home, "verify", "--hashes", status=1)["problems"]
+    assert len(problems) == SALES / 6
+    assert all(problem.startswith("columns: the keyed hashes in the row of record ") for problem in problems)
+    assert "--hashes looks at the whole journal" in run(home, "verify", "--day", DAY, "--hashes", status=2)
 
 
 def test_a_damaged_page_is_named_with_its_place_and_what_to_do(home: Path) -> None:

@@ -29,10 +29,11 @@ from fengshou.switch.custodies import custody_of
 from fengshou.switch.enrolment import enrol, publish_app
 from fengshou.switch.grammar import Catalogue, load_service
 from fengshou.switch.journal.audit import Finding, verify_journal
+from fengshou.switch.journal.audit_columns import hashes_of
 from fengshou.switch.journal.audit_indexes import Indexes
 from fengshou.switch.journal.store import Journal
 from fengshou.switch.processes import Process, SiteProcesses
-from fengshou.switch.recording import Recorder
+from fengshou.switch.recording import Recorder, pseudonyms
 from fengshou.switch.settlement.reconcile import reconcile, standing_approvals
 from fengshou.switch.site import Ports, make_site
 from fengshou.terminals.batch_log import BatchLog
@@ -240,7 +241,10 @@ class Town:
     def verify(self) -> Finding:
         with self.journal() as journal:
             finding = verify_journal(journal, self.recorder, self.switch_keys)
-            Indexes(journal, self.catalogue, self.recorder, finding).verify()
+            custody = custody_of(self.loaded)  # with the keys of now
+            hashes = hashes_of(Recorder(self.catalogue, custody, Clock()), pseudonyms(custody))
+            Indexes(journal, self.catalogue, self.recorder, finding, hashes).verify()
+            assert not finding.unopened
             return finding
 
     def books(self) -> Mapping[str, Any]:
