@@ -45,7 +45,7 @@ def verify(home: Path, day: int, hashes: bool, file: Path | None, as_json: bool)
         for each in bar:
             verify_pages(each, finding)
     if finding.good:
-        finding = _verify_records(Reader(loaded, file), day, hashes=hashes, quiet=as_json)
+        finding = _verify_records(Reader(loaded, file, readahead=True), day, hashes=hashes, quiet=as_json)
     else:
         finding.wrong("nothing behind these pages was followed; `fengshou journal repair OUT` copies what is good")
     if as_json:

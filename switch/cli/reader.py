@@ -29,16 +29,16 @@ file_option = click.option(
 class Reader:
     """A journal opened for reading, with the keys to show what is sealed."""
 
-    def __init__(self, loaded: Loaded, file: Path | None = None, *, scattered: bool = False) -> None:
-        """``file`` is a sealed day to read in the place of the journal; ``scattered`` as of ``Journal``.
+    def __init__(self, loaded: Loaded, file: Path | None = None, *, readahead: bool = False) -> None:
+        """``file`` is a sealed day to read in the place of the journal; ``readahead`` as of ``Journal``.
 
         Raises JournalError.
         """
         self.loaded = loaded
-        self._scattered = scattered
+        self._readahead = readahead
         self.catalogue = Catalogue(services_of(loaded.config))
         self.custody = custody_of(loaded)
-        self.segment = Segment(file, scattered=scattered) if file else None
+        self.segment = Segment(file, readahead=readahead) if file else None
         self.recorder = Recorder(self.catalogue, self.custody, Clock())
 
     @cached_property
@@ -48,7 +48,7 @@ class Reader:
             self.loaded.path(files.journal),
             map_bytes=limits.journal_gib << 30,
             read_only=True,
-            scattered=self._scattered,
+            readahead=self._readahead,
         )
 
     def story(self, rrn: int) -> list[Record]:

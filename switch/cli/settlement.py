@@ -73,7 +73,12 @@ def _books(home: Path) -> Iterator[_Books]:
     custody = custody_of(loaded)
     catalogue = Catalogue(services_of(config))
     clock = Clock(config.cut_over.rule())
-    journal = Journal(loaded.path(config.files.journal), map_bytes=config.limits.journal_gib << 30, read_only=True)
+    journal = Journal(
+        loaded.path(config.files.journal),
+        map_bytes=config.limits.journal_gib << 30,
+        read_only=True,
+        readahead=True,
+    )
     try:
         settlements = Settlements(journal, catalogue, Recorder(catalogue, custody, clock))
         yield _Books(loaded, custody, journal, settlements, clock.business_day(clock.now_us()))

@@ -60,7 +60,7 @@ def _print_rows(rows: list[dict[str, Any]]) -> None:
 @explained
 def show(home: Path, last: int, first: int | None, rrn: int | None, terminal: str | None, as_json: bool) -> None:
     """Show records, with card and account numbers masked."""
-    reader = Reader(load(home / "switch.toml"), scattered=rrn is not None)
+    reader = Reader(load(home / "switch.toml"), readahead=terminal is not None)
     if rrn is not None:
         records = reader.story(rrn)
         if not records:
@@ -105,7 +105,7 @@ def search(
     limit: int, file: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Tell the whole story of transactions: sign-in, intent, outcome, late answers, reversals."""
-    reader = Reader(load(home / "switch.toml"), file, scattered=True)
+    reader = Reader(load(home / "switch.toml"), file)
     tag = bytes.fromhex(pseudonyms(reader.custody)(card)) if card else b""
     found = find(
         Place(reader.segment or reader.journal),
@@ -135,7 +135,7 @@ def search(
 @explained
 def receipt(home: Path, rrn: int, out: Path | None, as_json: bool) -> None:
     """The proof that a transaction's outcome stands in the signed journal."""
-    reader = Reader(load(home / "switch.toml"), scattered=True)
+    reader = Reader(load(home / "switch.toml"))
     outcomes = [record for record in reader.story(rrn) if record.kind == RecordKind.OUTCOME and record.rrn == rrn]
     if not outcomes:
         raise click.ClickException(f"no outcome for RRN {rrn:012d}")

@@ -186,7 +186,7 @@ def prove(path: Path) -> Day:
 
     Signatures are not checked here, see ``audit``. Raises JournalError.
     """
-    segment = Segment(path)
+    segment = Segment(path, readahead=True)
     try:
         day, previous, next_record = segment.day, None, segment.day.first_record
         for _, data in segment.commits(day.first_record):

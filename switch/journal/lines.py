@@ -96,12 +96,12 @@ class Lines:
 class Segment(Lines):
     """The file of a sealed business day."""
 
-    def __init__(self, path: Path, *, scattered: bool = False) -> None:
-        """Open it for reading; ``scattered`` as of ``Journal``. Raises JournalError."""
+    def __init__(self, path: Path, *, readahead: bool = False) -> None:
+        """Open it for reading; ``readahead`` as of ``Journal``. Raises JournalError."""
         try:
             self._env = lmdb.open(
                 str(path), subdir=False, readonly=True, lock=False, create=False, max_dbs=len(LINES) + 2,
-                readahead=not scattered,
+                readahead=readahead,
             )  # fmt: skip
             tables = {name: self._env.open_db(name.encode(), create=False) for name in (*LINES, "sign-ins", "meta")}
             txn = self._env.begin()
@@ -130,10 +130,10 @@ class Segment(Lines):
 class Segments:
     """The sealed days in the journal's folder, opened when they are asked for."""
 
-    def __init__(self, folder: Path, *, scattered: bool) -> None:
-        """``scattered`` as of ``Journal``."""
+    def __init__(self, folder: Path, *, readahead: bool) -> None:
+        """``readahead`` as of ``Journal``."""
         self.folder = folder
-        self._scattered = scattered
+        self._readahead = readahead
         self._open: dict[int, Segment] = {}
 
     def path(self, day: int) -> Path:
@@ -146,7 +146,7 @@ class Segments:
             path = self.path(day.day)
             if not path.exists():
                 raise DayAbsent(day.day)
-            segment = Segment(path, scattered=self._scattered)
+            segment = Segment(path, readahead=self._readahead)
             if segment.day != day:
                 segment.close()
                 raise JournalError(f"{path} is not the day that was sealed here")

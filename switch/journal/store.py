@@ -79,7 +79,7 @@ class Journal(JournalView):
         *,
         map_bytes: int = 1 << 30,
         read_only: bool = False,
-        scattered: bool = False,
+        readahead: bool = False,
         sync: bool = True,
         share: Share = WHOLE,
     ) -> None:
@@ -88,8 +88,8 @@ class Journal(JournalView):
         A journal that is to be written must have its end whole, see ``tail``. To open it for the ``share`` of
         a worker, it must have been opened as a whole and shared out first.
 
-        ``scattered``: it will be read here and there, as a search does, so the system should read the pages that are
-        asked for and not megabytes around each of them.
+        ``readahead``: it will be read from end to end, as an audit does. Else the system reads the pages that are asked
+        for and not what lies around each of them, which may be megabytes, while whoever asks waits.
 
         Without ``sync`` a commit is not durable: only to make a large journal for a measurement.
         Raises JournalError.
@@ -101,7 +101,7 @@ class Journal(JournalView):
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             env = lmdb.open(
                 str(folder), map_size=map_bytes, max_dbs=len(TABLES), readonly=read_only, max_readers=64, sync=sync,
-                readahead=not scattered,
+                readahead=readahead,
             )  # fmt: skip
         except (lmdb.Error, OSError) as error:
             raise JournalError(f"cannot open the journal in {folder}: {error}") from error
@@ -115,7 +115,7 @@ class Journal(JournalView):
             env.reader_check()  # a worker that was killed pins pages until somebody looks
             _check_format(env, folder, read_only)
             tables = {name: env.open_db(name.encode(), create=not read_only) for name in TABLES}
-            super().__init__(env, tables, folder, share, follows=read_only, scattered=scattered)
+            super().__init__(env, tables, folder, share, follows=read_only, readahead=readahead)
             if not read_only and share.workers == 1:
                 self.share_out(1)
         except (lmdb.Error, UntrustedBytesError, struct.error) as error:

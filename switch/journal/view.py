@@ -60,16 +60,16 @@ class JournalView:
         share: Share,
         *,
         follows: bool,
-        scattered: bool = False,
+        readahead: bool = False,
     ) -> None:
         """``follows``: another process writes, so each ``refresh`` has to read what came. Of the newest records only
-        those of ``share`` are known by their keys. ``scattered`` as of ``Journal``.
+        those of ``share`` are known by their keys. ``readahead`` as of ``Journal``.
 
         Raises lmdb.Error, UntrustedBytesError, struct.error and JournalError for a store that is damaged.
         """
         self._env = env
         self._db = tables
-        self.segments = Segments(folder, scattered=scattered)
+        self.segments = Segments(folder, readahead=readahead)
         self._read = env.begin()
         self._lines = Lines(self._read, tables)
         self._follows = follows

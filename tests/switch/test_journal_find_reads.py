@@ -17,7 +17,7 @@ from fengshou.switch.journal.filters import Filters
 from fengshou.switch.journal.find import Found, Place, find
 from fengshou.switch.journal.lines import Lines
 from fengshou.switch.journal.store import Entry, Journal
-from fengshou.switch.journal.tables import Day
+from fengshou.switch.journal.tables import Day, key_of
 from fengshou.switch.keeper import Keeper
 from fengshou.switch.writer import Writer
 from tests.switch.entries import outcome
@@ -109,7 +109,7 @@ class _CountedLines(Lines):
 
 
 def _search(folder: Path, wanted: Wanted, since_us: int = 0, until_us: int = 1 << 62) -> tuple[Found, _Counted]:
-    journal = Journal(folder, read_only=True, scattered=True)
+    journal = Journal(folder, read_only=True)
     try:
         place = _Counted(journal)
         return find(place, wanted, since_us=since_us, until_us=until_us), place
@@ -173,22 +173,37 @@ def test_an_absent_day_that_has_more_of_a_story_is_named(folder: Path) -> None:
     assert found.absent == [20_261_208]
 
 
-def test_the_disk_reads_what_is_asked_for_and_little_around_it(folder: Path) -> None:
-    """Pages in the system's cache after a search that began with none."""
+@pytest.fixture
+def forgotten(folder: Path) -> list[Path]:
+    """The journal's files, of which the system's cache has nothing."""
     files = list(folder.glob("*.mdb"))
     for file in files:
-        _drop(file)
+        with file.open("rb") as handle:
+            os.fsync(handle.fileno())
+            os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     if any(map(_cached, files)):
         pytest.skip("this file system lives in memory")
+    return files
+
+
+def test_a_search_takes_what_it_asks_for_from_the_disk(folder: Path, forgotten: list[Path]) -> None:
     found, _ = _search(folder, Wanted(terminal="TT000021", stan=SOUGHT // TERMINALS + 1))
     assert len(found.stories) == 1
-    assert sum(map(_cached, files)) < 250  # 1 MB, of 17
+    assert sum(map(_cached, forgotten)) < 250  # 1 MB, of 17
 
 
-def _drop(file: Path) -> None:
-    with file.open("rb") as handle:
-        os.fsync(handle.fileno())
-        os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+def test_so_does_a_switch_that_is_asked_about_an_old_transaction(folder: Path, forgotten: list[Path]) -> None:
+    """Each of the few pages is waited for by everything else that the switch does."""
+    was = _sale(SOUGHT).record
+    journal = Journal(folder)
+    try:
+        before = sum(map(_cached, forgotten))
+        known = journal.known(key_of(was.terminal, was.merchant, was.batch, was.stan))
+        assert known is not None
+        assert journal.record(known.intent).rrn == was.rrn
+        assert sum(map(_cached, forgotten)) - before < 30
+    finally:
+        journal.close()
 
 
 def _cached(file: Path) -> int:
