@@ -4,6 +4,7 @@ The long run: ``FENGSHOU_DIFFERENTIAL=1000000 python -m pytest tests/codecs/test
 """
 
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from functools import cache
@@ -249,23 +250,71 @@ def test_tables_are_bounded_and_made_again() -> None:
         keep_tables(_verify.TABLES_MAX_DEFAULT)
 
 
-def test_many_threads_at_once() -> None:
-    """Each with its own keys, few tables for all: tables in use are not taken away."""
-    failures = []
+def test_tables_of_more_keys_than_a_chunk_of_memory_holds() -> None:
+    """23 tables to a chunk: chunks come, are left in any order, and are filled again."""
+    digest = sm3(b"one and the same")
+    keys = [PrivateKey.generate() for _ in range(60)]
+    cases = [(key.public_key, digest, key.sign(digest)) for key in keys]
+    try:
+        for most in (60, 30, 1, 50):
+            keep_tables(most)
+            assert all(verify_batch(cases))
+            assert all(verify_batch(cases[::-3]))
+            assert tables_kept() == most
+    finally:
+        keep_tables(_verify.TABLES_MAX_DEFAULT)
 
-    def work(seed: int) -> None:
-        for _ in range(5):
-            some = list(islice(mixture(Random(seed)), 60))
-            if verify_batch(some) != [libcrypto(case) for case in some]:
-                failures.append(seed)
+
+@pytest.mark.usefixtures("path")
+def test_many_threads_at_once() -> None:
+    """Few tables for all: each thread evicts what another is computing with, and none is taken away from under it."""
+    cases = list(islice(mixture(Random(5)), 96))
+    expected = {case: libcrypto(case) for case in cases}
+    disagreements = []
+    start = threading.Barrier(4)
+
+    def work(random: Random) -> None:
+        start.wait()
+        for _ in range(6):
+            some = random.sample(cases, random.choice((2, 20, 64, 96)))
+            if verify_batch(some) != [expected[case] for case in some]:
+                disagreements.append(some)
 
     keep_tables(2)
     try:
-        threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+        threads = [threading.Thread(target=work, args=(Random(seed),)) for seed in range(start.parties)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
+        assert tables_kept() == 2
     finally:
         keep_tables(_verify.TABLES_MAX_DEFAULT)
-    assert not failures
+    assert not disagreements
+
+
+def test_other_threads_run_meanwhile() -> None:
+    """The GIL is free while signatures are judged. No switch is forced here, so nothing else lets the thread in."""
+    case = next(mixture(Random(6)))
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1000)
+    try:
+        for size in (1000, 2000, 4000, 8000, 16000):  # longer, should the machine be too busy to start it in time
+            batch, ready, let_in = [case] * size, threading.Lock(), []
+            ready.acquire()
+
+            def other(ready: threading.Lock = ready, let_in: list[bool] = let_in) -> None:
+                with ready:
+                    let_in.append(True)
+
+            thread = threading.Thread(target=other)
+            thread.start()
+            ready.release()
+            assert all(verify_batch(batch))
+            came = bool(let_in)
+            thread.join()
+            if came:
+                return
+    finally:
+        sys.setswitchinterval(interval)
+    pytest.fail("no other thread ran")

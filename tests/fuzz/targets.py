@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from fengshou.codecs import BadSignature, Iso8583Codec, PrivateKey, PublicKey, verify_batch
+from fengshou.codecs._verify import paths, take_path
 from fengshou.hsm import keyblock
 from fengshou.hsm.custody import Kind, WrappedKeyError
 from fengshou.hsm.envelope import parse_envelope
@@ -155,19 +156,24 @@ def http(data: bytes) -> None:
 
 
 def signatures(data: bytes) -> None:
-    """A digest and a signature, and a public key now and then: the kernel and libcrypto agree."""
+    """A digest and a signature, and a public key now and then: kernel and libcrypto agree, alone and among others."""
     digest, signature, point = data[:32].ljust(32, b"\0"), data[32:96].ljust(64, b"\0"), data[96:161]
     keys = [KEY.public_key]
     with suppress(ValueError):
         keys.append(PublicKey(point))
+    expected = []
     for key in keys:
-        (fast,) = verify_batch([(key, digest, signature)])
         try:
             key.verify(digest, signature)
         except BadSignature:
-            assert not fast
+            expected.append(False)
         else:
-            assert fast
+            expected.append(True)
+    cases = [(key, digest, signature) for key in keys]
+    for path in paths():
+        take_path(path)
+        assert verify_batch(cases) == expected, path
+        assert verify_batch(cases * 9) == expected * 9, path
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
