@@ -83,6 +83,7 @@ def find(place: Place, wanted: Wanted, *, since_us: int = 0, until_us: int = 1 <
     filters = place.filters
     matched: dict[int, _Story] = {}  # by RRN, or by minus the record that has none
     days = _days(place, wanted, since_us, until_us)
+    # An RRN has one story, which mostly begins on its day; of other things the newest are wanted.
     for day, last in days if wanted.rrn else reversed(days):
         blocks = [
             block
@@ -121,8 +122,7 @@ def _story_of(record: Record) -> _Story:
 
 
 def _days(place: Place, wanted: Wanted, since_us: int, until_us: int) -> list[tuple[Day, int]]:
-    """The days on which it may be, oldest first: an RRN is not older than the day in it, and most of its records are on
-    that one; a sealed day knows its times."""
+    """The days on which it may be, oldest first: an RRN is no older than the day in it; a sealed day knows its times."""
     days = place.days()
     if wanted.rrn:
         of = [at for at, (day, _) in enumerate(days) if rrn_base(day.day) // _RRN_COUNT == wanted.rrn // _RRN_COUNT]
