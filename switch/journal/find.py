@@ -122,7 +122,7 @@ def _story_of(record: Record) -> _Story:
 
 
 def _days(place: Place, wanted: Wanted, since_us: int, until_us: int) -> list[tuple[Day, int]]:
-    """The days on which it may be, oldest first: an RRN is no older than the day in it; a sealed day knows its times."""
+    """Days on which it may be, oldest first: an RRN is no older than the day in it; a sealed day knows its times."""
     days = place.days()
     if wanted.rrn:
         of = [at for at, (day, _) in enumerate(days) if rrn_base(day.day) // _RRN_COUNT == wanted.rrn // _RRN_COUNT]
