@@ -6,7 +6,7 @@ from typing import Any
 
 import lmdb
 
-from fengshou.codecs import merkle_root, sm3
+from fengshou.codecs import merkle_root, pack_records, sm3
 from fengshou.protocol.record import KEY, Commit, RecordKind
 from fengshou.protocol.transaction import Duty
 from fengshou.switch.journal.columns import pack_entries
@@ -99,14 +99,11 @@ class Group:
         self._put("days", U64.pack(day.first_record), day.to_bytes())
 
     def _number(self, entries: Sequence[Entry]) -> list[bytes]:
-        leaves = []
         for number, entry in enumerate(entries, self.tail.next_record):
-            record = entry.record
-            record.number = number
+            entry.record.number = number
             if entry.intent is not None:
-                record.refers = entry.intent.record.number
-            leaves.append(record.to_bytes())
-        return leaves
+                entry.record.refers = entry.intent.record.number
+        return pack_records([entry.record for entry in entries])
 
     def _seal(self, entries: Sequence[Entry], leaves: list[bytes]) -> None:
         tail, first = self.tail, self.tail.next_record

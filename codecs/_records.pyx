@@ -1,0 +1,128 @@
+"""Records of the journal to bytes: the twin of ``fengshou.protocol.record.Record.to_bytes``, which is the authority.
+
+A record's fields are read from where its Struct keeps them: asking for them by name costs more than writing them.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_Check, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
+from libc.stdint cimport uint8_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from fengshou.codecs._wire cimport Writer, close_writer, open_writer, room, write_big_endian, write_bytes
+
+from fengshou.protocol.record import RECORD_VERSION, Record
+
+cdef extern from "structmember.h":
+    ctypedef struct PyMemberDef:
+        Py_ssize_t offset
+    ctypedef struct PyMemberDescrObject:
+        PyMemberDef *d_member
+
+cdef extern from "Python.h":
+    const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
+    bint PyUnicode_IS_ASCII(object text)
+
+# Bytes of the columns, as in ``RECORD``.
+cdef enum:
+    TERMINAL_BYTES = 8
+    MERCHANT_BYTES = 15
+    CODE_BYTES = 2
+    CONTENT_BYTES = 32
+
+cdef uint8_t VERSION = RECORD_VERSION
+
+
+cdef Py_ssize_t place_of(str name) except -1:
+    slot = Record.__dict__[name]
+    if type(slot).__name__ != "member_descriptor":
+        raise ImportError(f"Record.{name} is not a slot")
+    return (<PyMemberDescrObject *>slot).d_member.offset
+
+
+cdef Py_ssize_t KIND = place_of("kind")
+cdef Py_ssize_t NUMBER = place_of("number")
+cdef Py_ssize_t TIME_US = place_of("time_us")
+cdef Py_ssize_t BUSINESS_DAY = place_of("business_day")
+cdef Py_ssize_t RRN = place_of("rrn")
+cdef Py_ssize_t TEMPLATE = place_of("template")
+cdef Py_ssize_t TERMINAL = place_of("terminal")
+cdef Py_ssize_t MERCHANT = place_of("merchant")
+cdef Py_ssize_t BATCH = place_of("batch")
+cdef Py_ssize_t STAN = place_of("stan")
+cdef Py_ssize_t REFERS = place_of("refers")
+cdef Py_ssize_t CODE = place_of("code")
+cdef Py_ssize_t CONTENT = place_of("content")
+cdef Py_ssize_t EVIDENCE = place_of("evidence")
+cdef Py_ssize_t CLEAR = place_of("clear")
+cdef Py_ssize_t SEALED = place_of("sealed")
+
+
+cdef inline object field(object record, Py_ssize_t place):
+    return <object>(<PyObject **>(<char *>(<PyObject *>record) + place))[0]
+
+
+cdef int write_number(Writer *writer, uint64_t number, int size) except -1:
+    """Called with a Python integer; the conversion refuses a negative one, or one of more than 8 bytes."""
+    if size < 8 and number >> 8 * size:
+        raise OverflowError(f"a column of {size} bytes cannot hold this number")
+    return write_big_endian(writer, number, size)
+
+
+cdef int write_column(Writer *writer, str text, Py_ssize_t width) except -1:
+    """ASCII with spaces behind."""
+    cdef Py_ssize_t size
+    cdef const char *letters = PyUnicode_AsUTF8AndSize(text, &size)
+    cdef uint8_t *out
+    if not PyUnicode_IS_ASCII(text) or size > width:
+        raise ValueError(f"a column of {width} bytes cannot hold this text")
+    out = room(writer, width)
+    memset(out, b" ", width)
+    memcpy(out, letters, size)
+    return 0
+
+
+cdef int write_octets(Writer *writer, object data, size_t size) except -1:
+    """Exactly so many."""
+    if not PyBytes_Check(data) or <size_t>PyBytes_GET_SIZE(data) != size:
+        raise TypeError(f"here are {size} bytes")
+    return write_bytes(writer, <const uint8_t *>PyBytes_AS_STRING(data), size)
+
+
+cdef int write_counted(Writer *writer, object data, int length_bytes) except -1:
+    write_number(writer, len(data), length_bytes)
+    return write_octets(writer, data, len(data))
+
+
+cdef int write_record(Writer *writer, object record) except -1:
+    write_big_endian(writer, VERSION, 1)
+    write_number(writer, field(record, KIND), 1)
+    write_number(writer, field(record, NUMBER), 8)
+    write_number(writer, field(record, TIME_US), 8)
+    write_number(writer, field(record, BUSINESS_DAY), 4)
+    write_number(writer, field(record, RRN), 8)
+    write_number(writer, field(record, TEMPLATE), 1)
+    write_column(writer, field(record, TERMINAL), TERMINAL_BYTES)
+    write_column(writer, field(record, MERCHANT), MERCHANT_BYTES)
+    write_number(writer, field(record, BATCH), 4)
+    write_number(writer, field(record, STAN), 4)
+    write_number(writer, field(record, REFERS), 8)
+    write_column(writer, field(record, CODE), CODE_BYTES)
+    write_octets(writer, field(record, CONTENT), CONTENT_BYTES)
+    write_counted(writer, field(record, EVIDENCE), 1)
+    write_counted(writer, field(record, CLEAR), 2)
+    return write_counted(writer, field(record, SEALED), 2)
+
+
+def pack_records(records):
+    cdef Writer writer
+    cdef list packed = []
+    for record in records:
+        if type(record) is not Record:
+            raise TypeError("what is packed is a Record")
+        open_writer(&writer)
+        try:
+            write_record(&writer, record)
+            packed.append(PyBytes_FromStringAndSize(<char *>writer.start, writer.at - writer.start))
+        finally:
+            close_writer(&writer)
+    return packed
