@@ -1,6 +1,10 @@
-"""Decode and encode one purchase: our wire format and host format, and what would stand in their place."""
+"""Decode and encode one purchase: our wire format and host format, and what would stand in their place.
+
+What is called is a partial, which adds 0.03 µs to a call; a lambda would add twice as much.
+"""
 
 from collections.abc import Callable
+from functools import partial
 
 import iso8583
 import msgspec
@@ -37,41 +41,49 @@ def pairs() -> dict[str, tuple[str, Pair]]:
     struct = purchase.struct()
     pack, json = msgspec.msgpack.Encoder(), msgspec.json.Encoder()
     unpack, read = msgspec.msgpack.Decoder(purchase.Purchase), msgspec.json.Decoder(purchase.Purchase)
+    unpack_dict = msgspec.msgpack.Decoder()
     packed, text = pack.encode(struct), json.encode(struct)
+    as_dict = unpack_dict.decode(packed)
 
     return {
         "fengshou": (
-            "our message, compiled", (lambda: compiled.decode(frame), lambda: compiled.encode(sample), len(framed)),
+            "our message, compiled", (partial(compiled.decode, frame), partial(compiled.encode, sample), len(framed)),
         ),
         "construct": (
             "our message, construct grammar",
-            (lambda: reference.decode(frame), lambda: reference.encode(sample), len(framed)),
+            (partial(reference.decode, frame), partial(reference.encode, sample), len(framed)),
         ),
         "iso8583": (
-            "ISO 8583, compiled", (lambda: host.decode(host_message), lambda: host.encode(fields), len(host_message)),
+            "ISO 8583, compiled", (partial(host.decode, host_message), partial(host.encode, fields), len(host_message)),
         ),
         "iso8583-plain": (
             "ISO 8583, plain Python",
-            (lambda: host_reference.decode(host_message), lambda: host_reference.encode(fields), len(host_message)),
+            (partial(host_reference.decode, host_message), partial(host_reference.encode, fields), len(host_message)),
         ),
         "pyiso8583": (
             "ISO 8583, pyiso8583",
             (
-                lambda: iso8583.decode(host_message, spec),
-                lambda: iso8583.encode(document, spec),
+                partial(iso8583.decode, host_message, spec),
+                partial(iso8583.encode, document, spec),
                 len(host_message),
             ),
         ),
         "iso8583sim": (
             "ISO 8583, iso8583sim",
             (
-                lambda: iso8583sim.decode_message(theirs, sim_format),
-                lambda: iso8583sim.encode_message(sim_message, sim_format),
+                partial(iso8583sim.decode_message, theirs, sim_format),
+                partial(iso8583sim.encode_message, sim_message, sim_format),
                 len(theirs),
             ),
         ),
-        "msgpack": ("MessagePack, msgspec", (lambda: unpack.decode(packed), lambda: pack.encode(struct), len(packed))),
-        "json": ("JSON, msgspec", (lambda: read.decode(text), lambda: json.encode(struct), len(text))),
+        "msgpack": (
+            "MessagePack, msgspec", (partial(unpack.decode, packed), partial(pack.encode, struct), len(packed)),
+        ),
+        "msgpack-dict": (
+            "MessagePack, msgspec, into a dict as ours",
+            (partial(unpack_dict.decode, packed), partial(pack.encode, as_dict), len(packed)),
+        ),
+        "json": ("JSON, msgspec", (partial(read.decode, text), partial(json.encode, struct), len(text))),
     }  # fmt: skip
 
 
@@ -96,7 +108,7 @@ def figures(seconds: float) -> list[Figure]:
                 aim=_AIMS_US.get(key),
             )
         )
-        if key not in ("construct", "iso8583-plain", "pyiso8583", "iso8583sim"):
+        if key not in ("construct", "iso8583-plain", "pyiso8583", "iso8583sim", "msgpack-dict"):
             sizes.append(
                 Figure(
                     key=f"codec.{key}.bytes",

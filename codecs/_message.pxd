@@ -57,6 +57,7 @@ cdef enum:
 
 cdef struct Slot:
     const Element *element
+    const PyObject *key_object  # of the element
     uint16_t rank  # of the element, by ascending key
     uint16_t presence_byte
     uint8_t presence_bit  # 0: required
@@ -65,6 +66,7 @@ cdef struct Slot:
 
 cdef struct Side:
     Slot *slots
+    uint16_t *places  # of an element among the slots, by its rank; 1 is the first slot, 0 none
     int count
     int presence_bytes
     uint8_t spare_bits  # of the last presence byte: they announce nothing
@@ -100,6 +102,7 @@ cdef class MessageCodec:
     )
 
     cdef int collect(self, dict values, PyObject **table) except -1
+    cdef int arrange(self, dict values, const Side *side, PyObject **table) except -1
     cdef int write_fields(self, Writer *writer, const Side *side, object values) except -1
     cdef int write_signed(self, Writer *writer, bytes za, bytes binding, object message, object implied) except -1
     cdef int write_head(self, Writer *writer, object template, object flags, object sequence) except -1

@@ -9,6 +9,7 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_Check, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_Next, PyDict_SetItem
 from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF
 from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint16_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
@@ -29,12 +30,11 @@ from fengshou.protocol.signing import TAG_REQUEST
 from fengshou.protocol.templates import SIGN_IN
 
 cdef extern from "structmember.h":
-    ctypedef struct PyMemberDef
+    ctypedef struct PyMemberDef:
+        Py_ssize_t offset
     ctypedef struct PyMemberDescrObject:
         PyMemberDef *d_member
     object PyType_GenericAlloc(type kind, Py_ssize_t items)
-    int PyMember_SetOne(char *of, PyMemberDef *member, object value) except -1
-    object PyMember_GetOne(char *of, PyMemberDef *member)
 
 cdef extern from *:
     # Cython's own name for a dict that need not grow, on every Python that it supports.
@@ -56,43 +56,55 @@ if (
     limits.PROTOCOL_VERSION, limits.TEMPLATE_ID_MAX, limits.SIGNATURE_BYTES, limits.BINDING_BYTES,
     limits.DIGEST_BYTES, limits.UINT_MAX, limits.DELTA_WINDOW,
     limits.OFFLINE_ITEMS_MAX,
-):
-    raise ImportError("compiled for other limits than those of fengshou.protocol.limits; build it again")
+) or sizeof(long) < sizeof(int64_t):
+    raise ImportError("compiled for other limits than those of fengshou.protocol.limits, or for a short long; build again")
 
 
 cdef object WEIGHT = de.WEIGHT
 cdef object UNIT_PRICE = de.UNIT_PRICE
 
 
-# The slots of a Message. Filling them directly costs a third of calling its class.
-cdef PyMemberDef *member(str name) except NULL:
+# Where the slots of a Message are. Filling them directly costs a third of calling its class.
+cdef Py_ssize_t member(str name) except -1:
     slot = Message.__dict__[name]
     if type(slot).__name__ != "member_descriptor":
         raise ImportError(f"Message.{name} is not a slot")
-    return (<PyMemberDescrObject *>slot).d_member
+    return (<PyMemberDescrObject *>slot).d_member.offset
 
 
-cdef PyMemberDef *TEMPLATE_SLOT = member("template")
-cdef PyMemberDef *FLAGS_SLOT = member("flags")
-cdef PyMemberDef *SEQUENCE_SLOT = member("sequence")
-cdef PyMemberDef *VALUES_SLOT = member("values")
-cdef PyMemberDef *SIGNATURE_SLOT = member("signature")
+cdef Py_ssize_t TEMPLATE_SLOT = member("template")
+cdef Py_ssize_t FLAGS_SLOT = member("flags")
+cdef Py_ssize_t SEQUENCE_SLOT = member("sequence")
+cdef Py_ssize_t VALUES_SLOT = member("values")
+cdef Py_ssize_t SIGNATURE_SLOT = member("signature")
+
+
+cdef inline PyObject **slot_at(object message, Py_ssize_t offset) noexcept:
+    return <PyObject **>(<char *>(<PyObject *>message) + offset)
+
+
+cdef inline void fill(object message, Py_ssize_t offset, object value) noexcept:
+    """Put a value into a slot that is empty."""
+    Py_INCREF(value)
+    slot_at(message, offset)[0] = <PyObject *>value
 
 
 cdef object new_message(int template, int flags, uint64_t sequence, dict values, bytes signature):
     message = PyType_GenericAlloc(Message, 0)
-    cdef char *of = <char *>(<PyObject *>message)
-    PyMember_SetOne(of, TEMPLATE_SLOT, template)
-    PyMember_SetOne(of, FLAGS_SLOT, flags)
-    PyMember_SetOne(of, SEQUENCE_SLOT, sequence)
-    PyMember_SetOne(of, VALUES_SLOT, values)
-    PyMember_SetOne(of, SIGNATURE_SLOT, signature)
+    fill(message, TEMPLATE_SLOT, template)
+    fill(message, FLAGS_SLOT, flags)
+    fill(message, SEQUENCE_SLOT, sequence)
+    fill(message, VALUES_SLOT, values)
+    fill(message, SIGNATURE_SLOT, signature)
     return message
 
 
-cdef inline object slot_of(object message, PyMemberDef *slot):
+cdef inline object slot_of(object message, Py_ssize_t offset):
     """The value in a slot of what is known to be a Message."""
-    return PyMember_GetOne(<char *>(<PyObject *>message), slot)
+    cdef PyObject *value = slot_at(message, offset)[0]
+    if value == NULL:
+        raise AttributeError("a message without one of its parts")
+    return <object>value
 
 
 cdef int refuse(Error error, str path) except -1:
@@ -246,8 +258,8 @@ cdef class MessageCodec:
     def __dealloc__(self):
         cdef int index
         for index in range(TEMPLATES):
-            free(self.templates[index].request.slots)
-            free(self.templates[index].response.slots)
+            free_side(&self.templates[index].request)
+            free_side(&self.templates[index].response)
         free(self.elements)
         free(self.ranks)
 
@@ -255,13 +267,16 @@ cdef class MessageCodec:
         cdef int index, optional = 0
         cdef Slot *slot
         side.slots = <Slot *>calloc(len(fields) or 1, sizeof(Slot))
-        if side.slots == NULL:
+        side.places = <uint16_t *>calloc(self.count or 1, sizeof(uint16_t))
+        if side.slots == NULL or side.places == NULL:
             raise MemoryError
         side.count = len(fields)
         for index, field in enumerate(fields):
             slot = &side.slots[index]
             slot.rank = self.ranks[<uint16_t>field.key] - 1
             slot.element = &self.elements[slot.rank]
+            slot.key_object = slot.element.key_object
+            side.places[slot.rank] = index + 1
             if not field.required:
                 slot.presence_byte = optional // 8
                 slot.presence_bit = 0x80 >> optional % 8
@@ -624,14 +639,14 @@ cdef class MessageCodec:
         cdef size_t presence = writer.at - writer.start
         cdef int index, count = 0
         memset(room(writer, side.presence_bytes), 0, side.presence_bytes)
-        self.collect(given, table)
+        self.arrange(given, side, table)
         for index in range(side.count):
             slot = &side.slots[index]
-            if table[slot.rank] == NULL:
+            if table[index] == NULL:
                 if slot.presence_bit:
                     continue
                 refuse(TRUNCATED, self.paths[slot.rank])
-            error = check_value(slot.element, <object>table[slot.rank], &checked)
+            error = check_value(slot.element, <object>table[index], &checked)
             if error != NONE:
                 refuse(error, self.paths[slot.rank])
             write_wire(writer, slot.element, &checked)
@@ -639,6 +654,28 @@ cdef class MessageCodec:
             count += 1
         if count != len(given):
             refuse_stranger(given, {self.keys[side.slots[index].rank] for index in range(side.count)})
+        return 0
+
+    cdef int arrange(self, dict values, const Side *side, PyObject **table) except -1:
+        """Put values where their slots are; strangers find no place. Nearly always they come in the slots' order."""
+        cdef PyObject *key
+        cdef PyObject *value
+        cdef Py_ssize_t position = 0
+        cdef int64_t number
+        cdef int place, following = 0
+        memset(table, 0, side.count * sizeof(PyObject *))
+        while PyDict_Next(values, &position, &key, &value):
+            place = following
+            while place < side.count and side.slots[place].key_object != key:
+                place += 1
+            if place == side.count:
+                if check_number(<object>key, 0, 0xFFFF, &number) != NONE or not self.ranks[number]:
+                    continue
+                place = side.places[self.ranks[number] - 1] - 1
+                if place < 0:
+                    continue
+            table[place] = value
+            following = place + 1
         return 0
 
     cdef int collect(self, dict values, PyObject **table) except -1:
@@ -791,6 +828,11 @@ cdef class MessageCodec:
                 refuse(error, self.paths[index])
             write_canonical(writer, &self.elements[index], &checked)
         return 0
+
+
+cdef void free_side(Side *side) noexcept:
+    free(side.slots)
+    free(side.places)
 
 
 cdef int refuse_stranger(dict values, set known) except -1:

@@ -1,7 +1,7 @@
 # Values of the kinds of protocol/elements.py: from the wire, to the wire, and to the form that is signed.
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_Check, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.long cimport PyLong_Check, PyLong_CheckExact, PyLong_FromLongLong
+from cpython.long cimport PyLong_Check, PyLong_CheckExact, PyLong_FromLong
 from cpython.object cimport PyObject
 from cpython.unicode cimport PyUnicode_Check, PyUnicode_DecodeUTF8, PyUnicode_GET_LENGTH
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint64_t
@@ -68,20 +68,28 @@ cdef inline object read_packed_digits(Reader *reader, size_t count, Error *error
     """So many digits, two a byte, with a last nibble f behind an odd count."""
     cdef const uint8_t *piece = take(reader, (count + 1) // 2)
     cdef size_t index
-    cdef uint8_t nibble
     if piece == NULL:
         error[0] = TRUNCATED
         return None
+    if not are_packed_digits(piece, count):
+        error[0] = TEXT_MALFORMED
+        return None
     digits = PyUnicode_New(count, 127)
     cdef uint8_t *out = <uint8_t *>PyUnicode_DATA(digits)
-    for index in range(count):
-        nibble = piece[index // 2] & 0x0F if index & 1 else piece[index // 2] >> 4
-        if nibble > 9:
-            error[0] = TEXT_MALFORMED
-        out[index] = c'0' + (nibble if nibble <= 9 else 0)
-    if count & 1 and piece[count // 2] & 0x0F != 0x0F:
-        error[0] = TEXT_MALFORMED
-    return digits if error[0] == NONE else None
+    for index in range(count // 2):
+        out[2 * index] = c'0' + (piece[index] >> 4)
+        out[2 * index + 1] = c'0' + (piece[index] & 0x0F)
+    if count & 1:
+        out[count - 1] = c'0' + (piece[count // 2] >> 4)
+    return digits
+
+
+cdef inline bint are_packed_digits(const uint8_t *piece, size_t count) noexcept nogil:
+    cdef size_t index
+    for index in range(count // 2):
+        if piece[index] >> 4 > 9 or piece[index] & 0x0F > 9:
+            return False
+    return not count & 1 or (piece[count // 2] >> 4 <= 9 and piece[count // 2] & 0x0F == 0x0F)
 
 
 cdef inline bint is_printable(const uint8_t *piece, size_t size) noexcept nogil:
@@ -104,18 +112,23 @@ cdef inline object printable(const uint8_t *piece, size_t size, Error *error):
 cdef inline object read_value(Reader *reader, const Element *element, Error *error):
     """A value of the element's kind; None with ``error`` set when the bytes are not one."""
     cdef uint64_t number
+    if element.kind != KIND_N:
+        return read_other(reader, element, error)
+    error[0] = read_varint(reader, &number)
+    if error[0] == NONE and number > <uint64_t>element.maximum:
+        error[0] = VALUE_OUT_OF_RANGE
+    return PyLong_FromLong(<int64_t>number) if error[0] == NONE else None
+
+
+cdef inline object read_other(Reader *reader, const Element *element, Error *error):
+    cdef uint64_t number
     cdef int64_t signed
-    if element.kind == KIND_N:
-        error[0] = read_varint(reader, &number)
-        if error[0] == NONE and number > <uint64_t>element.maximum:
-            error[0] = VALUE_OUT_OF_RANGE
-        return PyLong_FromLongLong(<int64_t>number) if error[0] == NONE else None
     if element.kind == KIND_Z:
         error[0] = read_varint(reader, &number)
         signed = <int64_t>(number >> 1) ^ -<int64_t>(number & 1)
         if error[0] == NONE and not -element.maximum <= signed <= element.maximum:
             error[0] = VALUE_OUT_OF_RANGE
-        return PyLong_FromLongLong(signed) if error[0] == NONE else None
+        return PyLong_FromLong(signed) if error[0] == NONE else None
     if element.kind == KIND_D:
         return read_digits(reader, element.size, error)
 
@@ -175,10 +188,14 @@ cdef inline Error check_number(object value, int64_t minimum, int64_t maximum, i
 
 cdef inline Error check_value(const Element *element, object value, Checked *checked) except? TEXT_MALFORMED:
     """Whether the value is one of its kind, and where its number or bytes are."""
-    cdef Py_ssize_t size
-    cdef size_t index
     if element.kind == KIND_N:
         return check_number(value, 0, element.maximum, &checked.number)
+    return check_other(element, value, checked)
+
+
+cdef inline Error check_other(const Element *element, object value, Checked *checked) except? TEXT_MALFORMED:
+    cdef Py_ssize_t size
+    cdef size_t index
     if element.kind == KIND_Z:
         return check_number(value, -element.maximum, element.maximum, &checked.number)
 
@@ -216,10 +233,14 @@ cdef inline Error check_value(const Element *element, object value, Checked *che
 
 
 cdef inline int write_wire(Writer *writer, const Element *element, const Checked *checked) except -1:
-    cdef uint8_t *out
-    cdef size_t index
     if element.kind == KIND_N:
         return write_varint(writer, checked.number)
+    return write_other(writer, element, checked)
+
+
+cdef inline int write_other(Writer *writer, const Element *element, const Checked *checked) except -1:
+    cdef uint8_t *out
+    cdef size_t index
     if element.kind == KIND_Z:
         return write_varint(writer, (<uint64_t>checked.number << 1) ^ <uint64_t>(checked.number >> 63))
     if element.kind == KIND_D:

@@ -18,7 +18,7 @@ bv    0 .. size bytes               varint byte count, the bytes                
 ====  ============================  ===============================================  =====================
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from fengshou.protocol import limits
@@ -63,9 +63,11 @@ class Element:
     mask: tuple[int, int] = (0, 0)  # characters shown at the start and end of a masked C2 value
     about: str = ""
 
-    @property
-    def key(self) -> int:
-        return self.number << 8 | self.sub
+    # One object for an element, the constants below and the dicts that codecs make: a look-up need not compare numbers.
+    key: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", self.number << 8 | self.sub)
 
     @property
     def path(self) -> str:
