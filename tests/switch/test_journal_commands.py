@@ -1,4 +1,4 @@
-"""``journal verify`` and ``journal repair`` as an operator types them: what they find, say and return."""
+"""``journal verify``, ``repair`` and ``find`` as an operator types them: what they find, say and return."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ from fengshou.switch.keeper import Keeper
 from fengshou.switch.recording import pseudonyms, tags_of
 from fengshou.switch.site import make_site
 from fengshou.switch.writer import Writer
-from tests.switch.entries import CODEC, DAY, intent, key, outcome, session
+from tests.switch.entries import CODEC, DAY, TERMINAL, intent, key, outcome, session
 
 PAGE = 4096
 SALES = 60  # on each of the two days
@@ -272,3 +272,48 @@ def test_a_store_of_which_nothing_can_be_read_is_said_to_be_one(
     assert said.startswith("Error: ")
     assert "data.mdb" in said
     assert not list(tmp_path.glob("out*")), "a second try finds its place free"
+
+
+# Find ------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "stans"),
+    [
+        (("--rrn", 632_800_000_005), [5]),
+        (("--rrn", 632_800_000_000 + SALES + 5), [SALES + 5]),  # written a day later than its RRN says
+        (("--terminal", TERMINAL, "--stan", 7), [7]),
+        (("--card", CARD, "--limit", 2), [2 * SALES - 9, 2 * SALES - 3]),
+        (("--rrn", 632_800_000_005, "--card", CARD), []),
+        (("--stan", 9_999), []),
+    ],
+)
+def test_stories_for_programs(home: Path, words: tuple[object, ...], stans: list[int]) -> None:
+    found = ask(home, "find", *words, status=0)
+    assert [story[1]["stan"] for story in found["stories"]] == stans
+    assert (found["absent_days"], found["more"]) == ([], "--limit" in words)
+    for story in found["stories"]:
+        assert [record["kind"] for record in story] == ["session", "intent", "outcome"]
+        assert story[1]["refers"] == story[0]["record"]
+        assert story[2]["refers"] == story[1]["record"]
+        assert len({record["terminal"] for record in story}) == 1
+
+
+def test_a_story_for_people(home: Path) -> None:
+    lines = run(home, "find", "--rrn", 632_800_000_003, status=0).splitlines()
+    assert [line.split()[3] for line in lines if "TT000001" in line] == ["session", "intent", "outcome"]
+    assert lines[-1] == "1 found"
+    assert "RRN 632800000003" in "".join(lines)
+    assert CARD not in "".join(lines)
+    assert CARD[-4:] in "".join(lines), "its card is masked, not left out"
+
+
+def test_an_archived_day_is_named_where_it_may_have_what_is_looked_for(home: Path, tmp_path: Path) -> None:
+    away = tmp_path / "away.mdb"
+    (home / f"journal/{DAY}.mdb").rename(away)
+    assert ask(home, "find", "--rrn", 632_800_000_005, status=0) == {
+        "stories": [], "absent_days": [DAY], "more": False,
+    }  # fmt: skip
+    assert f"day {DAY} is archived and was not searched" in run(home, "find", "--rrn", 632_800_000_005, status=0)
+    found = ask(home, "find", "--rrn", 632_800_000_005, "--file", away, status=0)
+    assert [story[-1]["code"] for story in found["stories"]] == ["00"]
