@@ -274,7 +274,7 @@ def test_a_store_of_which_nothing_can_be_read_is_said_to_be_one(
     assert not list(tmp_path.glob("out*")), "a second try finds its place free"
 
 
-# Find ------------------------------------------------------------------------------------------------------------------
+# Find -----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
