@@ -46,7 +46,7 @@ in_64_bits:
     xor %edx, %edx
     mov $0xe7, %eax                 /* XCR0: x87, SSE, AVX and the three of AVX-512 */
     xsetbv
-    mov $0x6000000, %esp            /* program.c: the stack ends where the heap begins */
+    mov $0x6000000, %esp            /* bare.c: the stack ends where the heap begins */
     mov $program, %eax
     call *%rax
     .align 8
