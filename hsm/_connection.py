@@ -129,6 +129,7 @@ def peer_certificate(connection: SSL.Connection) -> x509.Certificate:
 
 # To read one takes as long as half a resumed handshake, and those of terminals come again and again.
 _parsed = lru_cache(maxsize=16_384)(x509.parse_certificate)
+_names = lru_cache(maxsize=256)(x509.names_of)  # of servers, which are few
 
 
 def check_peer_name(connection: SSL.Connection, name: str) -> None:
@@ -137,7 +138,7 @@ def check_peer_name(connection: SSL.Connection, name: str) -> None:
     Wild cards do not count, and the common name is not looked at (RFC 9525 section 6).
     """
     try:
-        names = x509.names_of(_peer_der(connection))
+        names = _names(_peer_der(connection))
     except x509.CertificateError as error:
         raise ChannelError(Fault.BAD_CERTIFICATE, str(error)) from None
     if _normal(name) not in (_normal(other) for other in names):

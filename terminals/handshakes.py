@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 FAILED = "handshake failed here"
 # Late by so much is a deadline noticed.
 _TICK_S = 0.25
+# So long does a storm gather what has ended before the loop hears of it. The sign-ins of all of them are then one batch
+# and one commit, which for each alone took 0.3 ms of CPU more.
+_GATHER_S = 0.02
 
 
 class Handshake:
@@ -126,7 +129,7 @@ class Handshakes:
     # -- in the thread -------------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        look_at = 0.0
+        look_at = tell_by = 0.0
         while not self._stopping:
             ready = self._epoll.poll(0 if self._ours else _TICK_S)
             now = time.monotonic()
@@ -144,10 +147,19 @@ class Handshakes:
                     self._end(handshake, TIMED_OUT)
             if self._ours:
                 self._step(heappop(self._ours))
-            if (self._ended or (self._crowded and len(self._ours) < self._most)) and not self._told:
-                self._told = True
-                assert self._token is not None
-                self._token.run_sync_soon(self._tell)
+            if not self._ended:
+                tell_by = now + _GATHER_S
+            elif not self._ours or now >= tell_by:
+                self._call()
+            if self._crowded and len(self._ours) < self._most:
+                self._call()
+
+    def _call(self) -> None:
+        """The loop."""
+        if not self._told:
+            self._told = True
+            assert self._token is not None
+            self._token.run_sync_soon(self._tell)
 
     def _step(self, handshake: Handshake) -> None:
         try:
