@@ -1,4 +1,4 @@
-"""Strangers who ask for handshakes as fast as they are given: who trades loses a share and never waits for the queue."""
+"""Strangers who ask for handshakes as fast as they get them: who trades loses a share and never waits for the queue."""
 
 import selectors
 import socket
