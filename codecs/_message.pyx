@@ -57,7 +57,7 @@ if (
     limits.DIGEST_BYTES, limits.UINT_MAX, limits.DELTA_WINDOW,
     limits.OFFLINE_ITEMS_MAX,
 ) or sizeof(long) < sizeof(int64_t):
-    raise ImportError("compiled for other limits than those of fengshou.protocol.limits, or for a short long; build again")
+    raise ImportError("compiled for other limits than fengshou.protocol.limits, or for a short long; build again")
 
 
 cdef object WEIGHT = de.WEIGHT
