@@ -4,7 +4,9 @@ Sealed days are copied whole when they prove themselves. The store is read page 
 commit whose records give its Merkle root is written again by the very code that wrote it first: up to the first damage
 that gives the same headers to the byte, so their signatures hold on. What is good behind the damage cannot keep its
 place in the chain; it is journalled again under new numbers, because an outcome that was told must not be forgotten. A
-key whose record is lost stays barred: a repeat is refused (94) rather than done twice.
+key whose record is lost stays barred: a repeat is refused (94) rather than done twice. The keys of the newest records
+stand in no table yet: the columns have their terminals and STANs, and only in a terminal's current batch can they come
+again, so there they are barred.
 """
 
 import shutil
@@ -18,11 +20,11 @@ from fengshou.protocol.errors import UntrustedBytesError
 from fengshou.protocol.record import Commit, Record, RecordKind, parse_commit, parse_record
 from fengshou.switch.journal.audit import Finding
 from fengshou.switch.journal.audit_pages import verify_pages
-from fengshou.switch.journal.columns import Row
+from fengshou.switch.journal.columns import RRN, STAN, TERMINAL, Row
 from fengshou.switch.journal.days import prove
 from fengshou.switch.journal.pages import PageDamaged, Pages
 from fengshou.switch.journal.store import Entry, Journal, JournalError
-from fengshou.switch.journal.tables import PAIR, U64, Day, key_of, parse_day
+from fengshou.switch.journal.tables import KEYED, PAIR, U64, Day, key_of, parse_day
 
 _AS_THEY_ARE = ("batches", "held", "forgotten", "rrns", "counters", "events")
 
@@ -139,6 +141,7 @@ class _Restoration:
         self._sealed = sealed
         self._begin = sealed[-1].last_record + 1 if sealed else 1
         self._numbers: dict[int, int] = {}  # of the store's records: old to new
+        self._merchants: dict[str, str] = {}  # by terminal
 
     def run(self) -> None:
         sealed, begin = self._sealed, self._begin
@@ -210,6 +213,7 @@ class _Restoration:
         entries: list[Entry] = []
         tags = self._tags(header)
         for old, record in enumerate(records, header.first_record):
+            self._merchants[record.terminal] = record.merchant
             if record.refers >= self._begin:
                 record.refers = self._numbers.get(record.refers, 0)
             undoes = b""
@@ -266,11 +270,30 @@ class _Restoration:
 
     def _bar(self) -> None:
         """Keys of lost transactions are refused from now on."""
-        lost = [
+        lost = {
             key
             for key, value in _readable(self._report, self._pages, "keys")
             if not self._now(PAIR.unpack(value)[0]) and self._journal.known(key) is None
-        ]
+        }
+        lost |= {key for key in self._newest_lost() if self._journal.known(key) is None}
         self._report.barred_keys = len(lost)
         number = U64.pack(max(1, self._journal.next_record - 1))
-        self._journal.restore(lambda group: group.restore("undone", [(key, number) for key in lost]))
+        self._journal.restore(lambda group: group.restore("undone", [(key, number) for key in sorted(lost)]))
+
+    def _newest_lost(self) -> Iterator[bytes]:
+        """The keys under which lost transactions can come again whose keys are in no table yet."""
+        keyed = [value for key, value in _readable(self._report, self._pages, "meta") if key.startswith(KEYED)]
+        newest = min(map(int.from_bytes, keyed), default=1)
+        lost = [range(max(newest, it.first_record), it.first_record + it.records) for it in self._report.lost]
+        for first, data in _readable(self._report, self._pages, "columns"):
+            if not any(U64.unpack(first)[0] in records for records in lost):
+                continue
+            try:
+                row = Row(data)
+            except ValueError:
+                continue
+            for index in range(row.count):
+                terminal = row.at(TERMINAL, index).decode().rstrip()
+                if any(row.at(RRN, index)) and terminal in self._merchants:
+                    stan = int.from_bytes(row.at(STAN, index), "big")
+                    yield key_of(terminal, self._merchants[terminal], self._journal.batch(terminal), stan)

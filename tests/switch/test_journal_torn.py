@@ -191,6 +191,29 @@ def test_what_is_good_around_a_damage_is_kept_and_the_rest_is_named(
     new.close()
 
 
+def test_what_is_lost_whole_and_stands_in_no_table_yet_is_barred_all_the_same(folder: Path, tmp_path: Path) -> None:
+    """The newest keys are in memory only, and neither intent nor outcome of theirs can be read again."""
+    old = Journal(folder)
+    trade(old, 1, 1001)
+    old.refresh()
+    leaves = [data for _, data in old.records(old.next_record - 9)]
+    old.close()
+    data = bytearray((folder / "data.mdb").read_bytes())
+    for leaf in leaves:
+        at = data.find(leaf)
+        while at >= 0:
+            data[at + 90] ^= 1
+            at = data.find(leaf, at + 1)
+    (folder / "data.mdb").write_bytes(data)
+    report = repair(folder, tmp_path / "out")
+    assert [lost.records for lost in report.lost] == [5, 4]
+    assert report.barred_keys == 5
+    new = Journal(tmp_path / "out")
+    assert [new.known(key(1001 + sale)) for sale in range(5)] == [Known(0, 271, 271)] * 5, "nobody may do it again"
+    assert new.known(key(1006)) is None
+    new.close()
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_a_page_of_noise_anywhere_is_survived(
     folder: Path, tmp_path: Path, custody: SoftwareCustody, seed: int
