@@ -29,4 +29,3 @@ cdef extern from "sm2_kernel.h" nogil:
 
 cdef class Table:
     cdef sm2_table *data
-    cdef unsigned long long used

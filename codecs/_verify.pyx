@@ -5,6 +5,7 @@ makes room. A table in use by a batch outlives its place in the cache.
 """
 
 import logging
+from collections import OrderedDict
 
 from cpython.bytes cimport PyBytes_AS_STRING
 from libc.stdint cimport uint8_t
@@ -16,8 +17,7 @@ from fengshou.codecs._sm3 cimport DIGEST_BYTES
 # 88 KB each. A worker that serves this many terminals at once has 180 MB of tables.
 TABLES_MAX_DEFAULT = 2048
 
-cdef dict tables = {}  # by point
-cdef unsigned long long ticks = 0
+cdef object tables = OrderedDict()  # by point, the one not used for longest first
 cdef Py_ssize_t tables_max = TABLES_MAX_DEFAULT
 
 # One working memory is kept from batch to batch; a second thread that verifies meanwhile brings its own.
@@ -27,7 +27,6 @@ if not sm2_kernel_init():
     raise ImportError("no memory for the generator's table")
 if sm2_lanes_refused():
     logging.getLogger(__name__).error("AVX-512 IFMA fails its self-test on this processor; verifying without it")
-
 
 cdef dict PATHS = {"portable": SM2_PORTABLE, "mulx": SM2_MULX, "lanes-in-c": SM2_LANES_IN_C, "lanes": SM2_LANES}
 assert list(PATHS.values()) == list(range(SM2_PATHS))
@@ -51,16 +50,20 @@ cdef class Table:
 
 
 cdef Table table_of(bytes point):
-    global ticks
     cdef Table table = tables.get(point)
-    ticks += 1
     if table is None:
         table = Table(point)
-        while len(tables) >= tables_max:
-            del tables[min(tables, key=lambda known: (<Table>tables[known]).used)]
         tables[point] = table
-    table.used = ticks
+        make_room(tables_max)
+    else:
+        tables.move_to_end(point)
     return table
+
+
+cdef int make_room(Py_ssize_t most) except -1:
+    while len(tables) > most:
+        tables.popitem(last=False)
+    return 0
 
 
 def verify_batch(items):
@@ -123,8 +126,7 @@ def keep_tables(Py_ssize_t most):
     if most < 1:
         raise ValueError("at least one table is kept")
     tables_max = most
-    while len(tables) > tables_max:
-        del tables[min(tables, key=lambda known: (<Table>tables[known]).used)]
+    make_room(most)
 
 
 def tables_kept():
