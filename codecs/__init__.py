@@ -8,7 +8,7 @@ from fengshou.codecs._bloom import Bloom
 from fengshou.codecs._iso8583 import Iso8583Codec
 from fengshou.codecs._merkle import merkle_path, merkle_root, merkle_root_from_path
 from fengshou.codecs._message import MessageCodec
-from fengshou.codecs._records import pack_records
+from fengshou.codecs._records import pack_records, pack_row
 from fengshou.codecs._sm2 import BadKey, BadSignature, PrivateKey, PublicKey, za
 from fengshou.codecs._sm2_transport import Agreement, BadCiphertext, sm2_agree, sm2_decrypt, sm2_encrypt
 from fengshou.codecs._sm3 import hmac_sm3, sm3, sm3_many
@@ -34,6 +34,7 @@ __all__ = [
     "merkle_root",
     "merkle_root_from_path",
     "pack_records",
+    "pack_row",
     "sm2_agree",
     "sm2_decrypt",
     "sm2_encrypt",

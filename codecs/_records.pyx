@@ -1,11 +1,12 @@
-"""Records of the journal to bytes: the twin of ``fengshou.protocol.record.Record.to_bytes``, which is the authority.
+"""Records of the journal to bytes and to the columns by which they are found: the twin of
+``fengshou.protocol.record.Record.to_bytes`` and of ``fengshou.switch.journal.columns.pack_columns``, the authorities.
 
 A record's fields are read from where its Struct keeps them: asking for them by name costs more than writing them.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_Check, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport UINT64_MAX, uint8_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from fengshou.codecs._wire cimport Writer, close_writer, open_writer, room, write_big_endian, write_bytes
@@ -113,12 +114,18 @@ cdef int write_record(Writer *writer, object record) except -1:
     return write_counted(writer, field(record, SEALED), 2)
 
 
-def pack_records(records):
-    cdef Writer writer
-    cdef list packed = []
+cdef int must_be_records(list records) except -1:
     for record in records:
         if type(record) is not Record:
             raise TypeError("what is packed is a Record")
+    return 0
+
+
+def pack_records(list records not None):
+    cdef Writer writer
+    cdef list packed = []
+    must_be_records(records)
+    for record in records:
         open_writer(&writer)
         try:
             write_record(&writer, record)
@@ -126,3 +133,29 @@ def pack_records(records):
         finally:
             close_writer(&writer)
     return packed
+
+
+def pack_row(list records not None):
+    cdef Writer writer
+    cdef uint64_t time_us, earliest = UINT64_MAX, latest = 0
+    must_be_records(records)
+    if not records:
+        raise ValueError("a row stands for one record at least")
+    for record in records:
+        time_us = field(record, TIME_US)
+        earliest = min(earliest, time_us)
+        latest = max(latest, time_us)
+    open_writer(&writer)
+    try:
+        write_number(&writer, len(records), 4)
+        write_number(&writer, earliest, 8)
+        write_number(&writer, latest, 8)
+        for record in records:
+            write_number(&writer, field(record, RRN), 8)
+        for record in records:
+            write_column(&writer, field(record, TERMINAL), TERMINAL_BYTES)
+        for record in records:
+            write_number(&writer, field(record, STAN), 4)
+        return PyBytes_FromStringAndSize(<char *>writer.start, writer.at - writer.start)
+    finally:
+        close_writer(&writer)

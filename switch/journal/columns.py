@@ -13,7 +13,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from fengshou.codecs import Bloom
+from fengshou.codecs import Bloom, pack_row
 from fengshou.protocol.bloom import Place, place
 from fengshou.protocol.record import Record
 from fengshou.switch.journal.tables import TAG_BYTES, U32, U64, Entry
@@ -29,11 +29,11 @@ _TERMINAL_STAN, _TAGS = 3, 4  # what filters have besides: these two side by sid
 def pack_entries(entries: Sequence[Entry]) -> bytes:
     """The row of the entries of a commit."""
     tags = [U32.pack(at) + tag for at, entry in enumerate(entries) for tag in entry.tags]
-    return b"".join((pack_columns([entry.record for entry in entries]), *tags))
+    return b"".join((pack_row([entry.record for entry in entries]), *tags))
 
 
 def pack_columns(records: Sequence[Record]) -> bytes:
-    """The row of these records without its tags, which no record has."""
+    """The row of these records without its tags, which no record has: the readable twin of ``codecs.pack_row``."""
     times = [record.time_us for record in records]
     count = len(records)
     return b"".join(

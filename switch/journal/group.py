@@ -68,8 +68,7 @@ class Group:
     def durable(self) -> None:
         """The transaction is on the disk."""
         self._keys.written(self._moved)
-        for key, value in self._new.items():
-            self._keys.put(key, value)
+        self._keys.put(self._new)
         self._keys.turn(self.tail.next_record)
 
     def restore(self, table: str, rows: Sequence[tuple[bytes, bytes]]) -> None:

@@ -11,7 +11,7 @@ value that the reader's view of the table does not hold yet is masked by record 
 reader's view has all of it in the table.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain
 
 from fengshou.protocol.record import RecordKind
@@ -46,19 +46,21 @@ class RecentKeys:
     def follow(self, number: int, kind: int, key: bytes, refers: int) -> None:
         """Take in what the durable record ``number`` says, see ``record.parse_key``."""
         if kind == _INTENT:
-            self.put(key, PAIR.pack(number, 0))
+            self.put({key: PAIR.pack(number, 0)})
         elif kind == _OUTCOME:
-            self.put(key, PAIR.pack(refers, number))
+            self.put({key: PAIR.pack(refers, number)})
 
-    def put(self, key: bytes, value: bytes) -> None:
-        """Take in a durable key."""
-        batch = self._young.get(key[:BATCH_KEY_BYTES])
-        if batch is None:
-            batch = self._young[key[:BATCH_KEY_BYTES]] = {}
-        stan = key[BATCH_KEY_BYTES:]
-        if stan not in batch:
-            self._size += 1
-        batch[stan] = value
+    def put(self, values: Mapping[bytes, bytes]) -> None:
+        """Take in durable keys with their values."""
+        young = self._young
+        for key, value in values.items():
+            batch, stan = key[:BATCH_KEY_BYTES], key[BATCH_KEY_BYTES:]
+            stans = young.get(batch)
+            if stans is None:
+                stans = young[batch] = {}
+            if stan not in stans:
+                self._size += 1
+            stans[stan] = value
 
     def may_be_open(self, intent: int) -> bool:
         """Whether the table ``open`` may have this intent."""

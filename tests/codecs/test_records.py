@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fengshou.codecs import _records, pack_records
+from fengshou.codecs import _records, pack_records, pack_row
 from fengshou.protocol.record import RECORD, Record, RecordKind, parse_record
+from fengshou.switch.journal import columns
 
 RECORD_OF_ALL = Record(
     RecordKind.OUTCOME, 2**64 - 1, 2**64 - 2, 2**32 - 1, 2**64 - 3, 255, "T2345678", "M23456789012345", 2**32 - 2,
@@ -51,6 +52,11 @@ def test_the_compiled_module_is_loaded() -> None:
 @given(st.lists(records, max_size=5))
 def test_records_are_packed_as_the_twin_packs_them(some: list[Record]) -> None:
     assert pack_records(some) == [record.to_bytes() for record in some]
+
+
+@given(st.lists(records, min_size=1, max_size=5))
+def test_columns_are_packed_as_the_twin_packs_them(some: list[Record]) -> None:
+    assert pack_row(some) == columns.pack_columns(some)
 
 
 def test_every_column_holds_its_largest_value() -> None:
@@ -104,5 +110,12 @@ def test_what_the_twin_would_cut_or_fill_up_is_refused(wrong: dict[str, Any]) ->
 
 @pytest.mark.parametrize("stranger", [None, RECORD_OF_ALL.to_bytes(), object()])
 def test_only_records_are_packed(stranger: Any) -> None:
-    with pytest.raises(TypeError):
-        pack_records([stranger])
+    for pack in (pack_records, pack_row):
+        with pytest.raises(TypeError):
+            pack([stranger])
+
+
+def test_no_row_stands_for_nothing() -> None:
+    for pack in (pack_row, columns.pack_columns):
+        with pytest.raises(ValueError, match=r"one|empty"):
+            pack([])
