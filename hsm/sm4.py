@@ -113,6 +113,17 @@ def equal(first: bytes, second: bytes) -> bool:
     return compare_digest(first, second)
 
 
+_forks = 0  # through which this process came from the one that imported this
+
+
+def _forked() -> None:
+    global _forks
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
 class Nonces:
     """GCM nonces that never repeat under one key: 8 random bytes a process and a 4-byte count.
 
@@ -125,12 +136,12 @@ class Nonces:
         self._draw()
 
     def _draw(self) -> None:
-        self._state = (os.getpid(), os.urandom(8), itertools.count())
+        self._state = (_forks, os.urandom(8), itertools.count())
 
     def next(self) -> bytes:
-        process, prefix, counter = self._state
+        forks, prefix, counter = self._state
         number = next(counter)  # one step of the interpreter: threads never get the same number
-        if process != os.getpid() or number > 0xFFFFFFFF:
+        if forks != _forks or number > 0xFFFFFFFF:
             self._draw()
             return self.next()
-        return prefix + struct.pack(">I", number)
+        return prefix + number.to_bytes(4, "big")
