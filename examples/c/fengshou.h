@@ -10,9 +10,9 @@
 typedef unsigned char byte;
 
 /* §12 */
-enum { FRAME_MIN = 3, FRAME_MAX = 8192, VARINT_MAX = 9, SIGNATURE = 64, HASH = 32 };
+enum { FRAME_MIN = 3, FRAME_MAX = 8192, VARINT_MAX = 9, SIGNATURE = 64, HASH = 32, DISTANCE_MAX = 127 };
 /* §3 */
-enum { RESPONSE = 0x80, SIGNED = 0x40, RECEIPT_FLAG = 0x10, REPEAT = 0x01 };
+enum { RESPONSE = 0x80, SIGNED = 0x40, DELTA = 0x20, RECEIPT_FLAG = 0x10, REPEAT = 0x01 };
 /* §6 */
 enum { FARM_PURCHASE = 1, SIGN_IN = 15, RECEIPT = 30, ERROR = 63 };
 /* §5: the elements that this terminal uses, by key */
@@ -78,10 +78,16 @@ void insert(struct message *message, struct value value);
 void set_number(struct message *message, unsigned key, uint64_t number);
 void set_text(struct message *message, unsigned key, const char *text);
 
+char kind_of(unsigned key);
+void put_value(struct buffer *out, const struct value *value); /* §4 */
+/* Two a byte, with a last nibble f behind an odd count. */
+void put_digits(struct buffer *out, const byte *digits, size_t count);
 /* §3: presence bytes and elements. */
 void put_body(struct buffer *out, const struct message *message);
 /* §7: what is signed, without tag and binding; session holds the elements that messages do not repeat. */
 void put_canonical(struct buffer *out, const struct message *message, const struct message *session);
+/* §8: distance, bits and elements of the delta form; 0 and nothing written when the base is none for this message. */
+int put_delta(struct buffer *out, const struct message *message, const struct message *base);
 /* An answer in a frame without its length. Its values point into the frame; so does the body that is returned. */
 struct reader take_answer(struct message *answer, const byte *frame, size_t length);
 

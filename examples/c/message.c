@@ -147,7 +147,16 @@ void set_text(struct message *message, unsigned key, const char *text) {
 
 /* ---- values on the wire and under a signature (§4) ---------------------------------------------------------------- */
 
-static void put_value(struct buffer *out, const struct value *value) {
+char kind_of(unsigned key) { return element_of(key)->kind; }
+
+void put_digits(struct buffer *out, const byte *digits, size_t count) {
+  for (size_t at = 0; at < count; at += 2) {
+    unsigned low = at + 1 < count ? digits[at + 1] - '0' : 0xf;
+    put_byte(out, (unsigned)(digits[at] - '0') << 4 | low);
+  }
+}
+
+void put_value(struct buffer *out, const struct value *value) {
   const struct element *element = element_of(value->key);
   switch (element->kind) {
     case 'n':
@@ -156,10 +165,7 @@ static void put_value(struct buffer *out, const struct value *value) {
     case 'd':
       need(value->length >= 1 && value->length <= element->size, "a number has too few or too many digits");
       put_byte(out, (unsigned)value->length);
-      for (size_t at = 0; at < value->length; at += 2) {
-        unsigned low = at + 1 < value->length ? value->bytes[at + 1] - '0' : 0xf;
-        put_byte(out, (unsigned)(value->bytes[at] - '0') << 4 | low);
-      }
+      put_digits(out, value->bytes, value->length);
       return;
     case 's':
     case 'v':

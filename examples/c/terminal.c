@@ -1,7 +1,8 @@
 /* A terminal core in plain C, written from docs/PROTOCOL.md alone. It needs libcrypto (OpenSSL 3.0 or later).
  *
- *   terminal trade CONF PRODUCT VARIETY GRADE WEIGHT PRICE PAYEE
- *       Signs in, buys goods (weight in 0.01 kg, price in fen per kg) for the account PAYEE, and verifies the receipt.
+ *   terminal trade CONF PRODUCT VARIETY GRADE WEIGHT PRICE PAYEE [WEIGHT PRICE PAYEE]...
+ *       Signs in, buys goods (weight in 0.01 kg, price in fen per kg) for the account PAYEE, and verifies the receipt;
+ *       then the same goods of others, as differences to the purchase before when the switch grants that.
  *       Frames go to standard output and come from standard input: put a TLS 1.3 channel between them and the switch.
  *       The channel's binding, 64 hexadecimal digits, is in the environment variable FENGSHOU_BINDING.
  *   terminal receipt SWITCH.pem
@@ -60,26 +61,34 @@ struct session {
   byte binding[HASH];
   uint64_t sequence;
   struct message implied; /* what messages do not repeat; empty before the sign-in */
+  int has_delta;          /* the delta form was granted (§8) */
+  size_t sent;            /* bytes of the last frame */
+  struct message base;    /* the last purchase whose answer bore an RRN; its id is 0 when there is none */
 };
 
 static void transmit(struct session *session, struct message *message) {
   struct buffer body = {.length = 0}, covered = {.length = 0}, frame = {.length = 0}, whole = {.length = 0};
   byte signature[SIGNATURE];
+  unsigned form = message->id == SIGN_IN ? DELTA : 0; /* it asks for the form; it is under no signature (§7) */
   message->flags |= SIGNED;
   message->sequence = ++session->sequence;
   put(&covered, "FP1Q", 4);
   put(&covered, session->binding, HASH);
   put_canonical(&covered, message, &session->implied);
   sign(session->key, &covered, signature);
-  put_body(&body, message);
+  if (session->has_delta && put_delta(&body, message, &session->base))
+    form = DELTA;
+  else
+    put_body(&body, message);
   put_byte(&frame, 0x40 | message->id);
-  put_byte(&frame, message->flags);
+  put_byte(&frame, message->flags | form);
   put_varint(&frame, message->sequence);
   put(&frame, body.data, body.length);
   put(&frame, signature, SIGNATURE);
   put_varint(&whole, frame.length);
   put(&whole, frame.data, frame.length);
   need(fwrite(whole.data, 1, whole.length, stdout) == whole.length && fflush(stdout) == 0, "cannot send");
+  session->sent = whole.length;
 }
 
 static struct reader ask(struct session *session, struct message *request, struct message *answer) {
@@ -158,11 +167,14 @@ static uint64_t sign_in(struct session *session, uint64_t batch) {
   set_text(&request, FROM_ACCOUNT, configured("settlement_account"));
 
   session->implied.count = 0;
+  session->has_delta = 0;
+  session->base.id = 0; /* each sign-in begins with nothing remembered (§8) */
   ask(session, &request, &answer);
   if (!code_is(&answer, "00")) {
     tell("sign-in", &answer);
     exit(1);
   }
+  session->has_delta = (answer.flags & DELTA) != 0;
   batch = number_of(&answer, BATCH);
   set_text(&session->implied, TERMINAL, configured("terminal"));
   set_text(&session->implied, MERCHANT, configured("merchant"));
@@ -172,7 +184,44 @@ static uint64_t sign_in(struct session *session, uint64_t batch) {
   return batch;
 }
 
-static int trade(char **arguments) {
+/* A purchase in all its attempts; returns whether it was approved. */
+static int buy(struct session *session, struct message *request, EVP_PKEY *switch_key) {
+  struct message answer, receipt;
+  struct buffer asked = {.length = 0}, told = {.length = 0};
+  put_body(&asked, request); /* what the receipt is about, in whatever form it travels */
+
+  struct reader body = ask(session, request, &answer);
+  for (int attempt = 0; attempt < 5; attempt++) {
+    if (code_is(&answer, "R0")) {
+      session->base.id = 0; /* the switch has not the base: nothing was done, and the same goes whole */
+    } else if (code_is(&answer, "09") || code_is(&answer, "90")) {
+      nanosleep(&(struct timespec){1, 0}, NULL);
+      request->flags |= REPEAT;
+    } else {
+      break;
+    }
+    body = ask(session, request, &answer); /* the same values, so the same body; only sequence and signature are new */
+  }
+  tell("purchase", &answer);
+  int approved = code_is(&answer, "00");
+  if (find(&answer, RRN)) session->base = *request;
+  fprintf(stderr, "batch %llu STAN %llu RRN %012llu amount %llu fen, %zu bytes\n",
+          (unsigned long long)number_of(&session->implied, BATCH), (unsigned long long)number_of(request, STAN),
+          (unsigned long long)number_of(&answer, RRN), (unsigned long long)number_of(request, AMOUNT), session->sent);
+
+  if (answer.flags & RECEIPT_FLAG) {
+    put(&told, body.data, body.length); /* the receipt's frame takes the place of the answer's */
+    uint64_t sequence = answer.sequence;
+    receive(&receipt);
+    need(receipt.id == RECEIPT && receipt.sequence == sequence, "an answer to another request");
+    verify_receipt(&receipt, switch_key);
+    verify_exchange(&receipt, request->id, &asked, &(struct reader){told.data, told.length});
+    fprintf(stderr, "receipt: record %llu, verified\n", (unsigned long long)number_of(&receipt, RECORD_NUMBER));
+  }
+  return approved;
+}
+
+static int trade(char **arguments, char **end) {
   struct session session = {.sequence = 0};
   load_configuration(arguments[0]);
   session.key = load_key(configured("key"), 1);
@@ -181,42 +230,24 @@ static int trade(char **arguments) {
 
   /* This program keeps no counters: the batch after the current one has no STAN that was used (§9). */
   uint64_t current = sign_in(&session, 0);
-  uint64_t batch = sign_in(&session, current % 999999 + 1);
+  sign_in(&session, current % 999999 + 1);
 
-  uint64_t weight = integer(arguments[4]), price = integer(arguments[5]);
-  struct message request = {.id = FARM_PURCHASE, .flags = RECEIPT_FLAG}, answer, receipt;
-  set_number(&request, AMOUNT, (weight * price + 50) / 100);
-  set_number(&request, STAN, 1);
-  set_clock(&request);
-  set_number(&request, ENTRY_MODE, 12);
-  set_number(&request, PRODUCT, integer(arguments[1]));
-  set_number(&request, VARIETY, integer(arguments[2]));
-  set_number(&request, GRADE, integer(arguments[3]));
-  set_number(&request, WEIGHT, weight);
-  set_number(&request, UNIT_PRICE, price);
-  set_text(&request, TO_ACCOUNT, arguments[6]);
-  struct buffer asked = {.length = 0}, told = {.length = 0};
-  put_body(&asked, &request);
-
-  struct reader body = ask(&session, &request, &answer);
-  for (int attempt = 0; attempt < 5 && (code_is(&answer, "09") || code_is(&answer, "90")); attempt++) {
-    nanosleep(&(struct timespec){1, 0}, NULL);
-    request.flags |= REPEAT; /* the same values, so the same body; only sequence and signature are new */
-    body = ask(&session, &request, &answer);
-  }
-  tell("purchase", &answer);
-  int approved = code_is(&answer, "00");
-  fprintf(stderr, "batch %llu STAN 1 RRN %012llu amount %llu fen\n", (unsigned long long)batch,
-          (unsigned long long)number_of(&answer, RRN), (unsigned long long)number_of(&request, AMOUNT));
-
-  if (answer.flags & RECEIPT_FLAG) {
-    put(&told, body.data, body.length); /* the receipt's frame takes the place of the answer's */
-    uint64_t sequence = answer.sequence;
-    receive(&receipt);
-    need(receipt.id == RECEIPT && receipt.sequence == sequence, "an answer to another request");
-    verify_receipt(&receipt, switch_key);
-    verify_exchange(&receipt, request.id, &asked, &(struct reader){told.data, told.length});
-    fprintf(stderr, "receipt: record %llu, verified\n", (unsigned long long)number_of(&receipt, RECORD_NUMBER));
+  int approved = 1;
+  uint64_t stan = 0;
+  for (char **sale = arguments + 4; sale < end; sale += 3) {
+    uint64_t weight = integer(sale[0]), price = integer(sale[1]);
+    struct message request = {.id = FARM_PURCHASE, .flags = RECEIPT_FLAG};
+    set_number(&request, AMOUNT, (weight * price + 50) / 100);
+    set_number(&request, STAN, ++stan);
+    set_clock(&request);
+    set_number(&request, ENTRY_MODE, 12);
+    set_number(&request, PRODUCT, integer(arguments[1]));
+    set_number(&request, VARIETY, integer(arguments[2]));
+    set_number(&request, GRADE, integer(arguments[3]));
+    set_number(&request, WEIGHT, weight);
+    set_number(&request, UNIT_PRICE, price);
+    set_text(&request, TO_ACCOUNT, sale[2]);
+    approved &= buy(&session, &request, switch_key);
   }
   return approved ? 0 : 1;
 }
@@ -231,8 +262,10 @@ static int receipt(const char *key) {
 }
 
 int main(int count, char **arguments) {
-  if (count == 9 && strcmp(arguments[1], "trade") == 0) return trade(arguments + 2);
+  char **end = arguments + count;
+  if (count >= 9 && count % 3 == 0 && strcmp(arguments[1], "trade") == 0) return trade(arguments + 2, end);
   if (count == 3 && strcmp(arguments[1], "receipt") == 0) return receipt(arguments[2]);
-  fputs("usage: terminal trade CONF PRODUCT VARIETY GRADE WEIGHT PRICE PAYEE | terminal receipt SWITCH.pem\n", stderr);
+  fputs("usage: terminal trade CONF PRODUCT VARIETY GRADE WEIGHT PRICE PAYEE [WEIGHT PRICE PAYEE]...\n"
+        "       terminal receipt SWITCH.pem\n", stderr);
   return 2;
 }

@@ -17,6 +17,7 @@ from fengshou.codecs import BadSignature, MessageCodec, PrivateKey, PublicKey
 from fengshou.ext.services import farm_purchase
 from fengshou.hsm.software import save_private_key
 from fengshou.protocol import elements as de
+from fengshou.protocol.history import History
 from fengshou.protocol.message import Flag, Message
 from fengshou.protocol.templates import SIGN_IN, Grammar
 
@@ -25,6 +26,7 @@ from .site import APP, BUYER, FACTS, FARMER, VERSION, RunningSite, running_site
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "c"
 PURCHASE = ("1", "3", "2", "1250", "9650", FARMER)
+DELTA_BYTES_MAX = 96  # of a purchase's frame; whole it has more
 AMOUNT_FEN = 120_625
 
 
@@ -70,16 +72,22 @@ def configuration(folder: Path, key: Path, switch: PublicKey, manifest: str) -> 
 
 
 class FakeSwitch:
-    """Our codec in the place of the switch: reads what the C program sent, verifies it and answers."""
+    """Our codec in the place of the switch: reads what the C program sent, verifies it and answers.
 
-    def __init__(self, terminal: Path, folder: Path) -> None:
+    ``has_delta``: it grants the delta form, and remembers what it has verified.
+    """
+
+    def __init__(self, terminal: Path, folder: Path, *more: str, has_delta: bool = False) -> None:
+        self.granted: int = Flag.DELTA if has_delta else 0
+        self.history = History() if has_delta else None
+        self.in_delta = False  # the last frame that was heard
         self.codec = MessageCodec(Grammar(templates=farm_purchase.service.templates))
         self.key = PrivateKey.generate()
         self.binding = bytes(range(32))
         save_private_key(folder / "terminal.key", self.key)
         file = configuration(folder, folder / "terminal.key", PrivateKey.generate().public_key, "ab" * 32)
         self.program = subprocess.Popen(
-            [terminal, "trade", file, *PURCHASE],
+            [terminal, "trade", file, *PURCHASE, *more],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -98,17 +106,22 @@ class FakeSwitch:
             frames, used = self.codec.split(self._unread)
         assert (len(frames), used) == (1, len(self._unread)), "it waits for each answer"
         self._unread = b""
-        message: Message = self.codec.decode(frames[0])
+        message: Message = self.codec.decode(frames[0], self.history)
+        self.in_delta = bool(frames[0][1] & Flag.DELTA)
         digest = self.codec.digest(self.key.public_key.za, self.binding, message, implied)
         self.key.public_key.verify(digest, message.signature)
         wrong = self.codec.digest(self.key.public_key.za, bytes(32), message, implied)
         with pytest.raises(BadSignature):
             self.key.public_key.verify(wrong, message.signature)
+        if self.history is not None and message.template != SIGN_IN.id:
+            body = self.codec.encode_body(message.template, False, message.values)
+            self.history.keep(message.sequence, bytes((message.template,)) + body)
         return message
 
     def say(self, asked: Message, values: dict[int, Any], **changed: int) -> None:
         assert self.program.stdin is not None
-        answer = Message(asked.template, Flag.RESPONSE, changed.get("sequence", asked.sequence), values)
+        granted = self.granted if asked.template == SIGN_IN.id else 0
+        answer = Message(asked.template, Flag.RESPONSE | granted, changed.get("sequence", asked.sequence), values)
         self.program.stdin.write(self.codec.encode(answer))
         self.program.stdin.flush()
 
@@ -166,6 +179,63 @@ def test_its_frames_decode_and_verify(terminal: Path, tmp_path: Path) -> None:
     assert "51 余额不足" in told
 
 
+#   weight  price   account                what of the purchase before is not as predicted
+SALES = [
+    ("860",  "9650", "9156001004001190002"),  # the end of the account
+    ("860",  "9100", "9156001004001190002"),  # the price, lower
+    ("1",    "9900", "91560010040011900"),    # an account of another length
+    ("1",    "9900", "91560010040011901"),    # one digit
+    ("1249", "9900", "8"),
+]  # fmt: skip
+
+
+def test_it_sends_what_differs_when_that_is_granted(terminal: Path, tmp_path: Path) -> None:
+    more = [word for sale in SALES for word in sale]
+    switch = FakeSwitch(terminal, tmp_path, *more, has_delta=True)
+    implied = switch.sign_in()
+    for number, (weight, price, account) in enumerate([PURCHASE[3:], *SALES], 1):
+        asked = switch.hear(implied)
+        assert switch.in_delta is (number > 1)
+        assert asked.values[de.STAN] == number
+        assert asked.values[de.AMOUNT] == (int(weight) * int(price) + 50) // 100
+        assert (asked.values[de.WEIGHT], asked.values[de.UNIT_PRICE]) == (int(weight), int(price))
+        assert asked.values[de.TO_ACCOUNT] == account
+        switch.say(asked, {de.RESPONSE_CODE: "00", de.RRN: number})
+    assert switch.end()[0] == 0
+
+
+def test_only_what_was_answered_with_an_rrn_is_a_base(terminal: Path, tmp_path: Path) -> None:
+    more = [word for sale in SALES[:3] for word in sale]
+    switch = FakeSwitch(terminal, tmp_path, *more, has_delta=True)
+    implied = switch.sign_in()
+    in_delta = []
+    for values in ({}, {de.RRN: 1}, {de.RRN: 2}, {de.RRN: 3}):
+        asked = switch.hear(implied)
+        in_delta.append(switch.in_delta)
+        switch.say(asked, {de.RESPONSE_CODE: "13", **values})
+    assert in_delta == [False, False, True, True]
+    assert switch.end()[0] == 1
+
+
+def test_a_base_that_the_switch_has_not_is_forgotten_and_the_same_goes_whole(terminal: Path, tmp_path: Path) -> None:
+    more = [word for sale in SALES[:2] for word in sale]
+    switch = FakeSwitch(terminal, tmp_path, *more, has_delta=True)
+    implied = switch.sign_in()
+    first = switch.hear(implied)
+    switch.say(first, {de.RESPONSE_CODE: "00", de.RRN: 1})
+    second = switch.hear(implied)
+    assert switch.in_delta
+    switch.say(second, {de.RESPONSE_CODE: "R0"})
+    again = switch.hear(implied)
+    assert not switch.in_delta
+    assert (again.values, again.flags, again.sequence) == (second.values, second.flags, second.sequence + 1)
+    switch.say(again, {de.RESPONSE_CODE: "00", de.RRN: 2})
+    assert switch.hear(implied).values[de.STAN] == 3
+    assert switch.in_delta, "what was answered since is a base again"
+    switch.program.kill()
+    switch.end()
+
+
 def test_it_repeats_the_same_body_under_a_new_sequence(terminal: Path, tmp_path: Path) -> None:
     switch = FakeSwitch(terminal, tmp_path)
     implied = switch.sign_in()
@@ -193,12 +263,17 @@ def test_a_real_switch_serves_it_and_its_receipt_holds(terminal: Path, site: Run
     file = configuration(
         tmp_path, site.terminal.folder / "terminal.key", site.terminal.switch_keys()[0], identity.app_manifest
     )
-    command = [sys.executable, EXAMPLE / "tls_pipe.py", site.terminal.folder, "--", terminal, "trade", file, *PURCHASE]
+    command = [
+        sys.executable, EXAMPLE / "tls_pipe.py", site.terminal.folder, "--", terminal, "trade", file, *PURCHASE,
+        "860", "9650", FARMER, "7", "9600", FARMER,
+    ]  # fmt: skip
     for _ in range(2):  # the second run goes on in the next batch
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr
-        assert "purchase: 00" in done.stderr
-        assert re.search(r"receipt: record \d+, verified", done.stderr)
+        assert done.stderr.count("purchase: 00") == 3
+        assert len(re.findall(r"receipt: record \d+, verified", done.stderr)) == 3
+        first, *following = map(int, re.findall(r"(\d+) bytes", done.stderr))
+        assert first > DELTA_BYTES_MAX >= max(following), "the switch takes the delta form"
 
 
 def test_another_switch_key_makes_the_receipt_worthless(terminal: Path, site: RunningSite, tmp_path: Path) -> None:
