@@ -17,6 +17,8 @@ class Flag(IntEnum):
     REPEAT = 0x01  # request: the same content was sent before
 
 
+_RESPONSE = int(Flag.RESPONSE)  # plain: asked for each message
+
 COMMAND_MASK = 0x0F
 
 # The commands that a response can carry, numbered as the processing demands of the China UnionPay header.
@@ -52,7 +54,7 @@ class Message:
 
     @property
     def is_response(self) -> bool:
-        return bool(self.flags & Flag.RESPONSE)
+        return bool(self.flags & _RESPONSE)
 
     @property
     def command(self) -> int:

@@ -4,6 +4,8 @@ Codes: 30 the message cannot be what it says, 12 the transaction is not one that
 wrong, 14 the card number is wrong.
 """
 
+from functools import lru_cache
+
 from fengshou.ext.services.core_banking import payer_of
 from fengshou.ext.services.pan import is_card_number
 from fengshou.protocol import elements as de
@@ -17,8 +19,12 @@ _PIN_CAPABILITY = frozenset({1, 2})  # position 3: PIN entered, none entered
 _DAYS_OF_MONTH = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 
+@lru_cache(maxsize=1024)
 def is_clock_reading(hhmmss: int, mmdd: int) -> bool:
-    """Whether a clock can show this time and a calendar this date; 29 February is in some calendar."""
+    """Whether a clock can show this time and a calendar this date; 29 February is in some calendar.
+
+    Remembered, because all terminals ask for the same few seconds.
+    """
     hour, minute, second = hhmmss // 10_000, hhmmss // 100 % 100, hhmmss % 100
     month, day = mmdd // 100, mmdd % 100
     return hour < 24 and minute < 60 and second < 60 and 1 <= month <= 12 and 1 <= day <= _DAYS_OF_MONTH[month - 1]

@@ -110,7 +110,7 @@ class FarmPurchase(CoreBankingService):
         product, variety, grade, weight, price = _goods_of(request.values)
         return {
             "kind": "farm-trade",
-            "day": _traded_on(request),
+            "day": _traded_on(request.business_day, request.integer(de.LOCAL_DATE)),
             "product": product,
             "variety": variety,
             "grade": grade,
@@ -139,18 +139,16 @@ class FarmPurchase(CoreBankingService):
         return band is not None and band.price_low_fen <= price <= band.price_high_fen
 
 
-def _traded_on(request: Request) -> int:
-    """YYYYMMDD of the trade at its place. DE 13 has no year; a trade lies back, or its clock runs a few days ahead."""
-    year, latest = divmod(_a_week_after(request.business_day), 10_000)
-    local_date = request.integer(de.LOCAL_DATE)
-    return (year if local_date <= latest else year - 1) * 10_000 + local_date
+@lru_cache(maxsize=64)
+def _traded_on(business_day: int, local_date: int) -> int:
+    """YYYYMMDD of a trade at its place, remembered because the trades of a day ask for the same.
 
-
-@lru_cache(maxsize=4)
-def _a_week_after(day: int) -> int:
-    """YYYYMMDD of the day seven days after ``day``; asked for every trade, and one day at a time."""
-    after = date(day // 10_000, day // 100 % 100, day % 100) + timedelta(days=7)
-    return after.year * 10_000 + after.month * 100 + after.day
+    DE 13 (MMDD) has no year; a trade lies back, or its clock runs a few days ahead.
+    """
+    day = date(business_day // 10_000, business_day // 100 % 100, business_day % 100)
+    latest = day + timedelta(days=7)
+    year = latest.year if local_date <= latest.month * 100 + latest.day else latest.year - 1
+    return year * 10_000 + local_date
 
 
 def _amount_agrees(request: Request) -> bool:
