@@ -1,8 +1,8 @@
 /* Where tables live: side by side in chunks of 2 MB, one huge page each where the system gives them.
  *
- * A verification reads 43 entries all over a table. With pages of 4 KB and thousands of tables nearly each of them is a miss of
- * the processor's address cache too. The first chunk has small pages, so that a process with few keys takes no more memory
- * than their tables.
+ * A verification reads 43 entries all over a table. With pages of 4 KB and thousands of tables nearly each of them is a
+ * miss of the processor's address cache too. The first chunk has small pages, so that a process with few keys takes no
+ * more memory than their tables.
  */
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -32,7 +32,7 @@ sm2_table *sm2_table_new(void) {
         home = aligned_alloc(CHUNK_BYTES, CHUNK_BYTES);
         if (!home) return NULL;
 #ifdef MADV_HUGEPAGE
-        if (chunks) (void)madvise(home, CHUNK_BYTES, MADV_HUGEPAGE); /* only advice: without huge pages all is as right */
+        if (chunks) (void)madvise(home, CHUNK_BYTES, MADV_HUGEPAGE); /* only advice: all is as right without */
 #endif
         home->taken = 0;
         home->next = chunks;

@@ -1,7 +1,7 @@
 /* The field of SM2 (GB/T 32918.5): integers modulo p = 2^256 - 2^224 - 2^96 + 2^64 - 1.
  *
- * An element stands in Montgomery form, a 2^256 mod p for the number a, in four little-endian limbs, and is below p. Results
- * may be written over operands. Running time depends on the values in places: public data only.
+ * An element stands in Montgomery form, a 2^256 mod p for the number a, in four little-endian limbs, and is below p.
+ * Results may be written over operands. Running time depends on the values in places: public data only.
  */
 #ifndef FENGSHOU_SM2_FIELD_H
 #define FENGSHOU_SM2_FIELD_H
@@ -88,8 +88,8 @@ static inline void fe_add(fe r, const fe a, const fe b) {
 }
 
 #if defined(__x86_64__)
-/* By hand: the compiler brings the second carry to and fro between flag and byte, and the result through vector registers,
- * which made a whole verification 1.5 us slower. */
+/* By hand: the compiler brings the second carry to and fro between flag and byte, and the result through vector
+ * registers, which made a whole verification 1.5 us slower. */
 static inline void fe_sub(fe r, const fe a, const fe b) {
     limb t0, t1, t2, t3, p1, p3, borrowed;
     __asm__("mov (%[a]), %[t0]\n\t"

@@ -1,10 +1,10 @@
 /* Inversion in the field by Bernstein and Yang's division steps ("Fast constant-time gcd computation and modular
  * inversion", 2019), in a form whose time depends on the number: a third of the time of Fermat's a ^ (p - 2).
  *
- * A division step takes a pair (f, g), f odd, to (g, (g - f) / 2) or to (f, (g + f) / 2) or to (f, g / 2), and keeps the gcd;
- * from (p, a) on they end at (1, 0) or (-1, 0). Which step it is depends on low bits only. So 62 of them are found from the
- * lowest words, as a matrix, which is then applied to f and g, and modulo p to d and e, where d a = f and e a = g modulo p
- * throughout.
+ * A division step takes a pair (f, g), f odd, to (g, (g - f) / 2) or to (f, (g + f) / 2) or to (f, g / 2), and keeps
+ * the gcd; from (p, a) on they end at (1, 0) or (-1, 0). Which step it is depends on low bits only. So 62 of them are
+ * found from the lowest words, as a matrix, which is then applied to f and g, and modulo p to d and e, where d a = f
+ * and e a = g modulo p throughout.
  */
 #include "sm2_field.h"
 
@@ -18,12 +18,13 @@ typedef int64_t number[LIMBS];
 
 static const number PRIME = {0x3FFFFFFFFFFFFFFF, 0x3FFFFFFC00000003, 0x3FFFFFFFFFFFFFFF, 0x3FFFFFBFFFFFFFFF, 0xFF};
 
-/* What takes (f, g) to (u f + v g, q f + r g) / 2^62. */
+/* It takes (f, g) to (u f + v g, q f + r g) / 2^62. */
 typedef struct {
     int64_t u, v, q, r;
 } matrix;
 
-/* The matrix of 62 division steps; delta of the paper is -eta, and decides when f and g change places. Returns the next eta. */
+/* The matrix of 62 division steps; delta of the paper is -eta, and decides when f and g change places. Returns the
+ * next eta. */
 static int64_t divide(int64_t eta, uint64_t f, uint64_t g, matrix *steps) {
     uint64_t u = 1, v = 0, q = 0, r = 1, other, inverse;
     for (int left = LIMB_BITS;;) {
@@ -34,8 +35,8 @@ static int64_t divide(int64_t eta, uint64_t f, uint64_t g, matrix *steps) {
         eta -= zeros;
         left -= zeros;
         if (!left) break;
-        /* A multiple of f makes the lowest bits of g vanish: of as many steps as there are until the next exchange, as are
-         * left, and as -1 / f is known for. */
+        /* A multiple of f makes the lowest bits of g vanish: of as many steps as there are until the next exchange,
+         * as are left, and as -1 / f is known for. */
         int vanish;
         if (eta < 0) {
             eta = -eta;
@@ -59,7 +60,7 @@ static int64_t divide(int64_t eta, uint64_t f, uint64_t g, matrix *steps) {
     return eta;
 }
 
-/* r = (a x + b y + c p) / 2^62, which must divide evenly, of the lowest `limbs`. */
+/* result = (a x + b y + c p) / 2^62, which must divide evenly, of numbers of so many limbs. result may be x or y. */
 static inline void combine(number result, int64_t a, const number x, int64_t b, const number y, int64_t c, int limbs) {
     wide sum = 0;
     for (int i = 0; i < limbs; i++) {
@@ -70,8 +71,8 @@ static inline void combine(number result, int64_t a, const number x, int64_t b, 
     result[limbs - 1] = (int64_t)sum;
 }
 
-/* The same modulo p, from factors that together are at most 2^62: that many times p that it divides evenly, and its range
- * stays. p is -1 modulo 2^62. */
+/* The same modulo p, for factors that together are at most 2^62: p is added as often as it takes to divide evenly
+ * and to stay in range. p is -1 modulo 2^62. */
 static inline void combine_modulo_p(number result, int64_t a, const number x, int64_t b, const number y) {
     int64_t times = (a & x[LIMBS - 1] >> 63) + (b & y[LIMBS - 1] >> 63); /* makes x and y positive */
     uint64_t lowest = (uint64_t)a * (uint64_t)x[0] + (uint64_t)b * (uint64_t)y[0];

@@ -1,8 +1,9 @@
 /* See sm2_kernel.h.
  *
- * Theory of operation. A verification needs the affine x of [s]G + [t]P. Both points are fixed, so tables of their multiples
- * turn each scalar into a list of table entries to be added up, 26 for G and 43 for P, and no doublings. All additions of a
- * level of that sum are independent, within a case and across cases; how they are done is a path's own matter.
+ * Theory of operation. A verification needs the affine x of [s]G + [t]P. Both points are fixed, so tables of their
+ * multiples turn each scalar into a list of table entries to be added up, 26 for G and 43 for P, and no doublings. All
+ * additions of a level of that sum are independent, within a case and across cases; how they are done is a path's own
+ * matter.
  */
 #include "sm2_kernel.h"
 
@@ -21,8 +22,8 @@ typedef struct {
     };
 } scratch_space;
 
-/* Fewer cases are faster one by one: a group of eight costs seven inversions, however few of it are taken. Reckoned, not
- * measured. */
+/* Fewer cases are faster one by one: a group of eight costs seven inversions, however few of it are taken. Reckoned,
+ * not measured. */
 #define LANES_FROM 3
 
 static int taken = SM2_PORTABLE;
@@ -30,10 +31,11 @@ static int lanes_agreed; /* in their self-test */
 
 void *sm2_scratch_new(void) { return aligned_alloc(_Alignof(scratch_space), sizeof(scratch_space)); }
 
-/* The entries for the odd digits of a scalar, which is below n and not 0. Digit i is 1 - 2^width + 2 b, b being the bits from
- * i width + 1 on: what each takes too much, 2^width windows of its own, the odd 1 of the next one stands for. So the last is
- * 2 b + 1, and the scalar must be odd; n less it is, if it is not. */
-static void find(const point **entry, uint8_t *opposite, uint64_t scalar[4], const point *table, int width, int windows) {
+/* The entries for the digits of a scalar, which is below n and not 0. An odd scalar is a sum of odd digits: digit i is
+ * 2 b + 1 - 2^width, b being the scalar's bits from i width + 1 on, and the last is 2 b + 1; the 2^width that a digit is
+ * short of are the 1 that the next has beyond its bits. Of an even scalar take n less it, and all opposites. */
+static void find(const point **entry, uint8_t *opposite, uint64_t scalar[4], const point *table, int width,
+                 int windows) {
     unsigned points = 1u << (width - 1);
     uint8_t even = !(scalar[0] & 1);
     if (even) negate_modulo_n(scalar);
@@ -47,7 +49,8 @@ static void find(const point **entry, uint8_t *opposite, uint64_t scalar[4], con
     }
 }
 
-/* The range checks of GB/T 32918.2 section 7.1 B1, B2, B5 and the claim that is left. Returns 0 when the case is lost. */
+/* The range checks of GB/T 32918.2 section 7.1 B1, B2, B5 and the claim that is left. Returns 0 when the case is
+ * lost. */
 static int claim_of(claim *made, const sm2_case *c) {
     uint64_t s[4], t[4];
     load(made->r, c->r);

@@ -31,8 +31,8 @@ enum {
     SM2_PATHS
 };
 
-/* Choose the fastest path of this processor and make the generator's table; once, before anything else, from one thread.
- * Returns 0 when memory is short, else 1. */
+/* Choose the fastest path of this processor and make the generator's table; once, before anything else, from one
+ * thread. Returns 0 when memory is short, else 1. */
 int sm2_kernel_init(void);
 
 /* Whether this processor can take the path. SM2_LANES it can only if that agreed with SM2_MULX in sm2_kernel_init. */
@@ -46,11 +46,13 @@ int sm2_taken(void);
 /* Whether the processor has the instructions of SM2_LANES but they did not agree. */
 int sm2_lanes_refused(void);
 
-/* A table not yet filled, or NULL when memory is short. No two threads at a time in sm2_table_new and sm2_table_free. */
+/* A table not yet filled, or NULL when memory is short. No two threads at a time in sm2_table_new and
+ * sm2_table_free. */
 sm2_table *sm2_table_new(void);
 void sm2_table_free(sm2_table *table);
 
-/* Fill `table` from x || y (64 bytes, big-endian). Returns 0 when that is no point of the curve or memory is short, else 1. */
+/* Fill `table` from x || y (64 bytes, big-endian). Returns 0 when that is no point of the curve or memory is short,
+ * else 1. */
 int sm2_table_build(sm2_table *table, const uint8_t *xy);
 
 /* Working memory for sm2_verify, so that threads do not share it, or NULL when memory is short; free() ends it. */

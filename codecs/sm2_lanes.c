@@ -1,4 +1,5 @@
-/* See sm2_lanes.h. The same body twice: for AVX-512 IFMA, and in C so that its arithmetic can be tried on any processor. */
+/* See sm2_lanes.h. The same body twice: for AVX-512 IFMA, and in C so that its arithmetic can be tried on any
+ * processor. */
 #include "sm2_lanes.h"
 
 #include <stdlib.h>
@@ -33,13 +34,15 @@ static inline unsigned __int128 product(uint64_t a, uint64_t b) { return (unsign
 
 int lanes_can(void) { return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512ifma"); }
 #else
-int sum_in_lanes_ifma(claim *claims, size_t count, lanes_space *space) { return sum_in_lanes_in_c(claims, count, space); }
+int sum_in_lanes_ifma(claim *claims, size_t count, lanes_space *space) {
+    return sum_in_lanes_in_c(claims, count, space);
+}
 
 int lanes_can(void) { return 0; }
 #endif
 
-/* Entries drawn by xorshift. Those of two windows are never equal or opposite, and of one window no two meet on the first
- * level. */
+/* Entries drawn by xorshift. Those of two windows are never equal or opposite, and of one window no two meet on the
+ * first level. */
 static void draw(claim *c, uint64_t *state) {
     for (int i = 0; i < SUMMANDS; i++) {
         *state ^= *state << 13;

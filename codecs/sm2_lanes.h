@@ -9,8 +9,8 @@
 
 typedef uint64_t lanes __attribute__((vector_size(8 * LANES)));
 
-/* An element of the field for each lane: a 2^260 mod p for the number a, in five little-endian limbs of 52 bits. It need not
- * be the least, but is below 2.01 p. */
+/* An element of the field for each lane: a 2^260 mod p for the number a, in five little-endian limbs of 52 bits. It
+ * need not be the least, but is below 2.01 p. */
 typedef lanes fe8[5];
 
 typedef struct {
@@ -32,8 +32,9 @@ typedef struct {
     sum8 sums[GROUPS * (SUMMANDS / 2) + CHAINS];
 } lanes_space;
 
-/* Find x of each of at most SM2_BATCH claims. Returns 0 when any of the sums met a pair of equal or opposite points: nothing
- * is found then, and sum_claims has to do it. The first multiplies by AVX-512 IFMA; the second is the same in C. */
+/* Find x of each of at most SM2_BATCH claims. Returns 0 when any of the sums met a pair of equal or opposite points:
+ * nothing is found then, and sum_claims has to do it. The first multiplies by AVX-512 IFMA; the second is the same
+ * in C. */
 int sum_in_lanes_ifma(claim *claims, size_t count, lanes_space *space);
 int sum_in_lanes_in_c(claim *claims, size_t count, lanes_space *space);
 

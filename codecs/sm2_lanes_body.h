@@ -19,8 +19,8 @@ static inline LANES_ATTRIBUTES void LANES_NAME(carry)(fe8 r, const lanes *t) {
     r[4] = t[4] + carried;
 }
 
-/* r = t less so many times p that it is above 0 and below 2.01 p, for a t between -20 p and 20 p. The top limb says how many,
- * to within a part in 2^40. */
+/* r = t less so many times p that it is above 0 and below 2.01 p, for a t between -20 p and 20 p. The top limb says
+ * how many, to within a part in 2^40. */
 static inline LANES_ATTRIBUTES void LANES_NAME(settle)(fe8 r, lanes *t) {
     lanes times = ABOVE(t[4], 48) - 1;
     t[0] += times;
@@ -35,11 +35,12 @@ static inline LANES_ATTRIBUTES void LANES_NAME(sub)(fe8 r, const fe8 a, const fe
     LANES_NAME(settle)(r, t);
 }
 
-/* r = a b / 2^260, by the rows of the product and Montgomery reduction. Because p is -1 modulo 2^52, the multiple of p that
- * clears the lowest limb m is m itself, and m p + m = 2^52 m (2^12 - 2^44) + 2^208 m (2^48 - 2^16), where the first factor is
- * taken as one limb more than it is. From factors below 2.01 p it is below 1.26 p. */
+/* r = a b / 2^260, by the rows of the product and Montgomery reduction. Because p is -1 modulo 2^52, the multiple of
+ * p that clears the lowest limb m is m itself, and m p + m = 2^52 m (2^12 - 2^44) + 2^208 m (2^48 - 2^16), where the
+ * first factor is taken as one limb more than it is. From factors below 2.01 p it is below 1.26 p. */
 static LANES_ATTRIBUTES void LANES_NAME(mul)(fe8 r, const fe8 a, const fe8 b) {
-    const lanes low_factor = EACH((1ull << 52) - (1ull << 44) + (1ull << 12)), high_factor = EACH((1ull << 48) - (1ull << 16));
+    const lanes low_factor = EACH((1ull << 52) - (1ull << 44) + (1ull << 12));
+    const lanes high_factor = EACH((1ull << 48) - (1ull << 16));
     lanes t[10] = {{0}};
     for (int i = 0; i < 5; i++)
         for (int j = 0; j < 5; j++) {
@@ -104,7 +105,8 @@ static LANES_ATTRIBUTES int LANES_NAME(invert)(fe8 *inverse, const fe8 *product)
 }
 
 /* As finish in sm2_points.c. */
-static inline __attribute__((always_inline)) LANES_ATTRIBUTES void LANES_NAME(finish)(sum8 *end, fe8 *inverse, int wide) {
+static inline __attribute__((always_inline)) LANES_ATTRIBUTES void LANES_NAME(finish)(sum8 *end, fe8 *inverse,
+                                                                                      int wide) {
     fe8 own[CHAINS], slope[CHAINS], t[CHAINS], x[CHAINS];
     for (int k = 0; k < wide; k++) LANES_NAME(mul)(own[k], inverse[k], end[-1 - k].before);
     for (int k = 0; k < wide; k++) LANES_NAME(mul)(inverse[k], inverse[k], end[-1 - k].denominator);

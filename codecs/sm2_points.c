@@ -1,8 +1,8 @@
 /* See sm2_points.h.
  *
- * The slope of a sum of affine points needs an inversion. Montgomery's trick inverts the product of all denominators and
- * takes each one's share out again with three multiplications; with three more a sum is made. Equal and opposite summands
- * are treated apart; whoever makes a signature can provoke them, so they must be right.
+ * The slope of a sum of affine points needs an inversion. Montgomery's trick inverts the product of all denominators
+ * and takes each one's share out again with three multiplications; with three more a sum is made. Equal and opposite
+ * summands are treated apart; whoever makes a signature can provoke them, so they must be right.
  */
 #include "sm2_points.h"
 
@@ -41,8 +41,8 @@ static void tangent(fe n, const point *a) {
     fe_add(n, n, t);
 }
 
-/* Finish the `wide` sums that end before `end`, one of each chain; inverse[k] is that of the product of all denominators of
- * the chain of end[-1 - k] up to it, and becomes the inverse of the product before it. */
+/* Finish the `wide` sums that end before `end`, one of each chain; inverse[k] is that of the product of all
+ * denominators of the chain of end[-1 - k] up to it, and becomes the inverse of the product before it. */
 static inline __attribute__((always_inline)) void finish(sum *end, fe *inverse, int wide) {
     fe own[CHAINS], slope[CHAINS], t[CHAINS];
     point r[CHAINS];
@@ -81,13 +81,13 @@ void add_all(sum *sums, size_t count) {
         s->how = denominator(s->denominator, s->a, s->b);
         fe_mul(sums[i + CHAINS].before, s->before, s->denominator);
     }
-    sum *end = sums + count; /* end[0] and end[1] hold the product of a chain each */
+    sum *end = sums + count; /* end[0] and end[1] hold the product of a chain each, end[1] that which ends last */
     fe both;
     fe_mul(both, end[0].before, end[1].before);
     fe_invert(both, both);
     fe_mul(inverse[0], both, end[0].before);
     fe_mul(inverse[1], both, end[1].before);
-    if (count & 1) {
+    if (count & 1) { /* one alone, and the chains change places */
         finish(end--, inverse, 1);
         fe_copy(both, inverse[0]);
         fe_copy(inverse[0], inverse[1]);

@@ -20,8 +20,8 @@ typedef struct {
     int how;
 } sum;
 
-/* The denominators are multiplied up in so many chains, each by itself, and as many sums are finished side by side, so
- * that one multiplication does not wait for another. */
+/* The denominators are multiplied up in two chains, each by itself, and two sums are finished side by side, so that one
+ * multiplication does not wait for another. */
 #define CHAINS 2
 
 /* Do `count` sums whose to, a and b are set. There is room for CHAINS more. */

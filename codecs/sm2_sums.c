@@ -1,8 +1,8 @@
 /* See sm2_sums.h.
  *
- * The summands of each claim are added up as a tree, and each level takes all claims together, with one inversion. When a
- * level has too few sums for an inversion of its own, what is left of each claim is summed in line, without inversions but
- * one at the end.
+ * The summands of each claim are added up as a tree, and each level takes all claims together, with one inversion. When
+ * a level has too few sums for an inversion of its own, what is left of each claim is summed in line, without
+ * inversions but one at the end.
  */
 #include "sm2_sums.h"
 

@@ -106,11 +106,11 @@ static void spread(point *entry, size_t stride, const point *base, int width, in
     }
 }
 
-/* entry[i * points + j] = (2 j + 1) 2^(i width) base, for j = 0 .. points - 1, points = 2^(width - 1). Returns 0 when memory
- * is short.
+/* entry[i * points + j] = (2 j + 1) 2^(i width) base, for j = 0 .. points - 1, points = 2^(width - 1). Returns 0 when
+ * memory is short.
  *
- * First the base of every window; then all windows side by side, each round doubling how many multiples are there: those of
- * j = have .. 2 have - 1 are those of 0 .. have - 1 plus a step of 2 have bases. */
+ * First the base of every window; then all windows side by side, each round doubling how many multiples are there:
+ * those of j = have .. 2 have - 1 are those of 0 .. have - 1 plus a step of 2 have bases. */
 static int build(point *entry, const point *base, int width, int windows) {
     size_t points = (size_t)1 << (width - 1), count = 0;
     point steps[2][WINDOWS_MAX], *step = steps[0], *next = steps[1];

@@ -1,7 +1,7 @@
 /* Multiples of the generator and of public keys, from which a scalar's multiple is a sum without doublings.
  *
- * Digits are odd and signed, so none is zero, every scalar has the same number of summands, and half a window of points is
- * stored.
+ * Digits are odd and signed, so none is zero, every scalar has the same number of summands, and half a window of points
+ * is stored.
  */
 #ifndef FENGSHOU_SM2_TABLES_H
 #define FENGSHOU_SM2_TABLES_H

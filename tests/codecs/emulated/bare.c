@@ -1,4 +1,5 @@
-/* The verification kernel on a bare machine: what it needs of the C library, a console, and the cases that lie in memory. */
+/* The verification kernel on a bare machine: what it needs of the C library, a console, and the cases that lie in
+ * memory. */
 #include "judge.h"
 
 #define CASES_AT 0x4000000

@@ -1,4 +1,5 @@
-/* A boot sector: 64-bit mode with the first GB of memory mapped as it is and the state of AVX-512 enabled, then `program`. */
+/* A boot sector: 64-bit mode with the first GB of memory mapped as it is and the state of AVX-512 enabled, then
+ * `program`. */
     .section .boot, "ax"
     .code16
     cli

@@ -1,4 +1,5 @@
-/* Each path that the processor has judges the given cases, and it is said with how many of the expected verdicts it agrees. */
+/* Each path that the processor has judges the given cases, and it is said with how many of the expected verdicts it
+ * agrees. */
 #include "judge.h"
 
 #include <stdlib.h>
