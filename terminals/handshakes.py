@@ -72,8 +72,7 @@ class Handshakes:
         self._told = self._crowded = self._stopping = False
         # The thread's own.
         self._epoll = select.epoll()
-        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._epoll.register(self._wake, select.EPOLLIN)
+        self._wake = -1  # an eventfd, by which the thread hears that it should stop
         self._theirs: dict[int, Handshake] = {}  # those that let us wait, by descriptor, the oldest first
         self._ours: list[Handshake] = []  # those that wait for us, a heap
         self._thread = threading.Thread(target=self._work, name="handshakes", daemon=True)
@@ -87,10 +86,12 @@ class Handshakes:
         """``on_ended`` is called in this thread for each handshake that ends, and owns its socket from then on."""
         self._on_ended = on_ended
         self._token = trio.lowlevel.current_trio_token()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll.register(self._wake, select.EPOLLIN)
         self._thread.start()
 
     def stop(self) -> None:
-        """Drop what has not ended."""
+        """Drop what has not ended. Called after ``start``."""
         self._stopping = True
         os.eventfd_write(self._wake, 1)
         self._thread.join()
