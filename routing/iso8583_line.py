@@ -4,7 +4,7 @@ Three Trio tasks: one sends whatever has gathered, one receives, one signs on an
 any of them ends the line; who opened it decides what becomes of its calls.
 
 A batch of calls does not wait for the task that sends: while that one has nothing to do and the stream is a plain
-socket, the system is given the batch at once. It saves two rounds of the event loop, 40 µs a batch.
+socket, the system is given the batch at once. It saves two rounds of the event loop, 28 µs a batch.
 """
 
 import logging
