@@ -77,6 +77,7 @@ class Host:
         self._turned_away: set[tuple[str, str]] = set()  # MTI and RRN: copies of it are not looked at
         self.done_behind: set[int] = set()  # RRNs of what it did so late that a reversal may have come first
         self.mood = Mood()
+        self.dies_at_work = False  # with the next requests in its memory
         self._arrivals, self._accepted = trio.open_memory_channel[Stream](1000)
 
     @property
@@ -159,6 +160,8 @@ class Host:
             else:
                 heard.append(fields)
         await trio.sleep(self._chance.uniform(0.001, 0.01))
+        if heard and self.dies_at_work:
+            self.kill()
         if life != self._life or not heard:
             if heard:
                 self._network.fault("host lost its memory")

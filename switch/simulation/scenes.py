@@ -62,7 +62,7 @@ def done_behind(chance: Random) -> Scene:
     behind = (chance.choice(("host-behind", "host-foreign", "host-foreign")), 2.9, 3.0, 1.0, 0)
     if chance.random() < 0.5:
         return Scene(tuple(days), (behind,))
-    kill = ("kill", chance.uniform(9.0, 16.0), 0.0, 1.0, chance.randrange(1, 20))
+    kill = ("kill", chance.uniform(11.0, 12.5), 0.0, 1.0, chance.randrange(1, 4))
     return Scene(tuple(days), (behind, ("host-mute", 7.9, 0.6, 1.0, 0), kill))
 
 

@@ -145,8 +145,18 @@ class Trouble:
         return lambda: setattr(self._town.host.mood, "frozen", False)
 
     def _kill_host(self, fault: Fault) -> End:
-        self._town.host.kill()
-        return self._town.host.start
+        """At once, or at its next work."""
+        host = self._town.host
+        if fault.step % 4:
+            host.kill()
+        else:
+            host.dies_at_work = True
+
+        def start() -> None:
+            host.dies_at_work = False
+            host.start()
+
+        return start
 
     def _kill_office(self, fault: Fault) -> End:
         office = self._town.offices[fault.who % len(self._town.offices)]

@@ -10,13 +10,12 @@ import pytest
 
 from fengshou.hsm.custody import SealBroken
 from fengshou.hsm.software import SoftwareCustody
-from fengshou.protocol.service import Request
-from fengshou.protocol.transaction import Duty
+from fengshou.protocol.service import Reply, Request
 from fengshou.routing.destination import Completion
 from fengshou.switch import grammar as catalogue
 from fengshou.switch.admission import Admission
+from fengshou.switch.debts import Debt, Ledger
 from fengshou.switch.exchange import Exchange
-from fengshou.switch.forwarding import Forwarder
 from fengshou.switch.inbound import Inbound
 from fengshou.switch.journal.store import Entry
 from fengshou.switch.links import JournalEvents
@@ -144,18 +143,25 @@ def reversal_on_its_way_taken_for_enough(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Sender, "_late", content)
 
 
-def restart_forgets_which_demand_is_owed(patch: pytest.MonkeyPatch) -> None:
-    resume = Forwarder.resume
+def next_demand_kept_in_memory_only(patch: pytest.MonkeyPatch) -> None:
+    late, ending = Sender._late, Ledger.ending
 
-    def forgetful(self: Forwarder) -> int:
-        with pytest.MonkeyPatch.context() as inner:
-            inner.setattr("fengshou.switch.journal.view.parse_due", lambda value: (Duty(value[:1]), 0))
-            owed = resume(self)
-            while self._intake:
-                self._open(*self._intake.popleft())
-        return owed
+    def remembered(self: Sender, exchange: Exchange, result: Any) -> Entry:
+        entry = late(self, exchange, result)
+        if self._journal.duty(entry.owes) is not None:
+            debt = self._reversal.__self__._debts.get(entry.owes)  # type: ignore[attr-defined]
+            if debt is not None and not debt.closing:
+                debt.late_us, debt.attempts = entry.record.time_us, 0
+            entry.owes = 0
+        return entry
 
-    patch.setattr(Forwarder, "resume", forgetful)
+    def ended(self: Ledger, debt: Debt, reply: Reply) -> Entry:
+        entry = ending(self, debt, reply)
+        entry.late_us = self._journal.late_us(debt.intent)
+        return entry
+
+    patch.setattr(Sender, "_late", remembered)
+    patch.setattr(Ledger, "ending", ended)
 
 
 def one_back_end_holds_up_the_others(patch: pytest.MonkeyPatch) -> None:
@@ -229,7 +235,7 @@ PLANTS: Mapping[Plant, int] = {
     late_approval_ignored: 5,
     second_demand_with_the_identity_of_the_first: 5,
     reversal_on_its_way_taken_for_enough: 56,
-    restart_forgets_which_demand_is_owed: 7,
+    next_demand_kept_in_memory_only: 98,
     one_back_end_holds_up_the_others: 1,
     overload_is_taken_on: 1,
     events_dropped_before_they_are_delivered: 1,
