@@ -99,8 +99,13 @@ class Listener:
             sock.close()
             return
         self.accepted += 1
-        tune(sock)
-        self._handshakes.begin(sock)
+        try:
+            tune(sock)
+        except OSError:
+            self.refused["connection lost"] += 1
+            sock.close()
+        else:
+            self._handshakes.begin(sock)
 
     def _ended(self, nursery: trio.Nursery, handshake: Handshake) -> None:
         if isinstance(handshake.failure, str):

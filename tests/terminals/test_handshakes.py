@@ -5,12 +5,14 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from time import sleep
 
 import pytest
 import trio
 from OpenSSL import SSL
 
 from fengshou.hsm.channel import ChannelError, Fault, exporter, peer_certificate
+from fengshou.terminals import handshakes
 from fengshou.terminals.accepting import GAVE_WAY, TIMED_OUT
 from fengshou.terminals.handshakes import FAILED, Handshake, Handshakes
 from tests.terminals.conftest import TERMINALS, Network
@@ -141,6 +143,32 @@ async def test_steps_go_by_who_came_first_not_by_who_spoke_first(staged: Callabl
         assert heard == [False, True]
         assert [handshake.failure for handshake in stage.ended] == [None] * MOST
         assert stage.places()[0] == 0
+
+
+async def test_while_others_wait_for_us_the_loop_hears_of_several_together(
+    staged: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their sign-ins are then one batch. It hears at once when nobody waits any more."""
+    monkeypatch.setattr(handshakes, "_GATHER_S", PATIENT_S)
+    async with staged() as stage:
+        clients = [stage.begin() for _ in range(MOST)]
+        for client in clients:
+            client.speak()
+        heard = list[tuple[bool, int]]()
+
+        def on_begin(number: int) -> None:
+            if number == 1:
+                clients[0].speak()
+            elif number == 2:  # the first has ended, and this one is the last that waits
+                sleep(0.2)
+                heard.append((clients[0].has_heard(), len(stage.ended)))
+
+        stage.on_begin = on_begin
+        stage.start()
+        await stage.until(lambda: bool(heard))
+        assert heard == [(True, 0)]
+        await stage.until(lambda: len(stage.ended) == 1)
+        await stage.until_ended(MOST)
 
 
 async def test_of_those_that_let_us_wait_the_oldest_gives_way(staged: Callable[..., object]) -> None:
