@@ -163,7 +163,6 @@ class Switch(Core):
                     back_ends.start_soon(self.feed.run)
                     if self.share.workers > 1:
                         nursery.start_soon(self._hear_of_events, self.feed)
-                nursery.start_soon(self.listener.run)
                 nursery.start_soon(self._watch)
                 nursery.start_soon(self._renewals.run, lambda: self.pump, self._terminals_now)
                 nursery.start_soon(Keeper(self.journal, self.writer, self.custody, self.share).run)
@@ -172,6 +171,7 @@ class Switch(Core):
                     nursery.start_soon(keep_written, self.journal, home, home / "settlement")
                 await nursery.start(also)
                 await self._links_up()
+                nursery.start_soon(self.listener.run)
                 on_ready(Ready(self.listener.address, self.recovered, owed))
                 await self._until_told_to_stop(signals)
                 logger.info("stopping: %d in flight", len(self.duplicates))
@@ -182,7 +182,8 @@ class Switch(Core):
         await self.writer.stop()
 
     async def _links_up(self) -> None:
-        """Wait for the back ends, but not for long: one that is down must not keep the others from their terminals."""
+        """Wait for the back ends, so that the first terminals are not told that there are none; but not for long: one
+        that is down must not keep the others from their terminals, who wait in the socket's queue meanwhile."""
         with trio.move_on_after(_LINKS_WITHIN_S):
             while not all(route.destination.up for route in self.routes.values()):
                 await trio.sleep(0.01)
