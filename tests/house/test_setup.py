@@ -30,24 +30,28 @@ class Machine:
         self.command("apt-get", f'echo "apt-get $*" >> "{self.calls}"')
         self.command("id", "echo 0")
 
-    def command(self, name: str, text: str) -> None:
-        path = self.bin / name
+    def command(self, name: str, text: str, folder: Path | None = None) -> Path:
+        path = (folder or self.bin) / name
         path.unlink(missing_ok=True)
         path.write_text(f"#!/bin/sh\n{text}\n")
         path.chmod(0o755)
+        return path
 
-    def python(self, *missing: str) -> None:
-        """An interpreter that says what the script asks of it: its path, and whether modules and headers are there."""
-        interpreter = self.bin / "python3"
+    def python(self, *missing: str, shared: bool = False, folder: Path | None = None) -> Path:
+        """An interpreter that says what the script asks of it: its path, whether it is in a ``shared`` library, and
+        whether modules and headers are there."""
+        interpreter = (folder or self.bin) / "python3"
         include = self.tree if "Python.h" in missing else self.bin
         (self.bin / "Python.h").touch()
-        self.command(
+        return self.command(
             "python3",
             f"""case "$2" in
+                *libpython*) exit {int(shared)} ;;
                 *"import venv"*) exit {int("venv" in missing)} ;;
                 *realpath*) echo "{interpreter}" ;;
                 *include*) echo "{include}" ;;
             esac""",
+            folder,
         )
 
     def compiler(self, *missing: str) -> None:
@@ -61,10 +65,10 @@ class Machine:
         )
         self.command("swig", "")
 
-    def run(self) -> subprocess.CompletedProcess[str]:
+    def run(self, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [str(self.bin / "sh"), str(self.tree / "deploy/setup.sh")],
-            env={"PATH": str(self.bin), "HOME": str(self.tree)},
+            env={"PATH": str(self.bin), "HOME": str(self.tree), **environment},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -80,8 +84,8 @@ def machine(tmp_path):
     return Machine(tmp_path)
 
 
-def missing_by_the_refusal(machine):
-    outcome = machine.run()
+def missing_by_the_refusal(machine, **environment):
+    outcome = machine.run(**environment)
     assert outcome.returncode != 0
     assert outcome.stdout == ""
     (line,) = outcome.stderr.splitlines()
@@ -118,6 +122,26 @@ def test_an_interpreter_that_is_not_debians_is_not_mended_by_debian(machine):
     machine.python("Python.h")
     machine.compiler()
     assert "has no header Python.h; set PYTHON" in missing_by_the_refusal(machine)
+
+
+#   first in the path is in a shared library, PYTHON names it     which is taken
+CHOICES = [
+    (True,                                    False,              "second"),
+    (False,                                   False,              "first"),
+    (True,                                    True,               "first"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("shared", "named", "taken"), CHOICES)
+def test_an_interpreter_in_its_program_goes_before_one_in_a_shared_library(machine, tmp_path, shared, named, taken):
+    machine.compiler()
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for folder in folders:
+        folder.mkdir()
+    first = machine.python("Python.h", shared=shared, folder=folders[0])
+    machine.python("Python.h", folder=folders[1])
+    environment = {"PATH": f"{folders[0]}:{folders[1]}:{machine.bin}"} | ({"PYTHON": str(first)} if named else {})
+    assert f"{tmp_path / taken / 'python3'} has no header" in missing_by_the_refusal(machine, **environment)
 
 
 def test_a_system_without_apt_gets_the_same_line(machine):
