@@ -16,7 +16,7 @@ import trio
 from fengshou.hsm.custody import Custody
 from fengshou.protocol.record import Commit
 from fengshou.switch.journal.signature import UNSIGNED_COMMITS_MAX, sign_commit
-from fengshou.switch.journal.store import Entry, Journal, JournalError, LimitPassed
+from fengshou.switch.journal.store import Entry, Journal, JournalError, LimitPassed, in_this_thread
 
 logger = logging.getLogger(__name__)
 
@@ -87,11 +87,12 @@ class Writer:
         self._put(work)
 
     async def stop(self) -> None:
-        """Write what is queued, sign the last commit, end the threads."""
+        """Write what is queued, sign the last commit, end the threads. From then on the journal is the caller's."""
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(self._notary.stop)
             self._put(None)
             await trio.to_thread.run_sync(self._thread.join)
+        self._journal.in_reader = in_this_thread
 
     # -- threads: what the simulator replaces, with the notary ---------------------------------------------------------
 

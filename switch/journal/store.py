@@ -54,6 +54,7 @@ __all__ = [
     "Known",
     "LimitPassed",
     "batch_key",
+    "in_this_thread",
     "key_of",
 ]
 
@@ -61,6 +62,11 @@ __all__ = [
 _STEP = 1000
 # Rows that one view of the store copies: some milliseconds, in which its pages are not used again.
 _SLICE = 2000
+
+
+def in_this_thread(work: Callable[[], None]) -> None:
+    """Run work where it is asked for: the thread that writes is also the one that reads."""
+    work()
 
 
 @dataclass(slots=True)
@@ -107,7 +113,7 @@ class Journal(JournalView):
             raise JournalError(f"cannot open the journal in {folder}: {error}") from error
         self.statistics = Statistics()
         # Runs work in the thread that reads; whoever gives the writer a thread of its own replaces it.
-        self.in_reader: Callable[[Callable[[], None]], None] = lambda work: work()
+        self.in_reader: Callable[[Callable[[], None]], None] = in_this_thread
         self._pin = threading.Lock()  # held while another thread has a view of its own
         self._delivered = 0
         self._transaction = 0  # number of our last one

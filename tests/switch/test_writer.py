@@ -162,6 +162,20 @@ async def test_the_map_grows_under_the_view_of_the_switch(tmp_path: Path, custod
     journal.close()
 
 
+def test_the_map_grows_after_the_writer_has_gone(tmp_path: Path, custody: SoftwareCustody) -> None:
+    journal = open_journal(tmp_path, map_bytes=256 * 1024)
+
+    async def write() -> None:
+        async with writing(journal, custody) as writer:
+            await writer.append([session()])
+
+    trio.run(write)
+    for first in range(0, 3000, 100):
+        journal.commit([intent(first + offset) for offset in range(100)])
+    assert journal.next_record == 3002
+    journal.close()
+
+
 async def test_every_commit_is_vouched_for_soon_and_the_last_at_the_stop(
     journal: Journal, custody: SoftwareCustody
 ) -> None:
