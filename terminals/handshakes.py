@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from heapq import heappop, heappush
 
 import trio
@@ -116,7 +117,8 @@ class Handshakes:
         handshake = Handshake(sock, self._begun, self._within_s)
         self._begun += 1
         self._arrived.append(handshake)
-        self._epoll.register(handshake.fd, select.EPOLLIN | select.EPOLLONESHOT)
+        with suppress(OSError):  # no room for another one in the system: it will time out
+            self._epoll.register(handshake.fd, select.EPOLLIN | select.EPOLLONESHOT)
 
     def _tell(self) -> None:
         self._told = False
@@ -191,6 +193,7 @@ class Handshakes:
 
     def _end(self, handshake: Handshake, failure: ChannelError | str | None) -> None:
         self._theirs.pop(handshake.fd, None)
-        self._epoll.unregister(handshake.fd)
+        with suppress(OSError):  # it never had room, see ``begin``
+            self._epoll.unregister(handshake.fd)
         handshake.failure = failure
         self._ended.append(handshake)

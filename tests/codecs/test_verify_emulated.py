@@ -94,7 +94,9 @@ def agreed(said: str) -> dict[str, int]:
     return {path: int(cases) for path, cases in re.findall(r"([a-z-]+) agrees on (\d+) of", said)}
 
 
-needs_bochs = pytest.mark.skipif(not shutil.which("bochs"), reason="needs the emulator bochs")
+needs_bochs = pytest.mark.skipif(
+    not shutil.which("bochs"), reason="no emulator of such a processor here: apt-get install bochs bochs-term bochsbios"
+)
 
 
 @needs_bochs
@@ -124,7 +126,7 @@ def test_a_processor_that_multiplies_lanes_wrongly_is_found_out_at_load(cases: P
 
 @pytest.mark.skipif(
     not (shutil.which("aarch64-linux-gnu-gcc") and shutil.which("qemu-aarch64")),
-    reason="needs a compiler and an emulator",
+    reason="neither an ARM64 machine nor an emulator of one here: apt-get install gcc-aarch64-linux-gnu qemu-user",
 )
 def test_built_for_arm64_it_agrees_with_libcrypto(cases: Path) -> None:
     program = cases.parent / "hosted"

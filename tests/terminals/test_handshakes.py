@@ -5,6 +5,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from time import sleep
 
 import pytest
@@ -236,6 +237,20 @@ async def test_one_that_cannot_be_served_does_not_end_the_others(staged: Callabl
         stage.start()
         await stage.until_ended(2)
         assert [(ended.place, ended.failure) for ended in stage.ended] == [(0, FAILED), (1, None)]
+
+
+async def test_one_that_the_system_cannot_watch_times_out_and_the_others_go_on(
+    staged: Callable[..., object], tmp_path: Path
+) -> None:
+    async with staged(within_s=0.3) as stage:
+        stage.start()
+        with (tmp_path / "file").open("wb") as unwatched:  # epoll_ctl(2) refuses files: EPERM
+            stage.handshakes.begin(unwatched)
+            await stage.until(lambda: len(stage.ended) == 1)
+            assert stage.ended[0].failure == TIMED_OUT
+        stage.begin().speak()
+        await stage.until_ended(2)
+        assert stage.ended[1].failure is None
 
 
 async def test_whoever_has_not_ended_is_dropped_at_the_end(staged: Callable[..., object]) -> None:
