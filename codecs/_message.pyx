@@ -15,6 +15,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from fengshou.codecs._sm3 cimport DIGEST_BYTES, sm3_into
+from fengshou.codecs._slots cimport place_of
 from fengshou.codecs._values cimport *
 from fengshou.codecs._wire cimport *
 
@@ -29,11 +30,7 @@ from fengshou.protocol.operators import Operator as GrammarOperator
 from fengshou.protocol.signing import TAG_REQUEST
 from fengshou.protocol.templates import SIGN_IN
 
-cdef extern from "structmember.h":
-    ctypedef struct PyMemberDef:
-        Py_ssize_t offset
-    ctypedef struct PyMemberDescrObject:
-        PyMemberDef *d_member
+cdef extern from "Python.h":
     object PyType_GenericAlloc(type kind, Py_ssize_t items)
 
 cdef extern from *:
@@ -65,18 +62,11 @@ cdef object UNIT_PRICE = de.UNIT_PRICE
 
 
 # Where the slots of a Message are. Filling them directly costs a third of calling its class.
-cdef Py_ssize_t member(str name) except -1:
-    slot = Message.__dict__[name]
-    if type(slot).__name__ != "member_descriptor":
-        raise ImportError(f"Message.{name} is not a slot")
-    return (<PyMemberDescrObject *>slot).d_member.offset
-
-
-cdef Py_ssize_t TEMPLATE_SLOT = member("template")
-cdef Py_ssize_t FLAGS_SLOT = member("flags")
-cdef Py_ssize_t SEQUENCE_SLOT = member("sequence")
-cdef Py_ssize_t VALUES_SLOT = member("values")
-cdef Py_ssize_t SIGNATURE_SLOT = member("signature")
+cdef Py_ssize_t TEMPLATE_SLOT = place_of(Message, "template")
+cdef Py_ssize_t FLAGS_SLOT = place_of(Message, "flags")
+cdef Py_ssize_t SEQUENCE_SLOT = place_of(Message, "sequence")
+cdef Py_ssize_t VALUES_SLOT = place_of(Message, "values")
+cdef Py_ssize_t SIGNATURE_SLOT = place_of(Message, "signature")
 
 
 cdef inline PyObject **slot_at(object message, Py_ssize_t offset) noexcept:

@@ -9,15 +9,10 @@ from cpython.object cimport PyObject
 from libc.stdint cimport UINT64_MAX, uint8_t, uint64_t
 from libc.string cimport memcpy, memset
 
+from fengshou.codecs._slots cimport place_of
 from fengshou.codecs._wire cimport Writer, close_writer, open_writer, room, write_big_endian, write_bytes
 
 from fengshou.protocol.record import RECORD_VERSION, Record
-
-cdef extern from "structmember.h":
-    ctypedef struct PyMemberDef:
-        Py_ssize_t offset
-    ctypedef struct PyMemberDescrObject:
-        PyMemberDef *d_member
 
 cdef extern from "Python.h":
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
@@ -32,30 +27,22 @@ cdef enum:
 
 cdef uint8_t VERSION = RECORD_VERSION
 
-
-cdef Py_ssize_t place_of(str name) except -1:
-    slot = Record.__dict__[name]
-    if type(slot).__name__ != "member_descriptor":
-        raise ImportError(f"Record.{name} is not a slot")
-    return (<PyMemberDescrObject *>slot).d_member.offset
-
-
-cdef Py_ssize_t KIND = place_of("kind")
-cdef Py_ssize_t NUMBER = place_of("number")
-cdef Py_ssize_t TIME_US = place_of("time_us")
-cdef Py_ssize_t BUSINESS_DAY = place_of("business_day")
-cdef Py_ssize_t RRN = place_of("rrn")
-cdef Py_ssize_t TEMPLATE = place_of("template")
-cdef Py_ssize_t TERMINAL = place_of("terminal")
-cdef Py_ssize_t MERCHANT = place_of("merchant")
-cdef Py_ssize_t BATCH = place_of("batch")
-cdef Py_ssize_t STAN = place_of("stan")
-cdef Py_ssize_t REFERS = place_of("refers")
-cdef Py_ssize_t CODE = place_of("code")
-cdef Py_ssize_t CONTENT = place_of("content")
-cdef Py_ssize_t EVIDENCE = place_of("evidence")
-cdef Py_ssize_t CLEAR = place_of("clear")
-cdef Py_ssize_t SEALED = place_of("sealed")
+cdef Py_ssize_t KIND = place_of(Record, "kind")
+cdef Py_ssize_t NUMBER = place_of(Record, "number")
+cdef Py_ssize_t TIME_US = place_of(Record, "time_us")
+cdef Py_ssize_t BUSINESS_DAY = place_of(Record, "business_day")
+cdef Py_ssize_t RRN = place_of(Record, "rrn")
+cdef Py_ssize_t TEMPLATE = place_of(Record, "template")
+cdef Py_ssize_t TERMINAL = place_of(Record, "terminal")
+cdef Py_ssize_t MERCHANT = place_of(Record, "merchant")
+cdef Py_ssize_t BATCH = place_of(Record, "batch")
+cdef Py_ssize_t STAN = place_of(Record, "stan")
+cdef Py_ssize_t REFERS = place_of(Record, "refers")
+cdef Py_ssize_t CODE = place_of(Record, "code")
+cdef Py_ssize_t CONTENT = place_of(Record, "content")
+cdef Py_ssize_t EVIDENCE = place_of(Record, "evidence")
+cdef Py_ssize_t CLEAR = place_of(Record, "clear")
+cdef Py_ssize_t SEALED = place_of(Record, "sealed")
 
 
 cdef inline object field(object record, Py_ssize_t place):
