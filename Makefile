@@ -1,9 +1,11 @@
 # Everything that a person does here. `make` and `make help` list it.
 # ARGS goes to the command: make demo ARGS=--json, make test ARGS="tests/hsm -k pki".
+# EXTRAS=emulators adds to what is installed what the tests want besides and a user does not need.
 
 PYTHON_BIN := .venv/bin/python
 ROOMS := protocol codecs hsm terminals routing switch ext
 ARGS ?=
+EXTRAS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test simulate fuzz chaos rotate-drill lint types build bench clean
@@ -11,8 +13,8 @@ ARGS ?=
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
-setup: ## Install what is missing: system packages, .venv, pinned packages, compiled modules
-	@sh deploy/setup.sh
+setup: ## Install what is missing: system packages, .venv, pinned packages, compiled modules; EXTRAS=emulators
+	@sh deploy/setup.sh $(EXTRAS)
 
 demo: setup ## Trade one season through a real switch, real terminals and real back ends
 	@.venv/bin/fengshou demo $(ARGS)

@@ -2,6 +2,7 @@
 # Makes everything that Fengshou needs on this machine, and only what is missing: system packages, the virtual
 # environment in .venv, the pinned packages, the compiled modules. A second run finds
 # nothing to do and needs no network. `make` calls it; PYTHON names another interpreter than the one it would find.
+# With the word "emulators" also those by which the tests try the verification kernel on other processors.
 set -eu
 
 cd "$(dirname "$0")/.."
@@ -67,20 +68,22 @@ find_python() {
     }
 }
 
-# compiles [OPTION...]: whether cc makes a program of standard input. Headers and libraries are tried by use,
+# compiles COMPILER [OPTION...]: whether it makes a program of standard input. Headers and libraries are tried by use,
 # wherever they come from.
 compiles() {
+    compiler=$1
+    shift
     probe=$(mktemp -d)
     cat >"$probe/probe.c"
     status=0
-    cc "$probe/probe.c" -o "$probe/probe" "$@" 2>/dev/null || status=1
+    "$compiler" "$probe/probe.c" -o "$probe/probe" "$@" 2>/dev/null || status=1
     rm -r "$probe"
     return $status
 }
 
 has_compiler() {
     command -v cc >/dev/null && echo '#include <stdio.h>
-int main(void) { return puts("") < 0; }' | compiles
+int main(void) { return puts("") < 0; }' | compiles cc
 }
 
 has_python_headers() {
@@ -92,13 +95,13 @@ has_openssl() {
 #if OPENSSL_VERSION_NUMBER < 0x30000000L
 #error "OpenSSL 3.0 brings SM2 signatures through EVP"
 #endif
-int main(void) { return EVP_sm3() == 0; }' | compiles -lcrypto
+int main(void) { return EVP_sm3() == 0; }' | compiles cc -lcrypto
 }
 
 # pyscard is built here; the tests run a daemon of their own with virtual readers.
 has_pyscard_sources() {
     command -v swig >/dev/null && echo '#include <winscard.h>
-int main(void) { return SCardReleaseContext(0) != 0; }' | compiles -I/usr/include/PCSC -lpcsclite
+int main(void) { return SCardReleaseContext(0) != 0; }' | compiles cc -I/usr/include/PCSC -lpcsclite
 }
 
 is_venv_of_python() {
@@ -131,6 +134,17 @@ missing_packages() {
     { has_compiler && has_pyscard_sources; } || echo swig libpcsclite-dev
     test -x /usr/sbin/pcscd || echo pcscd
     test -f /usr/lib/pcsc/drivers/serial/libifdvpcd.so || echo vsmartcard-vpcd
+}
+
+# An Ice Lake and an ARM64 processor for tests/codecs/test_verify_emulated.py, which builds for them on x86-64 only.
+missing_emulators() {
+    test "$(uname -m)" = x86_64 || return 0
+    command -v bochs >/dev/null || echo bochs
+    ls /usr/lib/*/bochs/plugins/libbx_term_gui.so >/dev/null 2>&1 || echo bochs-term
+    test -f /usr/share/bochs/BIOS-bochs-legacy || echo bochsbios
+    echo 'int main(void) { return 0; }' | compiles aarch64-linux-gnu-gcc -static ||
+        echo gcc-aarch64-linux-gnu libc6-dev-arm64-cross
+    command -v qemu-aarch64 >/dev/null || echo qemu-user
 }
 
 # --- steps -------------------------------------------------------------------------------------------------------
@@ -178,13 +192,15 @@ digest() { { say "$root" "$python"; cat "$@"; } | sha256sum | cut -d ' ' -f 1; }
 stamped() { test "$(cat "$venv/$1.stamp" 2>/dev/null)" = "$2"; }
 stamp() { say "$2" >"$venv/$1.stamp"; }
 
+for extra; do test "$extra" = emulators || stop "what is '$extra'? It could be: emulators"; done
+
 mkdir -p build
 exec 9>build/.lock
 flock 9 # two of them at once would tear the environment apart
 : >"$log"
 
 python=$(find_python)
-missing=$(missing_packages)
+missing=$(missing_packages; test $# = 0 || missing_emulators)
 packages=$(printf '%s' "$missing" | tr '\n' ' ')
 if [ -z "$packages" ]; then
     skip 1 "system packages"

@@ -1,10 +1,11 @@
 """The verification kernel on processors that are not at hand, by emulators of them.
 
-Without an emulator its test is skipped. In Debian: ``bochs``, ``bochs-term`` and ``bochsbios`` for an Ice Lake with
-AVX-512 IFMA, where the kernel runs on the bare machine; ``gcc-aarch64-linux-gnu`` and ``qemu-user`` for ARM64.
+On Bochs, as an Ice Lake with AVX-512 IFMA, the kernel runs on the bare machine; for ARM64 it is a program under QEMU.
+Without an emulator its tests are skipped: a user needs none, ``.ci/run`` installs them.
 """
 
 import os
+import platform
 import pty
 import re
 import shutil
@@ -94,12 +95,13 @@ def agreed(said: str) -> dict[str, int]:
     return {path: int(cases) for path, cases in re.findall(r"([a-z-]+) agrees on (\d+) of", said)}
 
 
-needs_bochs = pytest.mark.skipif(
-    not shutil.which("bochs"), reason="no emulator of such a processor here: apt-get install bochs bochs-term bochsbios"
-)
+def emulated_by(*programs: str) -> pytest.MarkDecorator:
+    there = platform.machine() == "x86_64" and all(map(shutil.which, programs))
+    reason = f"needs an x86-64 machine with {' and '.join(programs)}: make setup EXTRAS=emulators"
+    return pytest.mark.skipif(not there, reason=reason)
 
 
-@needs_bochs
+@emulated_by("bochs")
 def test_the_instructions_of_avx_512_ifma_agree_with_libcrypto(cases: Path) -> None:
     build(cases.parent)
     said = run(cases.parent)
@@ -109,7 +111,7 @@ def test_the_instructions_of_avx_512_ifma_agree_with_libcrypto(cases: Path) -> N
     assert found == dict.fromkeys(("portable", "lanes-in-c", "lanes"), HOW_MANY)
 
 
-@needs_bochs
+@emulated_by("bochs")
 @pytest.mark.parametrize("cases", [8], indirect=True)
 def test_a_processor_that_multiplies_lanes_wrongly_is_found_out_at_load(cases: Path) -> None:
     faulty = cases.parent / "codecs"
@@ -124,10 +126,7 @@ def test_a_processor_that_multiplies_lanes_wrongly_is_found_out_at_load(cases: P
     assert found == dict.fromkeys(("portable", "lanes-in-c"), 8)
 
 
-@pytest.mark.skipif(
-    not (shutil.which("aarch64-linux-gnu-gcc") and shutil.which("qemu-aarch64")),
-    reason="neither an ARM64 machine nor an emulator of one here: apt-get install gcc-aarch64-linux-gnu qemu-user",
-)
+@emulated_by("aarch64-linux-gnu-gcc", "qemu-aarch64")
 def test_built_for_arm64_it_agrees_with_libcrypto(cases: Path) -> None:
     program = cases.parent / "hosted"
     subprocess.run(
