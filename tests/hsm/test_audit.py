@@ -1,7 +1,6 @@
 """The audit log: records before acts, a chain that nothing leaves or enters unseen, signatures, and people's duties."""
 
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from fengshou.hsm.audit_proof import records, verify
 from fengshou.hsm.duties import DUTIES, DutyRefused, Role
 from fengshou.hsm.personal import make_key, open_key
 from fengshou.hsm.quorum import ShareRefused
+from tests.full_disk import full_disk
 
 ACTOR = Actor("os-user", "li", "5e55104e5e55104e", "10.1.2.3")
 DAY_NS = 86_400 * 10**9
@@ -85,13 +85,12 @@ def test_no_record_no_act(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_no_record(log: AuditLog) -> None:
     fill(log, 1)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (log.file.stat().st_size + 100, before[1]))
-    try:
-        with pytest.raises(AuditError, match="without a record"), log.act("keys.rotate", "a"):
-            pytest.fail("it was done all the same")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with (
+        full_disk(log.file.stat().st_size + 100),
+        pytest.raises(AuditError, match="without a record"),
+        log.act("keys.rotate", "a"),
+    ):
+        pytest.fail("it was done all the same")
     fill(log, 1)  # half a line was written; the log goes on
     assert (verify(log.file, []).problems, verify(log.file, []).torn_lines) == ([], 1)
 

@@ -1,4 +1,5 @@
-"""One town a test process for everything that leaves it whole, and a fresh one for whoever breaks it."""
+"""One town a test process for everything that leaves it whole, and a fresh one for whoever breaks it; custody and
+journal for tests that need no processes."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -7,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from fengshou.hsm.software import SoftwareCustody, provision
+from fengshou.switch.journal.store import Journal
+from tests.switch.entries import open_journal
 from tests.switch.town import Town, running_town
 
 # Small enough that a test can reach every bound, large enough that it is reached by none that does not try.
@@ -42,3 +46,17 @@ def town(_town: Town) -> Iterator[Town]:
 def fresh_town(tmp_path: Path) -> Callable[..., AbstractContextManager[Town]]:
     """Make a town of one's own; keywords are limits."""
     return partial(running_town, tmp_path / "site")
+
+
+@pytest.fixture(scope="module")
+def custody(tmp_path_factory: pytest.TempPathFactory) -> SoftwareCustody:
+    """With the keys of a switch."""
+    return provision(tmp_path_factory.mktemp("custody") / "keys")
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    """Open, and empty."""
+    journal = open_journal(tmp_path)
+    yield journal
+    journal.close()

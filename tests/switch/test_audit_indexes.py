@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from fengshou.hsm.custody import JOURNAL_DATA
-from fengshou.hsm.software import SoftwareCustody, provision
+from fengshou.hsm.software import SoftwareCustody
 from fengshou.protocol import elements as de
 from fengshou.switch.clock import Clock
 from fengshou.switch.grammar import Catalogue, load_service
@@ -22,9 +22,7 @@ from fengshou.switch.journal.audit_pages import verify_pages
 from fengshou.switch.journal.lines import Segment
 from fengshou.switch.journal.store import Entry, Journal, batch_key
 from fengshou.switch.journal.tables import TABLES
-from fengshou.switch.keeper import Keeper
 from fengshou.switch.recording import Recorder, pseudonyms, tags_of
-from fengshou.switch.writer import Writer
 from tests.switch.entries import (
     CODEC,
     DAY,
@@ -38,14 +36,10 @@ from tests.switch.entries import (
     reversed_by_switch,
     session,
 )  # fmt: skip
+from tests.switch.journals import seal
 
 CARD, SITE = (20_261_124).to_bytes(4, "big") + b"c" * 16, bytes(4) + b"s" * 16
 CATALOGUE = Catalogue([load_service("fengshou.ext.services.farm_purchase", {})])
-
-
-@pytest.fixture(scope="module")
-def custody(tmp_path_factory: pytest.TempPathFactory) -> SoftwareCustody:
-    return provision(tmp_path_factory.mktemp("custody") / "keys")
 
 
 def trade(journal: Journal, day: int = DAY, first: int = 1) -> None:
@@ -98,13 +92,7 @@ def traded(tmp_path_factory: pytest.TempPathFactory, custody: SoftwareCustody) -
         [totals, Entry(outcome(totals).record, intent=totals, settles=(batch_key(TERMINAL, MERCHANT, 1), 1))]
     )
 
-    async def seal() -> None:
-        writer = Writer(journal, custody)
-        writer.start()
-        await Keeper(journal, writer, custody).seal()
-        await writer.stop()
-
-    trio.run(seal)
+    trio.run(seal, journal, custody)
     journal.close()
     return folder / "journal"
 

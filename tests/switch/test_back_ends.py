@@ -1,8 +1,7 @@
 """Back ends that are down, silent or killed: certain outcomes for their requests, and no effect on anyone else's."""
 
-import resource
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import duckdb
 import pytest
@@ -12,6 +11,7 @@ from fengshou.protocol import elements as de
 from fengshou.protocol.message import Message
 from fengshou.protocol.record import RecordKind
 from fengshou.terminals.identity import Counters
+from tests.full_disk import full_disk
 from tests.switch.line import Line, code_of
 from tests.switch.town import RETURNED_PAN, TERMINALS, Town, enquiry, purchase, reversal, trade_now, withdrawal
 
@@ -166,19 +166,6 @@ def test_analytics_killed_under_load_counts_every_trade_once(fresh_town: FreshTo
 # The switch's own disk -----------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def _full_disk(town: Town) -> Iterator[None]:
-    """No file of the switch may grow: what it writes beyond is refused as a full disk would."""
-    pid = town.process("switch").pid
-    before = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-    size = (town.folder / "journal/data.mdb").stat().st_size
-    resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
-
-
 def test_a_full_disk_is_96_and_nothing_is_lost(fresh_town: FreshTown) -> None:
     """Requests that cannot be journalled are refused with nothing done; answers of back ends wait for room."""
     with fresh_town() as town:
@@ -193,7 +180,7 @@ def test_a_full_disk_is_96_and_nothing_is_lost(fresh_town: FreshTown) -> None:
 
             post()
             town.until(lambda status: status["answered"].get("13") == 5 and not status["in_flight"])
-            with _full_disk(town):
+            with full_disk((town.folder / "journal/data.mdb").stat().st_size, town.process("switch").pid):
                 while town.status()["answered"].get("96", 0) < 100:
                     post(receipt=True)
                 assert code_of(line.ask("echo", {})) == "00"

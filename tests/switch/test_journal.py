@@ -1,7 +1,7 @@
 """The journal's store and the auditor's proof: what follows from entries, and every alteration found in its place."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import lmdb
@@ -9,26 +9,17 @@ import pytest
 
 from fengshou.codecs import merkle_root, sm3
 from fengshou.hsm.custody import SWITCH_SIGN
-from fengshou.hsm.software import SoftwareCustody, provision
+from fengshou.hsm.software import SoftwareCustody
 from fengshou.protocol.record import GENESIS, parse_commit
 from fengshou.protocol.transaction import Duty
-from fengshou.switch.clock import Clock
-from fengshou.switch.grammar import Catalogue
-from fengshou.switch.journal.audit import Finding, verify_journal
+from fengshou.switch.journal.audit import Finding
 from fengshou.switch.journal.signature import commit_digest
 from fengshou.switch.journal.store import Journal, JournalError, Known
 from fengshou.switch.journal.tables import FORMAT_VERSION
-from fengshou.switch.recording import Recorder
 from tests.switch.entries import advised, intent, key, late, open_journal, outcome, reversed_by_switch, session
+from tests.switch.journals import audit
 
 COUNTER, OTHER_COUNTER = b"c" * 20, b"d" * 20
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    journal = open_journal(tmp_path)
-    yield journal
-    journal.close()
 
 
 # What follows from an entry ------------------------------------------------------------------------------------------
@@ -275,11 +266,6 @@ def _flip(folder: Path, table: str, number: int, at: int) -> None:
     _put(folder, table, place, bytes(value))
 
 
-@pytest.fixture(scope="module")
-def custody(tmp_path_factory: pytest.TempPathFactory) -> SoftwareCustody:
-    return provision(tmp_path_factory.mktemp("custody") / "keys")
-
-
 @pytest.fixture
 def written(tmp_path: Path, custody: SoftwareCustody) -> Path:
     """Five commits of records 1, 2-4, 5-7, 8-10 and 11-13; the second and the fourth are signed."""
@@ -300,7 +286,7 @@ def written(tmp_path: Path, custody: SoftwareCustody) -> Path:
 def _audit(folder: Path, custody: SoftwareCustody) -> Finding:
     journal = Journal(folder / "journal", read_only=True)
     try:
-        return verify_journal(journal, Recorder(Catalogue([]), custody, Clock()), [custody.public_key(SWITCH_SIGN)])
+        return audit(journal, custody)
     finally:
         journal.close()
 

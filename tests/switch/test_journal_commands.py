@@ -19,8 +19,8 @@ from fengshou.switch.journal.store import Journal
 from fengshou.switch.keeper import Keeper
 from fengshou.switch.recording import pseudonyms, tags_of
 from fengshou.switch.site import make_site
-from fengshou.switch.writer import Writer
 from tests.switch.entries import CODEC, DAY, TERMINAL, intent, key, outcome, session
+from tests.switch.journals import writing
 
 PAGE = 4096
 SALES = 60  # on each of the two days
@@ -37,20 +37,18 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     journal = Journal(home / "journal")
 
     async def trade() -> None:
-        writer = Writer(journal, custody)
-        writer.start()
-        for day in (DAY, DAY + 1):
-            first = (day - DAY) * SALES + 1
-            tag = tags_of({de.PAN: CARD}, pseudonyms(custody))
-            await writer.append([session(day=day)])
-            signed_in_at = journal.next_record - 1
-            for at in range(first, first + SALES, 6):
-                sales = [intent(at + n, day=day, signed_in_at=signed_in_at) for n in range(6)]
-                sales[2].tags, sales[2].record.clear = tag, CODEC.pack({de.PAN: CARD})  # as if it were not secret
-                await writer.append(sales)
-                await writer.append([outcome(sale) for sale in sales])
-        await Keeper(journal, writer, custody).seal()
-        await writer.stop()
+        async with writing(journal, custody) as writer:
+            for day in (DAY, DAY + 1):
+                first = (day - DAY) * SALES + 1
+                tag = tags_of({de.PAN: CARD}, pseudonyms(custody))
+                await writer.append([session(day=day)])
+                signed_in_at = journal.next_record - 1
+                for at in range(first, first + SALES, 6):
+                    sales = [intent(at + n, day=day, signed_in_at=signed_in_at) for n in range(6)]
+                    sales[2].tags, sales[2].record.clear = tag, CODEC.pack({de.PAN: CARD})  # as if it were not secret
+                    await writer.append(sales)
+                    await writer.append([outcome(sale) for sale in sales])
+            await Keeper(journal, writer, custody).seal()
 
     trio.run(trade)
     journal.close()

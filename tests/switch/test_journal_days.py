@@ -8,12 +8,12 @@ import pytest
 import trio
 
 from fengshou.hsm.custody import SWITCH_SIGN
-from fengshou.hsm.software import SoftwareCustody, provision
+from fengshou.hsm.software import SoftwareCustody
 from fengshou.protocol.record import RecordKind
 from fengshou.switch.affinity import Share, worker_of
 from fengshou.switch.clock import Clock
 from fengshou.switch.grammar import Catalogue
-from fengshou.switch.journal.audit import Finding, verify_day, verify_journal
+from fengshou.switch.journal.audit import verify_day
 from fengshou.switch.journal.columns import Row, Wanted, join, pack_entries
 from fengshou.switch.journal.days import archive, prove
 from fengshou.switch.journal.find import Place, find
@@ -24,6 +24,7 @@ from fengshou.switch.receipts import receipt
 from fengshou.switch.recording import Recorder
 from fengshou.switch.writer import Writer
 from tests.switch.entries import TERMINAL, intent, key, open_journal, outcome, reversed_by_switch, session
+from tests.switch.journals import audit, seal
 
 DAYS = (20_261_124, 20_261_125, 20_261_126)
 A_DAY = 40  # sales of each
@@ -32,11 +33,6 @@ FARMER, BUYER = b"farmer..", b"buyer..."
 
 def _stan(day: int, sale: int) -> int:
     return day * A_DAY + sale + 1
-
-
-@pytest.fixture(scope="module")
-def custody(tmp_path_factory: pytest.TempPathFactory) -> SoftwareCustody:
-    return provision(tmp_path_factory.mktemp("custody") / "keys")
 
 
 def trade(journal: Journal) -> list[Entry]:
@@ -71,26 +67,13 @@ def trade(journal: Journal) -> list[Entry]:
     return left
 
 
-async def _sealed(journal: Journal, custody: SoftwareCustody) -> None:
-    writer = Writer(journal, custody)
-    writer.start()
-    await Keeper(journal, writer, custody).seal()
-    await writer.stop()
-    journal.refresh()
-
-
 @pytest.fixture
 def journal(tmp_path: Path, custody: SoftwareCustody) -> Iterator[Journal]:
     journal = open_journal(tmp_path)
     trade(journal)
-    trio.run(_sealed, journal, custody)
+    trio.run(seal, journal, custody)
     yield journal
     journal.close()
-
-
-def audit(journal: Journal, custody: SoftwareCustody, day: int = 0) -> Finding:
-    recorder = Recorder(Catalogue([]), custody, Clock())
-    return verify_journal(journal, recorder, [custody.public_key(SWITCH_SIGN)], day=day)
 
 
 def _everything(journal: Journal) -> tuple[object, ...]:
@@ -108,7 +91,7 @@ def test_a_sealed_journal_says_what_it_said_before(tmp_path: Path, custody: Soft
     journal = open_journal(tmp_path)
     trade(journal)
     before = _everything(journal)
-    trio.run(_sealed, journal, custody)
+    trio.run(seal, journal, custody)
     assert [(day.day, day.sealed) for day in journal.days()] == [(DAYS[0], True), (DAYS[1], True), (DAYS[2], False)]
     assert next(journal.live_records(1))[0] == journal.days()[2].first_record, "the store let go of its lines"
     assert _everything(journal) == before
@@ -188,7 +171,7 @@ def test_what_is_open_is_not_archived_away(tmp_path: Path, custody: SoftwareCust
     journal.refresh()
     with pytest.raises(JournalError, match="not sealed yet"):
         archive(journal, journal.days()[0], tmp_path / "vault", remove=False)
-    trio.run(_sealed, journal, custody)
+    trio.run(seal, journal, custody)
     archive(journal, journal.days()[0], tmp_path / "vault", remove=False)
     with pytest.raises(JournalError, match="record 2 of it is open"):
         archive(journal, journal.days()[0], tmp_path / "second", remove=True)
@@ -229,7 +212,7 @@ def test_lines_of_a_sealed_day_stay_until_every_worker_has_its_keys_in_the_table
     lines = []
     for worker in (trader, 1 - trader):
         journal = Journal(tmp_path / "journal", share=Share(worker, 2))
-        trio.run(_sealed, journal, custody)
+        trio.run(seal, journal, custody)
         assert not journal.untidy
         lines.append(sum(1 for _ in journal.live_records(1)))
         assert journal.known(key(_stan(0, 5))) is not None
@@ -265,7 +248,7 @@ def test_killed_between_any_two_steps_of_sealing_nothing_is_lost(tmp_path: Path,
         journal.close()
         journal = Journal(folder)
         assert _everything(journal) == before, f"after step {step}"
-        trio.run(_sealed, journal, custody)
+        trio.run(seal, journal, custody)
         assert _everything(journal) == before, f"sealed after step {step}"
         assert audit(journal, custody).good
         first = journal.days()[0]
@@ -335,7 +318,7 @@ def test_what_is_looked_for_is_found(
     journal = open_journal(tmp_path)
     trade(journal)
     if is_sealed:
-        trio.run(_sealed, journal, custody)
+        trio.run(seal, journal, custody)
     found = find(Place(journal), wanted, limit=1000)
     stans = [[record.stan for record in story if record.kind == RecordKind.INTENT] for story in found.stories]
     assert sorted(stans) == [[_stan(day, sale)] for day, sale in sales]

@@ -5,23 +5,18 @@ from collections.abc import Iterator
 import pytest
 import trio
 
-from fengshou.hsm.software import SoftwareCustody, provision
+from fengshou.hsm.software import SoftwareCustody
 from fengshou.protocol.record import Record, RecordKind
 from fengshou.switch.journal.columns import Wanted
 from fengshou.switch.journal.filters import BLOCK, Filters
 from fengshou.switch.journal.find import Place, find
 from fengshou.switch.journal.store import Entry, Journal
 from fengshou.switch.keeper import Keeper
-from fengshou.switch.writer import Writer
 from tests.switch.entries import outcome
+from tests.switch.journals import writing
 
 DAYS = (20_261_124, 20_261_125)
 MANY = BLOCK * 11 // 20 // 1000 * 1000  # sales of a day, each of two records
-
-
-@pytest.fixture(scope="module")
-def custody(tmp_path_factory: pytest.TempPathFactory) -> SoftwareCustody:
-    return provision(tmp_path_factory.mktemp("custody") / "keys")
 
 
 def _plain(number: int, day: int) -> Entry:
@@ -44,12 +39,10 @@ def many(tmp_path_factory: pytest.TempPathFactory, custody: SoftwareCustody) -> 
             journal.commit([*sales, *map(outcome, sales)])
 
     async def keep() -> None:
-        writer = Writer(journal, custody)
-        writer.start()
-        keeper = Keeper(journal, writer, custody)
-        await keeper.seal()
-        await keeper.filter()
-        await writer.stop()
+        async with writing(journal, custody) as writer:
+            keeper = Keeper(journal, writer, custody)
+            await keeper.seal()
+            await keeper.filter()
 
     trio.run(keep)
     journal.refresh()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from fengshou.hsm.software import provision
+from fengshou.hsm.software import SoftwareCustody
 from fengshou.protocol.record import Record, RecordKind
 from fengshou.switch.journal.columns import Wanted
 from fengshou.switch.journal.filters import Filters
@@ -18,9 +18,8 @@ from fengshou.switch.journal.find import Found, Place, find
 from fengshou.switch.journal.lines import Lines
 from fengshou.switch.journal.store import Entry, Journal
 from fengshou.switch.journal.tables import Day, key_of
-from fengshou.switch.keeper import Keeper
-from fengshou.switch.writer import Writer
 from tests.switch.entries import outcome
+from tests.switch.journals import seal
 
 DAYS = 16
 A_DAY = 1_000  # sales
@@ -39,17 +38,10 @@ def _sale(number: int) -> Entry:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, custody: SoftwareCustody) -> Path:
     """All days but the last one are sealed; one late answer came three days after its sale."""
     path = tmp_path_factory.mktemp("days")
-    custody = provision(path / "keys")
     journal = Journal(path / "journal", sync=False)
-
-    async def seal() -> None:
-        writer = Writer(journal, custody)
-        writer.start()
-        await Keeper(journal, writer, custody).seal()
-        await writer.stop()
 
     answered = None
     for day in range(DAYS):
@@ -64,7 +56,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 answered.merchant, answered.batch, answered.stan, refers=answered.number, code="00", content=bytes(32),
             )  # fmt: skip
             journal.commit([Entry(late)])
-    trio.run(seal)
+    trio.run(seal, journal, custody)
     journal.close()
     return path / "journal"
 

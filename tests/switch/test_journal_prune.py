@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from fengshou.hsm.software import SoftwareCustody, provision
+from fengshou.hsm.software import SoftwareCustody
 from fengshou.protocol.service import TerminalFacts
 from fengshou.switch.clock import Clock, rrn_base
 from fengshou.switch.duplicates import Duplicates
@@ -23,7 +23,6 @@ from fengshou.switch.keeper import Keeper
 from fengshou.switch.originals import Originals
 from fengshou.switch.recording import Recorder
 from fengshou.switch.settlement.totals import Settlements
-from fengshou.switch.writer import Writer
 from tests.switch.entries import (
     MERCHANT,
     TERMINAL,
@@ -34,15 +33,11 @@ from tests.switch.entries import (
     reversed_by_switch,
     session,
 )
+from tests.switch.journals import writing
 
 FIRST = date(2026, 11, 24)
 LASTING, DAILY = bytes(4) + b"l" * 16, b"d" * 16
 CATALOGUE = Catalogue([load_service("fengshou.ext.services.farm_purchase", {})])
-
-
-@pytest.fixture(scope="module")
-def custody(tmp_path_factory: pytest.TempPathFactory) -> SoftwareCustody:
-    return provision(tmp_path_factory.mktemp("custody") / "keys")
 
 
 def day_after(days: int) -> int:
@@ -89,14 +84,10 @@ class Book:
 
     def keep(self) -> None:
         async def main() -> None:
-            writer = Writer(self.journal, self.custody)
-            writer.start()
-            keeper = Keeper(self.journal, writer, self.custody)
-            try:
+            async with writing(self.journal, self.custody) as writer:
+                keeper = Keeper(self.journal, writer, self.custody)
                 await keeper.seal()
                 await keeper.prune()
-            finally:
-                await writer.stop()
 
         trio.run(main)
         self.journal.refresh()

@@ -9,30 +9,18 @@ from random import Random
 import pytest
 
 from fengshou.hsm.custody import SWITCH_SIGN
-from fengshou.hsm.software import SoftwareCustody, provision
+from fengshou.hsm.software import SoftwareCustody
 from fengshou.protocol.record import Commit
-from fengshou.switch.clock import Clock
-from fengshou.switch.grammar import Catalogue
-from fengshou.switch.journal.audit import Finding, verify_journal
 from fengshou.switch.journal.columns import Wanted
 from fengshou.switch.journal.find import Place, find
 from fengshou.switch.journal.pages import Pages
 from fengshou.switch.journal.repair import repair
 from fengshou.switch.journal.signature import commit_digest
 from fengshou.switch.journal.store import Journal, JournalError, Known
-from fengshou.switch.recording import Recorder
 from tests.switch.entries import intent, key, open_journal, outcome, session
+from tests.switch.journals import audit
 
 PAGE = 4096
-
-
-@pytest.fixture(scope="module")
-def custody(tmp_path_factory: pytest.TempPathFactory) -> SoftwareCustody:
-    return provision(tmp_path_factory.mktemp("custody") / "keys")
-
-
-def audit(journal: Journal, custody: SoftwareCustody) -> Finding:
-    return verify_journal(journal, Recorder(Catalogue([]), custody, Clock()), [custody.public_key(SWITCH_SIGN)])
 
 
 def trade(journal: Journal, groups: int, first: int = 1) -> list[Commit]:

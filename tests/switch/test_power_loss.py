@@ -16,7 +16,7 @@ from random import Random
 
 import pytest
 
-from fengshou.hsm.software import SoftwareCustody, provision
+from fengshou.hsm.software import SoftwareCustody
 from fengshou.switch.clock import Clock
 from fengshou.switch.grammar import Catalogue
 from fengshou.switch.journal.audit import verify_journal
@@ -65,11 +65,6 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = Path(__file__).with_name("power_loss.c")
     subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-o", library, source], check=True)
     return library
-
-
-@pytest.fixture(scope="module")
-def custody(tmp_path_factory: pytest.TempPathFactory) -> SoftwareCustody:
-    return provision(tmp_path_factory.mktemp("custody") / "keys")
 
 
 def steps(log: Path) -> Iterator[Step]:

@@ -13,12 +13,11 @@ from fengshou.protocol import elements as de
 from fengshou.switch.config import load
 from fengshou.switch.custodies import custody_of
 from fengshou.switch.journal.store import Entry, Journal
-from fengshou.switch.keeper import Keeper
 from fengshou.switch.settlement.close import CloseError
 from fengshou.switch.settlement.days import file_of, keep_written, missing, write_day
 from fengshou.switch.site import make_site
-from fengshou.switch.writer import Writer
 from tests.switch.entries import CODEC, DAY, MERCHANT, TERMINAL, intent, outcome, session
+from tests.switch.journals import seal
 
 ACCOUNTS = Path(__file__).parents[2] / "examples" / "accounts.csv"
 
@@ -51,14 +50,6 @@ async def _until(journal: Journal, home: Path, file: Path) -> None:
         nursery.cancel_scope.cancel()
 
 
-async def _seal(journal: Journal, home: Path) -> None:
-    custody = custody_of(load(home / "switch.toml"))
-    writer = Writer(journal, custody)
-    writer.start()
-    await Keeper(journal, writer, custody).seal()
-    await writer.stop()
-
-
 def test_a_day_is_written_by_itself_once_it_is_decided(home: Path, journal: Journal) -> None:
     folder, file = home / "settlement", file_of(home / "settlement", DAY)
     sales = [sale(stan, DAY) for stan in (3, 1, 2)]
@@ -66,8 +57,7 @@ def test_a_day_is_written_by_itself_once_it_is_decided(home: Path, journal: Jour
     journal.commit([session(day=DAY + 1)])
     journal.refresh()
     assert missing(journal, folder) == {}, "not before its lines are sealed"
-    trio.run(_seal, journal, home)
-    journal.refresh()
+    trio.run(seal, journal, custody_of(load(home / "switch.toml")))
     assert missing(journal, folder) == {DAY: True}, "a sale is open"
     journal.commit([outcome(sales[2], "51")])
     journal.refresh()

@@ -1,12 +1,9 @@
 """What counts over days: outcomes after the cut-over, what was taken back later, days that concern nobody any more."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from fengshou.ext.services import farm_purchase, settlement
-from fengshou.hsm.software import provision
+from fengshou.hsm.software import SoftwareCustody
 from fengshou.protocol import elements as de
 from fengshou.protocol.batch import BatchState, Line, Side
 from fengshou.switch.clock import Clock
@@ -20,7 +17,6 @@ from tests.switch.entries import (
     TERMINAL,
     intent,
     key,
-    open_journal,
     outcome,
     reversed_by_switch,
     session,
@@ -30,16 +26,9 @@ D1, D2, D3 = 20_261_124, 20_261_125, 20_261_126
 
 
 @pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    journal = open_journal(tmp_path)
-    yield journal
-    journal.close()
-
-
-@pytest.fixture
-def settlements(journal: Journal, tmp_path: Path) -> Settlements:
+def settlements(journal: Journal, custody: SoftwareCustody) -> Settlements:
     catalogue = Catalogue([farm_purchase.service, settlement.service])
-    return Settlements(journal, catalogue, Recorder(catalogue, provision(tmp_path / "keys"), Clock()))
+    return Settlements(journal, catalogue, Recorder(catalogue, custody, Clock()))
 
 
 def bought(stan: int, fen: int, *, batch: int = 1, day: int = D1) -> Entry:

@@ -1,9 +1,8 @@
 """Group commit: groups form by themselves, a bad entry or a full disk harms its own callers, headers get signed."""
 
-import resource
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -12,49 +11,16 @@ import trio.testing
 
 from fengshou.codecs import sm3
 from fengshou.hsm.custody import SWITCH_SIGN
-from fengshou.hsm.software import SoftwareCustody, provision
+from fengshou.hsm.software import SoftwareCustody
 from fengshou.protocol.record import parse_commit
 from fengshou.switch.journal.signature import UNSIGNED_COMMITS_MAX, commit_digest
 from fengshou.switch.journal.store import Journal, JournalError
 from fengshou.switch.receipts import receipt
 from fengshou.switch.writer import Writer
 from fengshou.terminals.receipt import Receipt, verify_inclusion
+from tests.full_disk import full_disk
 from tests.switch.entries import intent, key, open_journal, outcome, session
-
-
-@contextmanager
-def no_room(file: Path) -> Iterator[None]:
-    """No file of this process may become longer than this one is; the signal that comes with it is ignored."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (file.stat().st_size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-@pytest.fixture(scope="module")
-def custody(tmp_path_factory: pytest.TempPathFactory) -> SoftwareCustody:
-    return provision(tmp_path_factory.mktemp("custody") / "keys")
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    journal = open_journal(tmp_path)
-    yield journal
-    journal.close()
-
-
-@asynccontextmanager
-async def writing(
-    journal: Journal, custody: SoftwareCustody, on_signed: Callable[[int], None] = lambda commit: None
-) -> AsyncIterator[Writer]:
-    writer = Writer(journal, custody, on_signed)
-    writer.start()
-    try:
-        yield writer
-    finally:
-        await writer.stop()
+from tests.switch.journals import writing
 
 
 @asynccontextmanager
@@ -137,8 +103,8 @@ async def test_a_full_disk_fails_its_callers_and_room_heals_it(
 ) -> None:
     """The store may not grow any more, as on a full disk: whole groups are refused, and the same store goes on."""
     async with writing(journal, custody) as writer:
-        stan = 0
-        with no_room(tmp_path / "journal/data.mdb"), pytest.raises(JournalError, match="cannot be written"):  # noqa: PT012 which one finds no room, LMDB knows
+        stan, size = 0, (tmp_path / "journal/data.mdb").stat().st_size
+        with full_disk(size), pytest.raises(JournalError, match="cannot be written"):  # noqa: PT012 which one finds no room, LMDB knows
             while True:
                 await writer.append([intent(stan + offset) for offset in range(20)])
                 stan += 20
