@@ -6,7 +6,6 @@ journal and the terminals' own tallies are compared.
 """
 
 import shutil
-import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -31,7 +30,7 @@ from fengshou.switch.journal.store import Journal
 from fengshou.switch.processes import SiteProcesses
 from fengshou.switch.recording import Recorder
 from fengshou.switch.settlement.reconcile import Reconciliation, reconcile, standing_approvals
-from fengshou.switch.site import Ports, Site, make_site
+from fengshou.switch.site import Site, free_ports, make_site
 from fengshou.terminals.fleet import FleetPlan, FleetResult
 from fengshou.terminals.latency import Latencies
 from fengshou.terminals.registry import NewTerminal, Registry
@@ -238,12 +237,3 @@ def _compare(site: Site, fleets: FleetResult, seconds: float, last: dict[str, An
         last["analytics"]["delivered"],
         last["analytics"]["written"],
     )
-
-
-def free_ports() -> Ports:
-    """Four ports of localhost that nobody listens on just now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
-    numbers = [listening.getsockname()[1] for listening in sockets]
-    for listening in sockets:
-        listening.close()
-    return Ports(*numbers)

@@ -17,6 +17,7 @@
 ``fengshou init`` makes it for a start; each part can be moved or replaced, because everything is named in a TOML file.
 """
 
+import socket
 import tomllib
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -56,6 +57,15 @@ class Ports:
     core_banking: int = 8583
     government: int = 8443
     analytics: int = 8444
+
+
+def free_ports() -> Ports:
+    """Four on which nobody listens just now."""
+    sockets = [socket.create_server((LOCALHOST, 0)) for _ in range(4)]
+    numbers = [listening.getsockname()[1] for listening in sockets]
+    for listening in sockets:
+        listening.close()
+    return Ports(*numbers)
 
 
 class HostConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

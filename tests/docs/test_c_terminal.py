@@ -20,8 +20,9 @@ from fengshou.protocol import elements as de
 from fengshou.protocol.history import History
 from fengshou.protocol.message import Flag, Message
 from fengshou.protocol.templates import SIGN_IN, Grammar
+from fengshou.terminals.home import Home
 
-from .site import APP, BUYER, FACTS, FARMER, VERSION, RunningSite, running_site
+from .site import APP, BUYER, FACTS, FARMER, VERSION, running_site
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "c"
@@ -41,7 +42,7 @@ def terminal(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSite]:
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     with running_site(tmp_path_factory.mktemp("site")) as running:
         yield running
 
@@ -258,13 +259,11 @@ def test_it_believes_no_answer_to_another_request(terminal: Path, tmp_path: Path
     assert "another request" in told
 
 
-def test_a_real_switch_serves_it_and_its_receipt_holds(terminal: Path, site: RunningSite, tmp_path: Path) -> None:
-    identity = site.terminal.identity
-    file = configuration(
-        tmp_path, site.terminal.folder / "terminal.key", site.terminal.switch_keys()[0], identity.app_manifest
-    )
+def test_a_real_switch_serves_it_and_its_receipt_holds(terminal: Path, home: Home, tmp_path: Path) -> None:
+    identity = home.identity
+    file = configuration(tmp_path, home.folder / "terminal.key", home.switch_keys()[0], identity.app_manifest)
     command = [
-        sys.executable, EXAMPLE / "tls_pipe.py", site.terminal.folder, "--", terminal, "trade", file, *PURCHASE,
+        sys.executable, EXAMPLE / "tls_pipe.py", home.folder, "--", terminal, "trade", file, *PURCHASE,
         "860", "9650", FARMER, "7", "9600", FARMER,
     ]  # fmt: skip
     for _ in range(2):  # the second run goes on in the next batch
@@ -276,11 +275,11 @@ def test_a_real_switch_serves_it_and_its_receipt_holds(terminal: Path, site: Run
         assert first > DELTA_BYTES_MAX >= max(following), "the switch takes the delta form"
 
 
-def test_another_switch_key_makes_the_receipt_worthless(terminal: Path, site: RunningSite, tmp_path: Path) -> None:
-    identity = site.terminal.identity
+def test_another_switch_key_makes_the_receipt_worthless(terminal: Path, home: Home, tmp_path: Path) -> None:
+    identity = home.identity
     stranger = PrivateKey.generate().public_key
-    file = configuration(tmp_path, site.terminal.folder / "terminal.key", stranger, identity.app_manifest)
-    command = [sys.executable, EXAMPLE / "tls_pipe.py", site.terminal.folder, "--", terminal, "trade", file, *PURCHASE]
+    file = configuration(tmp_path, home.folder / "terminal.key", stranger, identity.app_manifest)
+    command = [sys.executable, EXAMPLE / "tls_pipe.py", home.folder, "--", terminal, "trade", file, *PURCHASE]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert "the switch did not sign the last commit" in done.stderr

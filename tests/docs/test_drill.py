@@ -15,9 +15,8 @@ from click.testing import CliRunner
 from fengshou.hsm import components
 from fengshou.switch.cli.main import main
 from fengshou.switch.processes import SiteProcesses
-from fengshou.switch.site import Ports
+from fengshou.switch.site import Ports, free_ports
 from tests.devices import CARD_PIN, Slot
-from tests.switch.town import free_ports
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/DRILL.md").read_text("utf-8")

@@ -65,7 +65,7 @@ def test_a_folder_that_others_can_reach_stops_the_start(tmp_path: Path, mode: in
         SoftwareCustody(tmp_path / "keys")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away: run it as root")
 def test_a_key_file_of_another_user_stops_the_start(tmp_path: Path) -> None:
     provision(tmp_path / "keys")
     os.chown(tmp_path / "keys" / "switch.sign.1.pem", 12345, -1)

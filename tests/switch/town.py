@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -35,7 +34,7 @@ from fengshou.switch.journal.store import Journal
 from fengshou.switch.processes import Process, SiteProcesses
 from fengshou.switch.recording import Recorder, pseudonyms
 from fengshou.switch.settlement.reconcile import reconcile, standing_approvals
-from fengshou.switch.site import Ports, make_site
+from fengshou.switch.site import free_ports, make_site
 from fengshou.terminals.batch_log import BatchLog
 from fengshou.terminals.client import Patience, connect
 from fengshou.terminals.home import Home
@@ -325,15 +324,6 @@ def _terminal(terminal: str) -> NewTerminal:
     )  # fmt: skip
     services = frozenset(SERVICES) - ({"withdrawal"} if terminal == NO_CASH else set())
     return NewTerminal(facts, services, frozenset((APP, READER_APP)), 10 if terminal == SLOW_HANDED else 10_000)
-
-
-def free_ports() -> Ports:
-    """Four ports of localhost on which nobody listens just now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
-    numbers = [listening.getsockname()[1] for listening in sockets]
-    for listening in sockets:
-        listening.close()
-    return Ports(*numbers)
 
 
 @contextmanager
