@@ -63,6 +63,9 @@ ENDED = Rung("the original has an outcome", IN_PROGRESS, lambda request: origina
 AT_THE_HOST = Rung(
     "the back end knows the original", IN_PROGRESS, lambda request: original_of(request).fate is not Fate.ACCEPTED
 )
+IS_AUTHORISATION = Rung(
+    "the original is a pre-authorisation", "12", lambda request: is_authorisation(original_of(request))
+)
 NOT_REVERSED = Rung(
     "the original is not reversed", "25", lambda request: original_of(request).fate is not Fate.REVERSED
 )

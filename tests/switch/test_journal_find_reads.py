@@ -174,7 +174,7 @@ def forgotten(folder: Path) -> list[Path]:
             os.fsync(handle.fileno())
             os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     if any(map(_cached, files)):
-        pytest.skip("nothing is read from a disk where the temporary folder is in memory: set TMPDIR to a folder on one")
+        pytest.skip("a temporary folder in memory is never read from a disk: set TMPDIR to a folder on one")
     return files
 
 

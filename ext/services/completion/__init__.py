@@ -12,6 +12,7 @@ from fengshou.ext.services.following import (
     ABOUT,
     CERTAIN,
     ENDED,
+    IS_AUTHORISATION,
     KNOWN,
     NAMES_ANOTHER,
     NOT_DECLINED,
@@ -19,8 +20,6 @@ from fengshou.ext.services.following import (
     amount_of_original,
     days_since,
     following_call,
-    is_authorisation,
-    original_of,
 )
 from fengshou.ext.services.rungs import AMOUNT_GIVEN, WELL_FORMED
 from fengshou.protocol import elements as de
@@ -48,7 +47,7 @@ class Completion(Follower):
         NAMES_ANOTHER,
         KNOWN,
         ENDED,
-        Rung("the original is a pre-authorisation", "12", lambda request: is_authorisation(original_of(request))),
+        IS_AUTHORISATION,
         CERTAIN,
         NOT_DECLINED,
         Rung(f"at most {DAYS_MAX} days have passed", "25", lambda request: days_since(request) <= DAYS_MAX),

@@ -8,18 +8,17 @@ from fengshou.ext.services.following import (
     AMOUNT_IS_THE_ORIGINALS,
     AUTHORISATION_MTI,
     ENDED,
+    IS_AUTHORISATION,
     KNOWN,
     NAMES_ANOTHER,
     NOT_DECLINED,
     NOT_REVERSED,
     TakesBack,
     following_call,
-    is_authorisation,
-    original_of,
 )
 from fengshou.ext.services.rungs import AMOUNT_GIVEN, WELL_FORMED
 from fengshou.protocol.codes import APPROVED
-from fengshou.protocol.service import Answer, Call, Conclusion, Fate, Request, Rung
+from fengshou.protocol.service import Answer, Call, Conclusion, Fate, Request
 from fengshou.protocol.templates import ANSWER, Template
 
 PREAUTHORISATION_VOID = Template(14, "preauthorisation-void", AUTHORISATION_MTI, ABOUT, ANSWER)
@@ -34,7 +33,7 @@ class PreauthorisationVoid(TakesBack):
         NAMES_ANOTHER,
         KNOWN,
         ENDED,
-        Rung("the original is a pre-authorisation", "12", lambda request: is_authorisation(original_of(request))),
+        IS_AUTHORISATION,
         NOT_REVERSED,
         NOT_DECLINED,
         AMOUNT_IS_THE_ORIGINALS,
