@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from fengshou.switch.cli.common import explained, json_option, print_json, print_table
-from fengshou.switch.load import LoadFailed, LoadPlan, LoadResult, Phase, own_site, run_load
+from fengshou.switch.load import CoreProbe, LoadFailed, LoadPlan, LoadResult, Phase, own_site, probe_of, run_load
 from fengshou.switch.load.plan import PERCENTILES
 from fengshou.switch.load.plot import chart, save_png
 from fengshou.switch.processes import ProcessFailed, SiteProcesses
@@ -144,11 +144,11 @@ def load(
     results: list[LoadResult] = []
     console = Console(stderr=True)
     try:
-        with _running(home, console, own) as (place, count):
+        with _running(home, console, own) as (place, count, probe):
             for rate in rates or (0.0,):
                 ahead = _sign_ahead(plan, rate, count) if pre_sign is None else pre_sign
                 each = msgspec.structs.replace(plan, rate=rate, sign_ahead=ahead)
-                results.append(_run(place, each, console, quiet=as_json and not console.is_terminal))
+                results.append(_run(place, each, console, probe, quiet=as_json and not console.is_terminal))
     except (LoadFailed, ProcessFailed) as error:
         raise click.ClickException(str(error)) from None
     if as_json:
@@ -164,13 +164,13 @@ def load(
 @contextmanager
 def _running(
     home: Path | None, console: Console, own: Callable[[], AbstractContextManager[tuple[Site, SiteProcesses]]]
-) -> Iterator[tuple[Path, int]]:
-    """A running switch's folder and how many terminals have their homes there."""
+) -> Iterator[tuple[Path, int, CoreProbe | None]]:
+    """A running switch's folder, how many terminals have their homes there, and what watches its core."""
     with ExitStack() as stack:
         if home is None:
             console.print("• making a site", style="dim")
             home = stack.enter_context(own())[0].folder
-        yield home, len(list(home.glob("terminals/*/terminal.toml")))
+        yield home, len(list(home.glob("terminals/*/terminal.toml"))), stack.enter_context(probe_of(home))
 
 
 def _sign_ahead(plan: LoadPlan, rate: float, terminals: int) -> int:
@@ -180,7 +180,7 @@ def _sign_ahead(plan: LoadPlan, rate: float, terminals: int) -> int:
     return min(math.ceil(share), _SIGN_AHEAD_MAX)
 
 
-def _run(home: Path, plan: LoadPlan, console: Console, *, quiet: bool) -> LoadResult:
+def _run(home: Path, plan: LoadPlan, console: Console, probe: CoreProbe | None, *, quiet: bool) -> LoadResult:
     title = f"{plan.rate:g} a second" if plan.rate else f"{plan.in_flight} in flight a terminal"
     columns = (TextColumn("[bold]{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=quiet) as bar:
@@ -189,7 +189,7 @@ def _run(home: Path, plan: LoadPlan, console: Console, *, quiet: bool) -> LoadRe
         def watch(phase: Phase, done: float, total: float) -> None:
             bar.update(tasks[phase], completed=min(done, total), total=total or None, visible=True)
 
-        return run_load(home, plan, watch)
+        return run_load(home, plan, watch, probe)
 
 
 def _show(results: list[LoadResult]) -> None:
@@ -211,7 +211,7 @@ def _show(results: list[LoadResult]) -> None:
                 *(f"{result.ms(percent):.2f}" for percent in PERCENTILES),
                 f"{result.switch_us:.1f}",
                 f"{result.fleets_us:.1f}",
-                f"switch {result.switch_cpu_s / result.seconds:.2f}, "
+                f"switch {result.busy:.2f}, "
                 f"terminals {result.fleets_cpu_s / result.seconds:.2f}, others {result.strangers:.2f}",
             )
             for result in results
@@ -233,5 +233,8 @@ def _show(results: list[LoadResult]) -> None:
     )
     click.echo(chart(results))
     for result in results:
+        asked = f"{result.plan.rate:g}/s: " if result.plan.rate else ""
+        if result.pace is not None:
+            click.echo(f"{asked}the switch's core ran at {result.pace:.0%} of its own speed")
         for problem in result.problems:
-            click.secho(f"{result.plan.rate:g}/s: {problem}" if result.plan.rate else problem, fg="red")
+            click.secho(asked + problem, fg="red")

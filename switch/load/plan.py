@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import msgspec
 
 from fengshou.protocol.codes import APPROVED, text_of
+from fengshou.switch.load.pace import Pace
 from fengshou.terminals.fleet import FleetResult
 from fengshou.terminals.latency import Latencies
 
@@ -51,6 +52,7 @@ class LoadResult(msgspec.Struct, frozen=True, kw_only=True):
     idle_bytes: int  # memory of the switch before the terminals came
     connected_bytes: int  # when they were all signed in and nobody had traded
     terminals: FleetResult
+    core: Pace | None = None  # of the core that the switch keeps to; None where there is no such core
 
     @property
     def rate(self) -> float:
@@ -61,6 +63,16 @@ class LoadResult(msgspec.Struct, frozen=True, kw_only=True):
     def switch_us(self) -> float:
         """The switch's CPU a transaction, microseconds."""
         return self.switch_cpu_s / max(self.transactions, 1) * 1e6
+
+    @property
+    def busy(self) -> float:
+        """Cores that the switch used."""
+        return self.switch_cpu_s / self.seconds
+
+    @property
+    def pace(self) -> float | None:
+        """The share of its own speed that the switch's core had; None where that is not known."""
+        return None if self.core is None else self.core.share
 
     @property
     def fleets_us(self) -> float:
@@ -129,10 +141,11 @@ class LoadResult(msgspec.Struct, frozen=True, kw_only=True):
             "switch_cpu_us": round(self.switch_us, 1),
             "fleets_cpu_us": round(self.fleets_us, 1),
             "cores": {
-                "switch": round(self.switch_cpu_s / self.seconds, 2),
+                "switch": round(self.busy, 2),
                 "fleets": round(self.fleets_cpu_s / self.seconds, 2),
                 "others": round(self.strangers, 2),
             },
+            "switch_core_pace": None if self.pace is None else round(self.pace, 3),
             "bytes": {
                 "request_frame": _mean(seen.frame_bytes_up, seen.sent),
                 "request_tls": _mean(up, seen.sent),

@@ -1,7 +1,8 @@
 """One run of load: start the fleets, let them sign ahead, trade together, and read the kernel's counts meanwhile."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -9,6 +10,7 @@ from random import Random
 from fengshou.switch import status
 from fengshou.switch.config import Loaded, load
 from fengshou.switch.fleets import FleetFailed, FleetFile, FleetProcess, merge
+from fengshou.switch.load.pace import CoreProbe, core_of
 from fengshou.switch.load.plan import LoadFailed, LoadPlan, LoadResult, Phase
 from fengshou.switch.load.processes import cpu_s, family, machine_cpu_s, memory_bytes
 from fengshou.switch.load.scenery import payees, write_purchases
@@ -36,17 +38,14 @@ class _Reading:
     machine_s: float
 
 
-def run_load(home: Path, plan: LoadPlan, watch: Watch = _nobody) -> LoadResult:
+def run_load(home: Path, plan: LoadPlan, watch: Watch = _nobody, probe: CoreProbe | None = None) -> LoadResult:
     """Load the running switch of the site at ``home`` with terminals that have their homes there.
 
     Raises LoadFailed, ConfigError, CsvError.
     """
     loaded = load(home / "switch.toml")
     socket = loaded.path(loaded.config.files.status)
-    try:
-        switch = family(status.ask(socket)["process"])
-    except OSError as error:
-        raise LoadFailed(f"no switch is running in {home} ({error}); start one with: fengshou switch") from None
+    switch = _processes(loaded)
     shares = _shares(loaded, plan)
     folder = loaded.path("load")
     folder.mkdir(exist_ok=True)
@@ -63,9 +62,10 @@ def run_load(home: Path, plan: LoadPlan, watch: Watch = _nobody) -> LoadResult:
             fleet.go()
         began = time.monotonic()
         _follow(fleets, plan, began, began + plan.warm_up_s, watch)
-        before = _read(socket, switch, fleets)
-        _follow(fleets, plan, began, began + plan.warm_up_s + plan.seconds, watch)
-        after = _read(socket, switch, fleets)
+        with nullcontext() if probe is None else probe.window() as core:
+            before = _read(socket, switch, fleets)
+            _follow(fleets, plan, began, began + plan.warm_up_s + plan.seconds, watch)
+            after = _read(socket, switch, fleets)
         seen = merge([fleet.result() for fleet in fleets])
     except (FleetFailed, OSError) as error:
         raise LoadFailed(str(error)) from None
@@ -83,7 +83,35 @@ def run_load(home: Path, plan: LoadPlan, watch: Watch = _nobody) -> LoadResult:
         idle_bytes=idle_bytes,
         connected_bytes=connected_bytes,
         terminals=seen,
+        core=core,
     )
+
+
+@contextmanager
+def probe_of(home: Path) -> Iterator[CoreProbe | None]:
+    """For several runs on the switch that runs at ``home``; None where it does not keep to one core.
+
+    Raises LoadFailed, ConfigError.
+    """
+    try:
+        core = core_of(_processes(load(home / "switch.toml")))
+    except OSError as error:
+        raise LoadFailed(f"the switch in {home} came to an end just now ({error})") from None
+    if core is None:
+        yield None
+        return
+    with CoreProbe([core]) as probe:
+        yield probe
+
+
+def _processes(loaded: Loaded) -> list[int]:
+    """The switch and what it has started."""
+    try:
+        return family(status.ask(loaded.path(loaded.config.files.status))["process"])
+    except OSError as error:
+        raise LoadFailed(
+            f"no switch is running in {loaded.folder} ({error}); start one with: fengshou switch"
+        ) from None
 
 
 def _shares(loaded: Loaded, plan: LoadPlan) -> list[list[Path]]:

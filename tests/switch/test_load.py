@@ -96,6 +96,8 @@ def test_the_command_tells_it_as_json_and_draws_it(town, tmp_path):
     assert [run["asked_per_s"] for run in runs] == [20, 40]
     assert all(run["clean"] and run["sent"] == run["answered"] for run in runs)
     assert picture.read_bytes().startswith(b"\x89PNG")
+    if len(os.sched_getaffinity(0)) > 1:  # the switch has no core of its own
+        assert [run["switch_core_pace"] for run in runs] == [None, None]
 
 
 def test_declines_are_told_beside_the_figures_and_end_in_failure(town, tmp_path):
@@ -112,6 +114,7 @@ def test_declines_are_told_beside_the_figures_and_end_in_failure(town, tmp_path)
     assert "answered 13 invalid amount" in outcome.stdout
     assert "switch µs" in outcome.stdout
     assert "ms   o latency" in outcome.stdout
+    assert ("of its own speed" in outcome.stdout) == (len(os.sched_getaffinity(0)) == 1)
 
 
 #   what the terminals saw                                  what is said of it
@@ -173,11 +176,14 @@ def test_more_terminals_than_there_are_is_refused(town):
 
 
 def test_a_site_made_for_it_trades(tmp_path):
+    """Where its switch has a core of its own, the pace of that core is told."""
+    own_core = int(len(os.sched_getaffinity(0)) > 1)
     outcome = bench(
         "--folder", str(tmp_path / "own"), "--terminals", "5", "--seconds", "0.6", "--warm-up", "0", "--pre-sign", "3",
-        "--json",
+        "--switch-cores", str(own_core), "--json",
     )  # fmt: skip
     assert outcome.returncode == 0, outcome.stderr + outcome.stdout
     (run,) = json.loads(outcome.stdout)["runs"]
     assert run["clean"]
     assert (run["connections"], run["signed_ahead"]) == (5, 15)
+    assert 0 < run["switch_core_pace"] < 1.5
