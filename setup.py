@@ -33,6 +33,7 @@ MODULES: tuple[tuple[str, list[str], list[str]], ...] = (
     ("_message", [], []),
     ("_records", [], []),
     ("_iso8583", [], ["crypto"]),
+    ("_channel", [], []),
 )
 
 extensions = [

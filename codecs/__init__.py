@@ -1,10 +1,11 @@
 """The compiled codecs: messages of the protocol, ISO 8583 of hosts, and the national cryptography under both.
 
 Each has a readable twin (``fengshou.protocol.grammar``, ``merkle``, ``bloom``) or an independent oracle, and
-tests hold the two equal. Nothing here does I/O or decides anything.
+tests hold the two equal. Nothing here decides anything, and nothing but ``DirectConnection`` does I/O.
 """
 
 from fengshou.codecs._bloom import Bloom
+from fengshou.codecs._channel import DirectConnection, TlsCalls
 from fengshou.codecs._iso8583 import Iso8583Codec
 from fengshou.codecs._merkle import merkle_path, merkle_root, merkle_root_from_path
 from fengshou.codecs._message import MessageCodec
@@ -22,12 +23,14 @@ __all__ = [
     "BadSignature",
     "BadTag",
     "Bloom",
+    "DirectConnection",
     "Iso8583Codec",
     "MessageCodec",
     "PrivateKey",
     "PublicKey",
     "Sm4Cmac",
     "Sm4Gcm",
+    "TlsCalls",
     "hmac_sm3",
     "keep_tables",
     "merkle_path",

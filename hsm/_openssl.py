@@ -4,8 +4,13 @@ They reach the library through the bindings that pyOpenSSL itself uses; its vers
 channel fail if a later one moves them.
 """
 
+from functools import partial
+
 from OpenSSL import SSL, crypto
+from OpenSSL._util import ffi as _ffi
 from OpenSSL._util import lib as _lib
+
+from fengshou.codecs import DirectConnection, TlsCalls
 
 
 def set_groups(context: SSL.Context, groups: str) -> None:
@@ -41,3 +46,40 @@ def use_private_key(context: SSL.Context, pkcs8: bytes) -> None:
     if _lib.SSL_CTX_use_PrivateKey(context._context, key._pkey) != 1:
         _lib.ERR_clear_error()
         raise ValueError("the key does not belong to the certificate of this context")
+
+
+# As ``codecs/_channel.pyx`` declares them.
+_DIRECT = {
+    "SSL_read": "int(*)(SSL *, void *, int)",
+    "SSL_write": "int(*)(SSL *, void *, int)",
+    "ERR_clear_error": "void(*)(void)",
+}
+
+
+def _direct_calls() -> TlsCalls | None:
+    """The calls of a ``DirectConnection``; None when these bindings are not made as those that we know."""
+    try:
+        found = [(_ffi.addressof(_lib._original_lib, name), _ffi.typeof(kind)) for name, kind in _DIRECT.items()]
+        if any(_ffi.typeof(call) != kind for call, kind in found) or not callable(SSL.Connection._raise_ssl_error):
+            return None
+        return TlsCalls(*(int(_ffi.cast("uintptr_t", call)) for call, _ in found))
+    except (AttributeError, TypeError, ValueError, _ffi.error):
+        return None
+
+
+_CALLS = _direct_calls()
+
+
+def direct(connection: SSL.Connection) -> SSL.Connection | DirectConnection:
+    """The same connection for whoever only receives, sends and shuts down, on a socket of its own: without pyOpenSSL
+    between. Its errors are the same. Where that cannot be had it is ``connection`` itself."""
+    if _CALLS is None:
+        return connection
+    address = int(_ffi.cast("uintptr_t", connection._ssl))
+    return DirectConnection(_CALLS, connection, address, partial(_fail, connection))
+
+
+def _fail(connection: SSL.Connection, result: int, errno: int) -> None:
+    """Raise what pyOpenSSL raises when a call of the library ended so."""
+    _ffi.errno = errno
+    connection._raise_ssl_error(connection._ssl, result)

@@ -28,7 +28,7 @@ from fengshou.hsm._contexts import (
     server_context,
     terminal_server_context,
 )
-from fengshou.hsm._openssl import session_reused
+from fengshou.hsm._openssl import direct, session_reused
 from fengshou.hsm._stream import TlsStream
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "check_peer_name",
     "check_still_valid",
     "client_context",
+    "direct",
     "explain",
     "exporter",
     "peer_certificate",

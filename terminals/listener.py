@@ -21,6 +21,7 @@ from fengshou.hsm.channel import (
     ChannelError,
     Fault,
     check_still_valid,
+    direct,
     exporter,
     peer_certificate,
     session_reused,
@@ -127,7 +128,7 @@ class Listener:
             else:
                 handshake.socket.close()
         else:
-            self._pump.add(handshake.socket, connection, certificate, exporter(connection))
+            self._pump.add(handshake.socket, direct(connection), certificate, exporter(connection))
             self.resumed += session_reused(connection)
 
 

@@ -25,8 +25,9 @@ from fengshou.protocol.errors import UntrustedBytesError
 from fengshou.protocol.session import Event, State, SwitchSession
 from fengshou.terminals.binding import TerminalRow
 
-# One record of TLS (RFC 8446 section 5.1) a peer and round: a peer with much to say takes turns with the others.
-_READ_BYTES = 16 * 1024
+# The most that one record of TLS carries (RFC 8446 section 5.1). A peer is given one read a round: with much to say it
+# takes turns with the others. What is left of a record would not make its socket ready, so a read takes it whole.
+_RECORD_BYTES = 16 * 1024
 # Connections looked at in one round; bounds a batch and so the time until the first answer of it.
 _ROUND_MAX = 512
 
@@ -55,6 +56,16 @@ class PumpLimits:
     outbox_bytes: int = 128 * 1024
 
 
+class Channel(Protocol):
+    """A secure connection on a socket that does not block: pyOpenSSL's, or one with its errors."""
+
+    def recv(self, bufsiz: int, /) -> bytes: ...
+
+    def send(self, buf: bytes | memoryview, /) -> int: ...
+
+    def shutdown(self) -> bool: ...
+
+
 class Peer:
     """One connection after its handshake."""
 
@@ -64,7 +75,7 @@ class Peer:
     )  # fmt: skip
 
     def __init__(
-        self, pump: "Pump", sock: socket.socket, connection: SSL.Connection, certificate: Certificate, binding: bytes
+        self, pump: "Pump", sock: socket.socket, connection: Channel, certificate: Certificate, binding: bytes
     ) -> None:
         self.pump = pump
         self.socket = sock
@@ -153,7 +164,7 @@ class Pump:
     def __iter__(self) -> Iterator[Peer]:
         return iter(list(self._peers.values()))
 
-    def add(self, sock: socket.socket, connection: SSL.Connection, certificate: Certificate, binding: bytes) -> Peer:
+    def add(self, sock: socket.socket, connection: Channel, certificate: Certificate, binding: bytes) -> Peer:
         """Take over a connection whose handshake is done."""
         peer = Peer(self, sock, connection, certificate, binding)
         self._peers[peer.fd] = peer
@@ -189,11 +200,8 @@ class Pump:
         return arrivals
 
     def _receive(self, peer: Peer, arrivals: list[tuple[Peer, bytes]], now: float) -> None:
-        connection = peer.connection
         try:
-            data = connection.recv(_READ_BYTES)
-            while connection.pending():
-                data += connection.recv(_READ_BYTES)
+            data = peer.connection.recv(_RECORD_BYTES)
         except (SSL.WantReadError, SSL.WantWriteError):
             return  # part of a record; the rest will wake us
         except SSL.ZeroReturnError:
@@ -230,12 +238,12 @@ class Pump:
 
     def _write(self, peer: Peer, data: bytes) -> None:
         """Write until all is gone or the socket is full; then the rest waits for EPOLLOUT."""
-        view = memoryview(data)
+        sent = 0
         try:
-            while view:
-                view = view[peer.connection.send(view[:_READ_BYTES]) :]
+            while sent < len(data):
+                sent += peer.connection.send(memoryview(data)[sent:] if sent else data)
         except (SSL.WantWriteError, SSL.WantReadError):
-            peer.outbox = bytearray(view)
+            peer.outbox = bytearray(data[sent:])
             peer.stalled_at = trio.current_time()
             self._epoll.modify(peer.fd, select.EPOLLIN | select.EPOLLOUT)
         except SSL.Error:

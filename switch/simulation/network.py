@@ -236,10 +236,7 @@ class Socket:
         self._waits = len(self._in.buffer) > count
         return self._in.take(count)
 
-    def pending(self) -> int:
-        return len(self._in.buffer)
-
-    def send(self, data: memoryview) -> int:
+    def send(self, data: bytes | memoryview) -> int:
         if self._out.broken:
             raise SSL.SysCallError(-1, "connection reset")
         room = min(self._out.room, len(data))

@@ -10,7 +10,7 @@ import pytest
 import trio
 from OpenSSL import SSL
 
-from fengshou.codecs import MessageCodec
+from fengshou.codecs import DirectConnection, MessageCodec
 from fengshou.hsm.channel import Fault, TlsStream
 from fengshou.protocol import elements as de
 from fengshou.protocol.message import Flag, Message
@@ -83,8 +83,14 @@ class Stage:
 Staging = Callable[..., "AsyncIterator[Stage]"]
 
 
-@pytest.fixture
-def staging(network: Network, client_context: SSL.Context) -> Callable[..., object]:
+@pytest.fixture(params=[DirectConnection, SSL.Connection])
+def staging(
+    network: Network, client_context: SSL.Context, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., object]:
+    """The same with connections of either kind."""
+    if request.param is SSL.Connection:
+        monkeypatch.setattr("fengshou.terminals.listener.direct", lambda connection: connection)
+
     @asynccontextmanager
     async def stage(
         pump_limits: PumpLimits = _PUMP_LIMITS, listener_limits: ListenerLimits = _LISTENER_LIMITS
@@ -102,6 +108,7 @@ def staging(network: Network, client_context: SSL.Context) -> Callable[..., obje
             listener.stop()
             pump.halt()
             nursery.cancel_scope.cancel()
+        assert all(isinstance(peer.connection, request.param) for peer in stage.peers)
         pump.shut()
 
     return stage
