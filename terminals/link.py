@@ -15,6 +15,7 @@ from fengshou.protocol.templates import ERROR, OFFLINE_UPLOAD, RECEIPT
 # A TLS record holds at most 16 KiB; asking for more yields no more.
 _RECEIVE_BYTES = 16 * 1024
 _LOOKS_EVERY_S = 0.01
+_GOODBYE_S = 1.0  # for the word that the connection ends, when the switch reads nothing
 
 
 class LinkLost(Exception):
@@ -105,7 +106,8 @@ class Link:
             self.lose(f"the switch does not keep to the protocol: {error}")
         finally:
             self.lose("the terminal stops")
-            await trio.aclose_forcefully(self._stream)
+            with trio.move_on_after(_GOODBYE_S, shield=True):
+                await self._stream.aclose()
 
     async def post(
         self, template: int, values: Mapping[int, Value], *, repeat: bool = False, receipt: bool = False

@@ -222,6 +222,13 @@ def test_a_damaged_record_ends_the_connection(town: Town) -> None:
     assert town.status()["closed"]["connection broken"] == before + 1
 
 
+def test_a_terminal_that_goes_in_good_order_is_not_taken_for_a_lost_link(town: Town) -> None:
+    before = town.status()["closed"]
+    trio.run(trade_now, town)
+    town.until(lambda status: status["closed"].get("closed by peer", 0) == before.get("closed by peer", 0) + 1)
+    assert town.status()["closed"].get("connection broken", 0) == before.get("connection broken", 0)
+
+
 # Revocation ----------------------------------------------------------------------------------------------------------
 
 
