@@ -97,13 +97,15 @@ def console() -> "Console":
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table for people; columns whose cells are numbers stand to the right and are never cut."""
+    """A table for people, with a head where a column has a name; columns of numbers stand to the right, never cut."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     cells = [[str(cell) for cell in row] for row in rows]
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(
+        title=title, title_justify="left", show_header=any(columns), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
     for index, column in enumerate(columns):
         numeric = all(
             row[index].replace(".", "").replace(",", "").lstrip("-").isdecimal() for row in cells if row[index]

@@ -36,9 +36,7 @@ def _kinds(context: click.Context, parameter: click.Parameter, value: str | None
 @click.command()
 @click.option("--seed", type=click.IntRange(0), help="One seed; its whole story is printed.")
 @click.option("--seeds", callback=_seeds, metavar="A-B", help="Many seeds, 1-200 without this option.")
-@click.option(
-    "--faults", callback=_kinds, metavar="KIND,…", help="Only these kinds of trouble; nothing between quotes: none."
-)
+@click.option("--faults", callback=_kinds, metavar="KIND,…", help="Only these kinds of trouble; '' for none.")
 @click.option(
     "--hours", type=click.FloatRange(0, min_open=True), default=1 / 120, show_default="half a minute",
     help="How long there is trade and trouble, in simulated time.",
