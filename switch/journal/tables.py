@@ -59,6 +59,7 @@ _BATCH_STAN = struct.Struct(">II")
 
 COUNTER_BYTES = 20
 BATCH_KEY_BYTES = 27
+WHO = slice(23)  # terminal and merchant in a key
 TAG_BYTES = 8
 BATCH_MAX = 999_999  # DE 60.2; after it comes 1 again
 Charges = tuple[tuple[bytes, int], ...]  # (counter, amount)

@@ -31,6 +31,8 @@ from fengshou.switch.journal.tables import (
     terminal_of,
 )  # fmt: skip
 
+_AFTER_ALL = b"\xff" * 8  # behind any batch and STAN
+
 
 def tail_of(txn: Any, tables: Mapping[str, Any]) -> Tail:
     """Where the journal ends. A day is sealed only when a later one has begun, so the last commit is in the store."""
@@ -164,6 +166,16 @@ class JournalView:
             return Known(0, undone_by, undone_by) if undone_by else None
         intent, outcome = PAIR.unpack(value)
         return Known(intent, outcome, undone_by)
+
+    def highest_key(self, who: bytes) -> bytes:
+        """The highest duplicate key that begins with ``who`` and under which anything stands; empty for none."""
+        found = self._recent_keys().highest(who)
+        for table in ("keys", "undone"):
+            with self._read.cursor(self._db[table]) as cursor:
+                there = cursor.prev() if cursor.set_range(who + _AFTER_ALL) else cursor.last()
+                if there and cursor.key().startswith(who):
+                    found = max(found, cursor.key())
+        return found
 
     def transactions(self, batch: bytes) -> Iterator[Known]:
         """What stands under each duplicate key of a batch (``batch_key``) that has a transaction, by STAN."""
