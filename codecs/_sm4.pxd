@@ -14,11 +14,13 @@ cdef class Sm4Gcm:
 
     cdef int keystream(self, const uint8_t *nonce, unsigned int counter, uint8_t *out, int blocks) except -1 nogil
     cdef void absorb(self, Half *state, const uint8_t *data, size_t size) noexcept nogil
-    cdef int tag(
-        self, const uint8_t *nonce, const uint8_t *context, size_t context_size, const uint8_t *hidden, size_t size,
+    cdef void tag(
+        self, uint8_t *mask, const uint8_t *context, size_t context_size, const uint8_t *hidden, size_t size,
         uint8_t *out
+    ) noexcept nogil
+    cdef int cover(
+        self, const uint8_t *nonce, const uint8_t *data, uint8_t *out, size_t size, uint8_t *mask
     ) except -1 nogil
-    cdef int cover(self, const uint8_t *nonce, const uint8_t *data, uint8_t *out, size_t size) except -1 nogil
 
 cdef class Sm4Cmac:
     cdef EVP_CIPHER_CTX *cbc

@@ -5,6 +5,7 @@ once a message, and that is what it is here for. GHASH goes by tables of four bi
 the field: bit 0 of a block is its highest.
 """
 
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy
@@ -128,10 +129,11 @@ cdef class Sm4Gcm:
                 product.low ^= self.multiples[nibble].low
             state[0] = product
 
-    cdef int tag(
-        self, const uint8_t *nonce, const uint8_t *context, size_t context_size, const uint8_t *hidden, size_t size,
+    cdef void tag(
+        self, uint8_t *mask, const uint8_t *context, size_t context_size, const uint8_t *hidden, size_t size,
         uint8_t *out
-    ) except -1 nogil:
+    ) noexcept nogil:
+        """The 16 bytes of the tag; ``mask`` is block 1 of the counter mode, and is wiped."""
         cdef Half state
         cdef uint8_t block[BLOCK_BYTES]
         state.high = state.low = 0
@@ -140,59 +142,72 @@ cdef class Sm4Gcm:
         store(block, <uint64_t>context_size * 8)
         store(block + 8, <uint64_t>size * 8)
         self.absorb(&state, block, BLOCK_BYTES)
-        self.keystream(nonce, 1, out, 1)
-        store(out, load(out) ^ state.high)
-        store(out + 8, load(out + 8) ^ state.low)
-        return 0
+        store(out, load(mask) ^ state.high)
+        store(out + 8, load(mask + 8) ^ state.low)
+        OPENSSL_cleanse(mask, BLOCK_BYTES)
 
-    cdef int cover(self, const uint8_t *nonce, const uint8_t *data, uint8_t *out, size_t size) except -1 nogil:
-        """Counter mode from block 2 on: hides and shows alike."""
+    cdef int cover(
+        self, const uint8_t *nonce, const uint8_t *data, uint8_t *out, size_t size, uint8_t *mask
+    ) except -1 nogil:
+        """Counter mode: block 1 into ``mask``, for the tag; those from 2 on hide the data, or show it."""
         cdef uint8_t stream[BLOCK_BYTES * BLOCKS_AT_ONCE]
-        cdef size_t piece, index
-        cdef unsigned int counter = 2
-        while size:
-            piece = size if size < sizeof(stream) else sizeof(stream)
-            self.keystream(nonce, counter, stream, <int>((piece + BLOCK_BYTES - 1) // BLOCK_BYTES))
+        cdef size_t before = BLOCK_BYTES, piece, blocks, most = 0, index
+        cdef unsigned int counter = 1
+        while before or size:
+            piece = min(size, sizeof(stream) - before)
+            blocks = (before + piece + BLOCK_BYTES - 1) // BLOCK_BYTES
+            self.keystream(nonce, counter, stream, <int>blocks)
+            if before:
+                memcpy(mask, stream, BLOCK_BYTES)
+                most = blocks
             for index in range(piece):
-                out[index] = data[index] ^ stream[index]
+                out[index] = data[index] ^ stream[before + index]
             counter += BLOCKS_AT_ONCE
             data += piece
             out += piece
             size -= piece
-        OPENSSL_cleanse(stream, sizeof(stream))
+            before = 0
+        OPENSSL_cleanse(stream, BLOCK_BYTES * most)
         return 0
 
     def seal(self, bytes nonce not None, data not None, bytes context not None):
-        cdef const uint8_t[::1] octets = data
-        cdef size_t size = octets.shape[0]
-        cdef const uint8_t *given = &octets[0] if size else NULL
-        cdef bytes sealed = PyBytes_FromStringAndSize(NULL, size + TAG_BYTES)
-        cdef uint8_t *out = <uint8_t *>PyBytes_AS_STRING(sealed)
+        cdef Py_buffer given
+        cdef uint8_t mask[BLOCK_BYTES]
         cdef const uint8_t *at = <const uint8_t *>PyBytes_AS_STRING(nonce)
+        cdef bytes sealed
+        cdef uint8_t *out
         if len(nonce) != NONCE_BYTES:
             raise ValueError("a nonce has 12 bytes")
-        self.cover(at, given, out, size)
-        self.tag(at, <const uint8_t *>PyBytes_AS_STRING(context), len(context), out, size, out + size)
-        return sealed
+        PyObject_GetBuffer(data, &given, PyBUF_SIMPLE)  # a typed view of it costs 0.2 µs
+        try:
+            sealed = PyBytes_FromStringAndSize(NULL, given.len + TAG_BYTES)
+            out = <uint8_t *>PyBytes_AS_STRING(sealed)
+            self.cover(at, <const uint8_t *>given.buf, out, given.len, mask)
+            self.tag(mask, <const uint8_t *>PyBytes_AS_STRING(context), len(context), out, given.len, out + given.len)
+            return sealed
+        finally:
+            PyBuffer_Release(&given)
 
     def open(self, bytes nonce not None, bytes sealed not None, bytes context not None):
         cdef Py_ssize_t size = len(sealed) - TAG_BYTES
         cdef const uint8_t *given = <const uint8_t *>PyBytes_AS_STRING(sealed)
         cdef const uint8_t *at = <const uint8_t *>PyBytes_AS_STRING(nonce)
         cdef uint8_t wanted[TAG_BYTES]
+        cdef uint8_t mask[BLOCK_BYTES]
         cdef bytearray data
         cdef uint8_t[::1] out
         if len(nonce) != NONCE_BYTES:
             raise ValueError("a nonce has 12 bytes")
         if size < 0:
             raise BadTag("too short for a tag")
-        self.tag(at, <const uint8_t *>PyBytes_AS_STRING(context), len(context), given, size, wanted)
+        self.cover(at, NULL, NULL, 0, mask)
+        self.tag(mask, <const uint8_t *>PyBytes_AS_STRING(context), len(context), given, size, wanted)
         if CRYPTO_memcmp(wanted, given + size, TAG_BYTES):
             raise BadTag("the tag does not fit")
         data = bytearray(size)
         if size:
             out = data
-            self.cover(at, given, &out[0], size)
+            self.cover(at, given, &out[0], size, mask)
         return data
 
     def __reduce__(self):
