@@ -3,7 +3,7 @@
 A service is a package that offers an instance of ``Service``. The switch loads it by the dotted name in its
 configuration, adds its elements and templates to the grammar and then, for each request of its templates:
 
-    ladder → counters → (original, batch) → call → back end → conclude → event
+    (original, batch) → ladder → counters → call → back end → conclude → event
 
 What is made anew for each request is a ``msgspec.Struct``: making one takes 0.15 µs where a frozen dataclass takes 2.3.
 
@@ -181,6 +181,13 @@ class Service:
         """Take this service's options of the configuration, once and before any request. Raises OptionError."""
         for option in options:
             raise OptionError(f"service {self.name} has no option {option}")
+
+    def sound(self, request: Request) -> bool:
+        """Whether every rung of the ladder holds, found out at one look; False: climb it, for it may hold all the same.
+
+        For a scene of which many come; the ladder stays the authority.
+        """
+        return False
 
     def counters(self, request: Request) -> tuple[Counter, ...]:
         """The limits that this request uses up."""

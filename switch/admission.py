@@ -35,6 +35,8 @@ from fengshou.terminals.pump import Peer
 STRANGER_RATE_PER_SECOND = 10
 _NOT_FOUND = "25"
 _NOT_HERE = "97"  # unknown terminal: to this worker
+_SEALED = de.SEALED.keys()
+_CALLS = (Iso8583Call, JsonCall)
 
 
 class Ended(msgspec.Struct, frozen=True):
@@ -83,6 +85,11 @@ class Admission:
         self._keys = keys
         self._share = share
         self._settlements = Settlements(journal, catalogue, recorder)
+        self._may_seal = {  # templates
+            template.id
+            for template in catalogue.grammar.templates.values()
+            if not _SEALED.isdisjoint(field.key for field in template.request)
+        }
 
     # -- before the signature is looked at: cheap, so that a flood is cheap ----------------------------------------
 
@@ -131,11 +138,12 @@ class Admission:
 
     def permit(self, exchange: Exchange) -> bool:
         """Is there such a service, and may this terminal with this application use it?"""
-        message, row = exchange.asked, exchange.peer.row
+        message, peer = exchange.asked, exchange.peer
+        row, session = peer.row, peer.session
         service = self._catalogue.service(message.template)
         if service is None:
             exchange.refuse("40", "no service for this template")
-        elif row is None or service.name not in exchange.peer.permitted:
+        elif row is None or service.name not in peer.permitted:
             exchange.refuse("58", f"service {service.name} is not permitted")
         elif not message.values.get(de.STAN):
             exchange.refuse("30", "STAN is 0")
@@ -143,13 +151,12 @@ class Admission:
             exchange.service = service
             stated = self._recorder.stated(message)
             exchange.content = sm3(stated)
-            if exchange.peer.session.history is not None and self._catalogue.template(message.template).operators:
-                exchange.peer.session.history.keep(message.sequence, stated)
-            implied = exchange.peer.session.implied
-            exchange.key = key_of(
-                row.facts.terminal, row.facts.merchant, int(implied[de.BATCH]), int(message.values[de.STAN])
-            )
-        return exchange.is_open
+            if session.history is not None and self._catalogue.template(message.template).operators:
+                session.history.keep(message.sequence, stated)
+            batch, stan = int(session.implied[de.BATCH]), int(message.values[de.STAN])
+            exchange.key = key_of(row.facts.terminal, row.facts.merchant, batch, stan)
+            return True
+        return False
 
     def begin(self, exchange: Exchange) -> Ended | None:
         """Make the intent: RRN, original, ladder, limits, call. What is returned ends it in the same commit."""
@@ -167,7 +174,7 @@ class Admission:
             self._pseudonym,
         )
         exchange.request = request
-        if not de.SEALED.keys().isdisjoint(message.values):
+        if message.template in self._may_seal and not _SEALED.isdisjoint(message.values):
             try:
                 request = msgspec.structs.replace(request, values=self._keys.opened(row.facts, request.values))
             except (SealBroken, UnicodeDecodeError):
@@ -191,7 +198,7 @@ class Admission:
         except DayAbsent:  # what it names was archived, so nothing can be decided about it any more
             return Ended(_NOT_FOUND, {de.TEXT: "archived"})
         exchange.request = request
-        failed = refusal(service.ladder, request)
+        failed = None if service.sound(request) else refusal(service.ladder, request)
         if failed is not None:
             return Ended(failed.code, {de.TEXT: failed.name[:64]})
         passed = self._charge(exchange, service.counters(request))
@@ -204,7 +211,7 @@ class Admission:
             except PinRefused as refused:
                 return Ended(refused.code, {de.TEXT: str(refused)})
         known = self._journal.known(key) if request.original is not None and service.undoes else None
-        if isinstance(call, Iso8583Call | JsonCall):
+        if isinstance(call, _CALLS):
             if service.accepts:
                 return Ended(codes.APPROVED, {}, advice=True)
             if isinstance(call, Iso8583Call) and self._stands_in(exchange, service, request, call):

@@ -68,6 +68,13 @@ class ProductDictionary:
         self.products = {product.id: product for product in products}
         self._varieties = {(product.id, variety.id) for product in products for variety in product.varieties}
         self._grades = {(product.id, grade.grade): grade for product in products for grade in product.grades}
+        # Of everything that can be bought, as product, variety and grade, the prices that are in its band.
+        self.prices = {
+            (product.id, variety.id, grade.grade): range(grade.price_low_fen, grade.price_high_fen + 1)
+            for product in products
+            for variety in product.varieties
+            for grade in product.grades
+        }
 
     def has_product(self, product: int) -> bool:
         return product in self.products

@@ -9,12 +9,13 @@ from functools import lru_cache
 from fengshou.ext.services.core_banking import payer_of
 from fengshou.ext.services.pan import is_card_number
 from fengshou.protocol import elements as de
-from fengshou.protocol.service import Request, Rung
+from fengshou.protocol.service import Rung
 
 # DE 22, positions 1 and 2: how the number came in. A card was there for all but keyed entry.
 _KEYED = 1
 _READ = frozenset({2, 5, 7, 90, 95, 98})  # magnetic stripe, chip, contactless, and their fall-back forms
 _PIN_CAPABILITY = frozenset({1, 2})  # position 3: PIN entered, none entered
+ENTRY_MODES = frozenset(10 * how + pin for how in (_KEYED, *_READ) for pin in _PIN_CAPABILITY)
 
 _DAYS_OF_MONTH = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
@@ -30,11 +31,6 @@ def is_clock_reading(hhmmss: int, mmdd: int) -> bool:
     return hour < 24 and minute < 60 and second < 60 and 1 <= month <= 12 and 1 <= day <= _DAYS_OF_MONTH[month - 1]
 
 
-def _entry_mode_known(request: Request) -> bool:
-    how, pin = divmod(request.integer(de.ENTRY_MODE), 10)
-    return (how == _KEYED or how in _READ) and pin in _PIN_CAPABILITY
-
-
 STAN_GIVEN = Rung("STAN is 1 .. 999999", "30", lambda request: request.integer(de.STAN) > 0)
 
 CLOCK_READ = Rung(
@@ -43,7 +39,7 @@ CLOCK_READ = Rung(
     lambda request: is_clock_reading(request.integer(de.LOCAL_TIME), request.integer(de.LOCAL_DATE)),
 )
 
-ENTRY_MODE_KNOWN = Rung("entry mode is known", "30", _entry_mode_known)
+ENTRY_MODE_KNOWN = Rung("entry mode is known", "30", lambda request: request.integer(de.ENTRY_MODE) in ENTRY_MODES)
 
 AMOUNT_GIVEN = Rung("amount is more than zero", "13", lambda request: request.integer(de.AMOUNT) > 0)
 

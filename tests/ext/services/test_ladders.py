@@ -150,9 +150,11 @@ LAWFUL = (
 def test_refused(
     services: Mapping[str, Service], ask: Ask, scene: str, change: dict[str, Any], code: str, rung: str
 ) -> None:
-    found = refusal(services[scene].ladder, ask(scene, **change))
+    request = ask(scene, **change)
+    found = refusal(services[scene].ladder, request)
     assert found is not None
     assert (found.code, found.name) == (code, rung)
+    assert not services[scene].sound(request)
 
 
 @pytest.mark.parametrize(("scene", "change", "why"), LAWFUL)
@@ -165,6 +167,28 @@ def test_every_rung_has_a_row_and_a_registered_code(services: Mapping[str, Servi
     scenes = {scene for scene, *_ in REFUSED}  # the others: test_followers
     assert rows == {(name, rung.name) for name in scenes for rung in services[name].ladder}
     assert {rung.code for service in services.values() for rung in service.ladder} <= CODES.keys()
+
+
+# Good values, their neighbours, and what no scene takes.
+CHANGES = {
+    "product": st.integers(0, 8), "variety": st.integers(0, 8), "grade": st.integers(0, 6),
+    "weight": st.sampled_from((0, 1, 50, 12_050)), "unit_price": st.integers(1, 12_000),
+    "amount": st.sampled_from((0, 482_000)), "stan": st.integers(0, 2), "local_time": st.integers(0, 250_000),
+    "local_date": st.integers(0, 1_300), "entry_mode": st.integers(0, 999), "to_account": st.sampled_from((SELF, CARD)),
+    "pan": st.sampled_from((None, "", CARD, CARD[:-1] + "2")), "settles": st.booleans(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("scene", ["farm-purchase"])
+@given(st.fixed_dictionaries({}, optional=CHANGES))
+def test_what_is_sound_at_one_look_climbs_the_ladder(
+    services: Mapping[str, Service], ask: Ask, scene: str, change: dict[str, Any]
+) -> None:
+    if change.pop("settles", False) and "amount" not in change:  # the amount that weight and price ask for
+        change["amount"] = amount_of(change.get("weight", 12_050), change.get("unit_price", 4_000))
+    request = ask(scene, **change)
+    holds = refusal(services[scene].ladder, request) is None
+    assert services[scene].sound(request) == (holds and change.get("pan") is None)
 
 
 @given(
