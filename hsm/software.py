@@ -46,6 +46,7 @@ if TYPE_CHECKING:  # who only asks a key needs no TLS library
 __all__ = ["SWITCH_KEYS", "Kind", "SoftwareCustody", "load_private_key", "make_keys", "provision", "save_private_key"]
 
 _SEALED_BYTES_MIN = 1 + sm4.NONCE_BYTES + sm4.TAG_BYTES
+_SM4 = Kind.SM4  # asked for each seal, see ``protocol.session``
 _MAC_BYTES_MIN = 8  # GB/T 15852.1 annex: shorter ones can be guessed on line
 
 # What protects the keys at rest when nothing does.
@@ -186,7 +187,7 @@ class SoftwareCustody:
         return self._secret(label, epoch, Kind.MAC).cmac
 
     def seal(self, label: str, data: bytes, context: bytes) -> bytes:
-        held = self._table.find(label, None, Kind.SM4)
+        held = self._table.find(label, None, _SM4)
         nonce = self._nonces.next()
         hidden = _as(Secret, held).gcm.seal(nonce, data, context)
         return bytes((held.info.epoch,)) + nonce + hidden

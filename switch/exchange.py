@@ -11,6 +11,8 @@ from fengshou.protocol.transaction import Event, Machine, State
 from fengshou.switch.journal.store import Charges, Entry
 from fengshou.terminals.pump import Peer
 
+_APPROVE, _DECLINE = Event.APPROVE, Event.DECLINE  # asked for each request, see ``protocol.session``
+
 
 class Exchange(msgspec.Struct, eq=False):
     """The steps of the pipeline fill this in from top to bottom; ``conclusion`` ends it."""
@@ -88,7 +90,7 @@ class Exchange(msgspec.Struct, eq=False):
     def conclude(self, conclusion: Conclusion, ending: Event | None = None) -> None:
         """Say how an intent ends; without ``ending`` the code says whether it is approved."""
         self.conclusion = conclusion
-        self.ending = ending or (Event.APPROVE if conclusion.code == codes.APPROVED else Event.DECLINE)
+        self.ending = ending or (_APPROVE if conclusion.code == codes.APPROVED else _DECLINE)
 
     def settle(self) -> None:
         """The conclusion is durable: now it is the end, of this intent and, where it was undone, of the original."""

@@ -22,7 +22,7 @@ from fengshou.switch.admission import Admission, Ended
 from fengshou.switch.clock import Clock
 from fengshou.switch.conclusions import event_of
 from fengshou.switch.counters import Counters
-from fengshou.switch.duplicates import Duplicates, Found, Verdict
+from fengshou.switch.duplicates import FRESH, Duplicates, Found, Verdict
 from fengshou.switch.exchange import Exchange
 from fengshou.switch.grammar import Catalogue
 from fengshou.switch.journal.store import Entry
@@ -33,6 +33,7 @@ from fengshou.terminals.pump import Peer
 logger = logging.getLogger(__name__)
 
 CUT_OVER = "90"
+_JOURNAL = Event.JOURNAL  # asked for each request, see ``protocol.session``
 
 _NOTHING: Mapping[int, Value] = {}  # what a sign-in implies
 
@@ -238,7 +239,7 @@ class Inbound:
     def _judge(self, exchange: Exchange) -> Ended | None:
         """Answer what was answered before, refuse what may not begin; what is open afterwards is to be journalled."""
         found = self._duplicates.look(exchange.key, exchange.content)
-        if found.verdict is not Verdict.FRESH:
+        if found is not FRESH:
             self._answer_known(exchange, found)
         elif exchange.service and self._clock.is_cutting_over(exchange.service.name, exchange.received_us):
             exchange.shed(CUT_OVER)
@@ -280,7 +281,7 @@ class Inbound:
         for exchange in exchanges:
             if exchange.intent is not None:
                 self._counters.release(exchange.charges)
-                exchange.advance(Event.JOURNAL)
+                exchange.advance(_JOURNAL)
                 if exchange.conclusion is not None:
                     exchange.settle()
                     self._duplicates.finish(exchange)

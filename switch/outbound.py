@@ -21,6 +21,9 @@ from fengshou.switch.recording import Recorder
 from fengshou.terminals.pump import Peer
 
 NO_ROUTE = "92"
+# Asked for each request, see ``protocol.session``.
+_SEND, _REPLY, _SENT = Event.SEND, Event.REPLY, State.SENT
+_RESPONSE, _RECEIPT, _DELTA = int(Flag.RESPONSE), int(Flag.RECEIPT), int(Flag.DELTA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +99,7 @@ class Sender:
             if route is None:
                 unrouted.append(Completion(outbound, Reply(NO_ROUTE)))
             else:
-                exchange.advance(Event.SEND)
+                exchange.advance(_SEND)
                 calls[name].append(outbound)
         for name, batch in calls.items():
             self._routes[name].destination.submit(batch)
@@ -139,7 +142,7 @@ class Sender:
         assert request is not None
         assert intent is not None
         if isinstance(result, Reply):
-            exchange.advance(Event.REPLY if exchange.state is State.SENT else Event.UNSENT)
+            exchange.advance(_REPLY if exchange.state is _SENT else Event.UNSENT)
             conclusion = conclusion_of(service, request, result, self._codec)
         else:
             exchange.advance(Event.LOSE if result is Failure.UNKNOWN else Event.UNSENT)
@@ -191,11 +194,11 @@ class Sender:
             self.answered[exchange.conclusion.code] += 1
             asked = exchange.message
             template = asked.template if asked else ERROR.id
-            receipt = bool(asked and asked.flags & Flag.RECEIPT) and self._proof(exchange)
+            receipt = bool(asked and asked.flags & _RECEIPT) and self._proof(exchange)
             command = exchange.command or self._notice(exchange.peer)
-            flags = Flag.RESPONSE | command | (Flag.RECEIPT if receipt else 0)
+            flags = _RESPONSE | command | (_RECEIPT if receipt else 0)
             if exchange.grants_delta:
-                flags |= Flag.DELTA
+                flags |= _DELTA
             frames[exchange.peer].append(
                 self._codec.encode(Message(template, flags, exchange.sequence, exchange.values))
             )

@@ -26,6 +26,7 @@ _COLUMNS = frozenset((de.TERMINAL, de.MERCHANT, de.BATCH, de.STAN))
 _RESPONSE_COLUMNS = frozenset((de.RESPONSE_CODE, de.RRN))
 _SEARCHED = (de.PAN, de.FROM_ACCOUNT, de.TO_ACCOUNT)  # found again by their keyed hash
 _REASON_BYTES_MAX = 64
+_INTENT, _OUTCOME = int(RecordKind.INTENT), int(RecordKind.OUTCOME)  # plain: asked for each record
 
 
 class Recorder:
@@ -43,9 +44,9 @@ class Recorder:
         """The line that is durable before a back end hears of the request."""
         request, message = exchange.request, exchange.asked
         assert request is not None
-        clear, sealed = self._keep(request.values, RecordKind.INTENT, exchange.content, _COLUMNS)
+        clear, sealed = self._keep(request.values, _INTENT, exchange.content, _COLUMNS)
         record = Record(
-            RecordKind.INTENT,
+            _INTENT,
             0,
             request.received_us,
             request.business_day,
@@ -112,9 +113,9 @@ class Recorder:
             **conclusion.values,
         }
         body = self._codec.encode_body(was.template, True, values)
-        clear, sealed = self._keep(values, RecordKind.OUTCOME, was.content, _RESPONSE_COLUMNS)
+        clear, sealed = self._keep(values, _OUTCOME, was.content, _RESPONSE_COLUMNS)
         record = Record(
-            RecordKind.OUTCOME,
+            _OUTCOME,
             0,
             self._clock.now_us(),
             was.business_day,
@@ -200,7 +201,7 @@ class Recorder:
         )  # fmt: skip
 
     def _keep(
-        self, values: Mapping[int, Value], kind: RecordKind, content: bytes, columns: frozenset[int]
+        self, values: Mapping[int, Value], kind: int, content: bytes, columns: frozenset[int]
     ) -> tuple[bytes, bytes]:
         clear, secret = self._codec.pack_kept(values, columns)
         return clear, self._custody.seal(JOURNAL_DATA, secret, _context(kind, content)) if secret else b""
