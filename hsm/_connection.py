@@ -153,6 +153,7 @@ def is_address(name: str) -> bool:
     return True
 
 
+@lru_cache(maxsize=256)
 def _normal(name: str) -> str:
     return str(ip_address(name)) if is_address(name) else name.lower()
 

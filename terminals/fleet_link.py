@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import cast
 
 from OpenSSL import SSL
@@ -12,7 +13,8 @@ from fengshou.protocol.message import Message
 from fengshou.protocol.session import TerminalSession
 from fengshou.protocol.templates import ERROR, RECEIPT
 
-_BYTES = 64 * 1024
+# A TLS record holds at most 16 KiB; asking for more yields no more, and a larger buffer costs an allocation of its own.
+_BYTES = 16 * 1024
 
 
 class LinkLost(Exception):
@@ -51,6 +53,11 @@ class FleetLink(asyncio.Protocol):
         self.lost = ""
         self._responses: dict[int, tuple[int, asyncio.Future[Message]]] = {}
         self._receipts: dict[int, asyncio.Future[Message]] = {}
+
+    def prepare(self) -> None:
+        """Make the key shares and the ClientHello before there is a connection, which then sends them at once."""
+        with suppress(SSL.WantReadError):
+            self._tls.do_handshake()
 
     # asyncio.Protocol
 
@@ -166,15 +173,16 @@ class FleetLink(asyncio.Protocol):
     def _flush(self) -> int:
         """Hand the transport what TLS wants to send; returns how many bytes."""
         size = 0
-        try:
-            while True:
+        with suppress(SSL.WantReadError):  # nothing
+            more = True
+            while more:
                 data = self._tls.bio_read(_BYTES)
+                more = len(data) == _BYTES
                 size += len(data)
                 if self._transport is not None:
                     self._transport.write(data)
-        except SSL.WantReadError:
-            self._traffic.tls_up += size
-            return size
+        self._traffic.tls_up += size
+        return size
 
     def _abort(self, reason: str) -> None:
         self._fail(reason)
