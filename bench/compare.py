@@ -1,7 +1,9 @@
 """``python -m bench compare A B``: what became of each figure from A to B.
 
 ``B : A`` is the plain ratio and holds only on one machine in one mood. ``against peers`` sets the ratio to the peer in
-B against that in A: a slower machine slows both, so it holds between machines. Below 1 is better, for rates above 1.
+B against that in A: a slower machine slows both, so it holds between machines. ``at own speed`` is B : A of CPU as it
+would be at the cores' own speed, where both runs know the pace of their core: it holds on one machine in any mood.
+Below 1 is better, for rates above 1.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,12 +28,15 @@ class Change(msgspec.Struct, frozen=True):
     before: Figure
     after: Figure
     plain: float  # B : A
+    own: float | None  # the same at the cores' own speed
     against: float | None  # the same of the ratios to peers
 
     @property
     def word(self) -> str:
-        """Whether it became better or worse, by the ratio that means more; empty when it hardly changed."""
-        ratio = self.plain if self.against is None else self.against
+        """Whether it became better or worse, by the ratio that means more; empty when it hardly changed, or may."""
+        if self.after.circumstance:
+            return ""
+        ratio = next(ratio for ratio in (self.against, self.own, self.plain) if ratio is not None)
         if abs(ratio - 1) <= _NOISE:
             return ""
         return "better" if (ratio > 1) == self.after.more else "worse"
@@ -61,7 +66,8 @@ def compare(a: Run, b: Run) -> list[Change]:
             continue
         ratio_a, ratio_b = a.ratio(old), b.ratio(figure)
         against = ratio_b / ratio_a if ratio_a and ratio_b else None
-        changes.append(Change(old, figure, figure.value / old.value, against))
+        own = figure.own / old.own if figure.own is not None and old.own else None
+        changes.append(Change(old, figure, figure.value / old.value, own, against))
     return changes
 
 
@@ -73,8 +79,9 @@ def page(a: Run, b: Run) -> str:
 def _lines(a: Run, b: Run, changes: Sequence[Change]) -> Iterator[str]:
     yield f"# {a.machine.get('commit', 'A')} against {b.machine.get('commit', 'B')}"
     yield ""
-    yield "A figure that is set against a peer of its own run is judged by that ratio, any other as it is. Changes of"
-    yield f"{_NOISE:.0%} and less go without a word."
+    yield "A figure that is set against a peer of its own run is judged by that ratio, any other as it would be at the"
+    yield f"core's own speed where both runs know that, else as it is. Changes of {_NOISE:.0%} and less go without a"
+    yield "word."
     yield ""
     yield "| | A | B |"
     yield "|---|---|---|"
@@ -87,13 +94,13 @@ def _lines(a: Run, b: Run, changes: Sequence[Change]) -> Iterator[str]:
         yield ""
         yield f"## {stage}"
         yield ""
-        yield "| what | unit | A | B | B : A | against peers | aim | |"
-        yield "|---|---|--:|--:|--:|--:|--:|---|"
+        yield "| what | unit | A | B | B : A | at own speed | against peers | aim | |"
+        yield "|---|---|--:|--:|--:|--:|--:|--:|---|"
         for change in found:
             figure = change.after
             cells = (
                 figure.what, figure.unit, number(change.before.value), number(figure.value), f"{change.plain:.2f}",
-                "" if change.against is None else f"{change.against:.2f}",
+                _ratio(change.own), _ratio(change.against),
                 "" if figure.aim is None else number(figure.aim), change.word,
             )  # fmt: skip
             yield f"| {' | '.join(cells)} |"
@@ -103,3 +110,7 @@ def _lines(a: Run, b: Run, changes: Sequence[Change]) -> Iterator[str]:
         if names:
             yield ""
             yield f"{title}: {'; '.join(names)}."
+
+
+def _ratio(ratio: float | None) -> str:
+    return "" if ratio is None else f"{ratio:.2f}"

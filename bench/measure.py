@@ -1,7 +1,9 @@
-"""How much CPU a piece of code takes."""
+"""How much CPU a piece of code takes; and what whoever waits for a long measurement is told."""
 
 import time
 from collections.abc import Callable
+
+Tell = Callable[[str], None]  # what is being done now
 
 _ROUNDS = 5
 

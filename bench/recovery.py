@@ -21,6 +21,7 @@ import lmdb
 import trio
 
 from bench.figures import Figure
+from bench.measure import Tell
 from bench.purchase import EXAMPLES
 from fengshou.codecs import MessageCodec
 from fengshou.protocol import elements as de
@@ -125,7 +126,7 @@ def _outcome(of: Entry) -> Entry:
     return Entry(record, intent=of)
 
 
-def figures(scratch: Path, transactions: int = TRANSACTIONS, still_open: int = OPEN) -> list[Figure]:
+def figures(scratch: Path, tell: Tell, transactions: int = TRANSACTIONS, still_open: int = OPEN) -> list[Figure]:
     """``scratch`` must lie on the disk that is to be measured; 7 GB are needed for the whole season."""
     found: list[Figure] = []
     for shape, days in (("store", 1), ("season", SEASON_DAYS)):
@@ -133,7 +134,9 @@ def figures(scratch: Path, transactions: int = TRANSACTIONS, still_open: int = O
         shutil.rmtree(folder, ignore_errors=True)
         try:
             season = Season(folder / "site", transactions, still_open, days)
+            tell(f"building a season of {transactions:,} transactions, {days} days")
             season.build()
+            tell("starts and searches")
             found += measure(season, shape)
         finally:
             shutil.rmtree(folder, ignore_errors=True)

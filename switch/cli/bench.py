@@ -164,7 +164,7 @@ def load(
 @contextmanager
 def _running(
     home: Path | None, console: Console, own: Callable[[], AbstractContextManager[tuple[Site, SiteProcesses]]]
-) -> Iterator[tuple[Path, int, CoreProbe | None]]:
+) -> Iterator[tuple[Path, int, CoreProbe]]:
     """A running switch's folder, how many terminals have their homes there, and what watches its core."""
     with ExitStack() as stack:
         if home is None:
@@ -180,7 +180,7 @@ def _sign_ahead(plan: LoadPlan, rate: float, terminals: int) -> int:
     return min(math.ceil(share), _SIGN_AHEAD_MAX)
 
 
-def _run(home: Path, plan: LoadPlan, console: Console, probe: CoreProbe | None, *, quiet: bool) -> LoadResult:
+def _run(home: Path, plan: LoadPlan, console: Console, probe: CoreProbe, *, quiet: bool) -> LoadResult:
     title = f"{plan.rate:g} a second" if plan.rate else f"{plan.in_flight} in flight a terminal"
     columns = (TextColumn("[bold]{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=quiet) as bar:

@@ -9,9 +9,9 @@ It blocks until the load is over and may run in a thread. ``own_site`` makes and
 ``probe_of`` gives what tells how fast the switch's core was meanwhile.
 """
 
-from fengshou.switch.load.pace import CoreProbe
+from fengshou.switch.load.pace import CoreProbe, Pace
 from fengshou.switch.load.plan import LoadFailed, LoadPlan, LoadResult, Phase
 from fengshou.switch.load.run import probe_of, run_load
 from fengshou.switch.load.scenery import own_site
 
-__all__ = ["CoreProbe", "LoadFailed", "LoadPlan", "LoadResult", "Phase", "own_site", "probe_of", "run_load"]
+__all__ = ["CoreProbe", "LoadFailed", "LoadPlan", "LoadResult", "Pace", "Phase", "own_site", "probe_of", "run_load"]

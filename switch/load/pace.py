@@ -48,9 +48,9 @@ class CoreProbe:
     """
 
     def __init__(self, cores: Collection[int]) -> None:
-        """Blocks for about a second, to see how fast the cores are."""
+        """Blocks for about a second, to see how fast the cores are. Of no cores the pace is not known."""
         self._processes = [_started(core) for core in cores]
-        self._own = [0.0] * len(cores)
+        self.own = [0.0] * len(cores)  # pieces of work in a second of CPU time, undisturbed as far as it was seen
         self._heard()
 
     def __enter__(self) -> Self:
@@ -63,7 +63,7 @@ class CoreProbe:
     @contextmanager
     def window(self) -> Iterator[Pace]:
         """The pace while the block runs."""
-        pace = Pace(self._own)
+        pace = Pace(self.own)
         self._tell()
         try:
             yield pace
@@ -86,8 +86,11 @@ class CoreProbe:
             told = [float(speed) for speed in process.stdout.readline().split()]
             if told:
                 means.append(told[0])
-                self._own[at] = max(self._own[at], told[1])
+                self.own[at] = max(self.own[at], told[1])
         return means if len(means) == len(self._processes) else []
+
+
+UNWATCHED = CoreProbe(())
 
 
 def core_of(pids: Iterable[int]) -> int | None:

@@ -52,7 +52,7 @@ class LoadResult(msgspec.Struct, frozen=True, kw_only=True):
     idle_bytes: int  # memory of the switch before the terminals came
     connected_bytes: int  # when they were all signed in and nobody had traded
     terminals: FleetResult
-    core: Pace | None = None  # of the core that the switch keeps to; None where there is no such core
+    core: Pace  # of the one that the switch keeps to
 
     @property
     def rate(self) -> float:
@@ -71,8 +71,8 @@ class LoadResult(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def pace(self) -> float | None:
-        """The share of its own speed that the switch's core had; None where that is not known."""
-        return None if self.core is None else self.core.share
+        """The share of its own speed that the switch's core had; None where that is not known, or it has none."""
+        return self.core.share
 
     @property
     def fleets_us(self) -> float:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -10,7 +10,7 @@ from random import Random
 from fengshou.switch import status
 from fengshou.switch.config import Loaded, load
 from fengshou.switch.fleets import FleetFailed, FleetFile, FleetProcess, merge
-from fengshou.switch.load.pace import CoreProbe, core_of
+from fengshou.switch.load.pace import UNWATCHED, CoreProbe, core_of
 from fengshou.switch.load.plan import LoadFailed, LoadPlan, LoadResult, Phase
 from fengshou.switch.load.processes import cpu_s, family, machine_cpu_s, memory_bytes
 from fengshou.switch.load.scenery import payees, write_purchases
@@ -38,7 +38,7 @@ class _Reading:
     machine_s: float
 
 
-def run_load(home: Path, plan: LoadPlan, watch: Watch = _nobody, probe: CoreProbe | None = None) -> LoadResult:
+def run_load(home: Path, plan: LoadPlan, watch: Watch = _nobody, probe: CoreProbe = UNWATCHED) -> LoadResult:
     """Load the running switch of the site at ``home`` with terminals that have their homes there.
 
     Raises LoadFailed, ConfigError, CsvError.
@@ -62,7 +62,7 @@ def run_load(home: Path, plan: LoadPlan, watch: Watch = _nobody, probe: CoreProb
             fleet.go()
         began = time.monotonic()
         _follow(fleets, plan, began, began + plan.warm_up_s, watch)
-        with nullcontext() if probe is None else probe.window() as core:
+        with probe.window() as core:
             before = _read(socket, switch, fleets)
             _follow(fleets, plan, began, began + plan.warm_up_s + plan.seconds, watch)
             after = _read(socket, switch, fleets)
@@ -88,8 +88,8 @@ def run_load(home: Path, plan: LoadPlan, watch: Watch = _nobody, probe: CoreProb
 
 
 @contextmanager
-def probe_of(home: Path) -> Iterator[CoreProbe | None]:
-    """For several runs on the switch that runs at ``home``; None where it does not keep to one core.
+def probe_of(home: Path) -> Iterator[CoreProbe]:
+    """For several runs on the switch that runs at ``home``; it watches nothing where that does not keep to one core.
 
     Raises LoadFailed, ConfigError.
     """
@@ -97,10 +97,7 @@ def probe_of(home: Path) -> Iterator[CoreProbe | None]:
         core = core_of(_processes(load(home / "switch.toml")))
     except OSError as error:
         raise LoadFailed(f"the switch in {home} came to an end just now ({error})") from None
-    if core is None:
-        yield None
-        return
-    with CoreProbe([core]) as probe:
+    with CoreProbe([] if core is None else [core]) as probe:
         yield probe
 
 

@@ -1,15 +1,18 @@
 """The benchmark is a program that people rely on: it runs, keeps what it says, and compares runs rightly."""
 
+import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from bench.compare import NoSuchRun, compare, find, page
-from bench.figures import Figure, Run, save
+from bench.figures import Figure, Run, middle, pace_of, save, show
 from bench.profile import PARTS, shares
+from fengshou.switch.load.processes import family
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -33,7 +36,7 @@ def test_a_run_is_shown_and_kept(tmp_path):
     assert "aims: " in outcome.stdout
     same = bench("bench", "compare", str(file), str(file))
     assert same.returncode == 0
-    assert "| 1.00 | 1.00 |" in same.stdout
+    assert "| 1.00 |  | 1.00 |" in same.stdout
     assert not any(word in same.stdout for word in ("better", "worse"))
 
 
@@ -59,6 +62,105 @@ def test_a_slower_machine_is_no_slower_code(a, b, plain, against):
     ours = compare(before, after)[0]
     assert (ours.plain, ours.against) == (plain, against)
     assert ours.word == {0.5: "better", 1.0: ""}[against]
+
+
+def cpu_at(value: float, pace: float | None, **more: object) -> Run:
+    return Run(machine={}, figures=[Figure(key="a.cpu", what="CPU", value=value, unit="µs", pace=pace, **more)])
+
+
+#   A              B             B : A   at own speed   word
+PACES = [
+    ((100.0, 1.0),  (200.0, 0.5),  2.0,    1.0,           ""),  # the core was half as fast
+    ((100.0, 0.5),  (100.0, 1.0),  1.0,    2.0,           "worse"),
+    ((100.0, None), (100.0, 0.5),  1.0,    None,          ""),  # a run of before there was a pace
+    ((100.0, None), (200.0, 0.5),  2.0,    None,          "worse"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("a", "b", "plain", "own", "word"), PACES)
+def test_a_core_that_was_shared_is_no_slower_code(a, b, plain, own, word):
+    before, after = cpu_at(*a), cpu_at(*b)
+    change = compare(before, after)[0]
+    assert (change.plain, change.own, change.word) == (plain, own, word)
+    shown = f"{plain:.2f} | {'' if own is None else f'{own:.2f}'} |"
+    assert shown in page(before, after)
+
+
+def test_how_fast_the_core_was_is_no_merit():
+    runs = [Run(machine={}, figures=pace_of("a.pace", "saturation", [pace, None, pace])) for pace in (0.5, 1.0)]
+    assert [change.word for change in compare(*runs)] == [""]
+    assert pace_of("a.pace", "saturation", [None]) == []
+
+
+def test_a_rate_at_the_cores_own_speed_is_higher():
+    assert cpu_at(100.0, 0.5, more=True).figures[0].own == 200.0
+
+
+def test_a_ratio_to_a_peer_is_of_both_at_the_cores_own_speed():
+    """Ours met a slow moment. Where the peer's pace is not known, neither is corrected."""
+    ours = Figure(key="a.ours", what="", value=100.0, unit="µs", peer="a.peer", pace=0.5)
+    for pace, ratio in ((1.0, 0.5), (None, 1.0)):
+        peer = Figure(key="a.peer", what="", value=100.0, unit="µs", pace=pace)
+        assert Run(machine={}, figures=[ours, peer]).ratio(ours) == ratio
+
+
+def test_of_several_rounds_the_one_in_the_middle_counts_with_its_own_pace():
+    found = middle([180.0, 120.0, 240.0], [0.7, 1.0, 0.5])
+    assert found == {"value": 180.0, "each": [180.0, 120.0, 240.0], "pace": 0.7}
+    assert middle([5.0]) == {"value": 5.0, "each": [], "pace": None}
+
+
+def test_the_value_and_its_aim_stay_as_measured_where_the_pace_is_shown(capsys):
+    show(cpu_at(100.0, 0.5, aim=80.0))
+    aims = capsys.readouterr().out.partition("aims: ")[2]
+    assert aims.startswith("0 of 1 met")
+    row = next(line for line in aims.splitlines() if "CPU" in line)
+    cells = [cell.strip() for cell in row.strip("│ ").split("│")]
+    assert cells == ["a", "CPU", "≤ 80", "100", "µs", "1.2 × the aim", "50"]
+
+
+def test_a_stage_that_fails_leaves_the_others_their_figures(tmp_path):
+    """The disk takes no file above 100 KiB, as if it were full there."""
+    file = tmp_path / "run.json"
+    outcome = subprocess.run(
+        [sys.executable, "-m", "bench", "--stage", "journal", "--stage", "bytes", "--out", str(file)],
+        cwd=ROOT, capture_output=True, text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (102_400, 102_400)),
+    )  # fmt: skip
+    assert outcome.returncode == 1
+    assert "journal came to nothing: " in outcome.stderr.splitlines()[-1]
+    assert "Traceback" not in outcome.stderr
+    run = msgspec.json.decode(file.read_bytes(), type=Run)
+    assert {figure.stage for figure in run.figures} == {"bytes"}
+    assert any(note.startswith("journal came to nothing") for note in run.notes)
+
+
+def test_figures_that_cannot_be_kept_were_shown(tmp_path):
+    (tmp_path / "taken").touch()
+    outcome = bench("bench", "--stage", "bytes", "--out", str(tmp_path / "taken" / "run.json"))
+    assert outcome.returncode == 1
+    assert "aims: " in outcome.stdout
+    assert outcome.stderr.splitlines()[-1].startswith("Error: the figures could not be kept: ")
+
+
+def test_a_benchmark_that_is_stopped_stops_what_it_started():
+    command = [sys.executable, "-m", "bench", "--stage", "saf", "--seconds", "100"]
+    running = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (hosts := [pid for pid in family(running.pid) if b"core-banking" in _command(pid)]):
+        assert running.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    running.terminate()
+    told = running.communicate(timeout=60)[1]
+    assert running.returncode == 1
+    assert told.endswith("Aborted!\n")
+    assert not any(_command(pid) for pid in hosts)
+
+
+def _command(pid: int) -> bytes:
+    file = Path(f"/proc/{pid}/cmdline")
+    return file.read_bytes() if file.exists() else b""
 
 
 def test_a_new_figure_has_nothing_to_be_compared_with():
@@ -104,7 +206,7 @@ def test_a_page_says_which_machines_and_what_only_one_run_has():
     text = page(a, b)
     assert "| processor | one | another |" in text
     assert "Two different machines" in text
-    assert "| 3.00 | 3.00 |  | worse |" in text
+    assert "| 3.00 |  | 3.00 |  | worse |" in text
     assert "Only in B: something new." in text
 
 

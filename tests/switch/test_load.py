@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from fengshou.switch.load import LoadFailed, LoadPlan, LoadResult, Phase, run_load
+from fengshou.switch.load import LoadFailed, LoadPlan, LoadResult, Pace, Phase, run_load
 from fengshou.switch.load.processes import cpu_s, family
 from fengshou.terminals.fleet import FleetPlan, FleetResult, run_fleet
 from fengshou.terminals.latency import Latencies
@@ -137,7 +137,7 @@ def test_what_a_switch_in_good_order_does_not_do_is_a_problem(seen, said):
     costs = dict.fromkeys(("seconds", "switch_cpu_s", "fleets_cpu_s", "machine_cpu_s"), 1.0)
     counts = dict.fromkeys(("transactions", "idle_bytes", "connected_bytes"), 90)
     good, bad = (
-        LoadResult(plan=LoadPlan(), terminals=FleetResult(**fields | changed), **costs, **counts)
+        LoadResult(plan=LoadPlan(), terminals=FleetResult(**fields | changed), core=Pace([]), **costs, **counts)
         for changed in ({}, seen)
     )
     assert good.clean

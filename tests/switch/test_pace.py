@@ -32,7 +32,7 @@ def test_a_pace_is_a_share_of_the_cores_own_speed(own, speeds, share):
 def test_a_core_is_not_faster_than_the_best_that_was_seen_of_it():
     """Also when its first second was disturbed and a later window was not: the earlier window is judged anew."""
     with CoreProbe([CORE]) as probe:
-        probe._own[0] /= 10
+        probe.own[0] /= 10
         with probe.window() as first:
             time.sleep(0.2)
         with probe.window() as second:
