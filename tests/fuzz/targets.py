@@ -12,6 +12,7 @@ from pathlib import Path
 from fengshou.codecs import BadSignature, Iso8583Codec, PrivateKey, PublicKey, verify_batch
 from fengshou.codecs._verify import paths, take_path
 from fengshou.hsm import keyblock
+from fengshou.hsm.channel import direct
 from fengshou.hsm.custody import Kind, WrappedKeyError
 from fengshou.hsm.envelope import parse_envelope
 from fengshou.hsm.software import SoftwareCustody
@@ -33,6 +34,7 @@ from fengshou.switch.config import ConfigError, load
 from fengshou.switch.grammar import Catalogue, load_service
 from fengshou.switch.site import SERVICES, STANDARD_SERVICES
 from fengshou.terminals.key_store import KeyStore, KeysUnfit
+from tests.fuzz.wire import Wire
 
 CATALOGUE = Catalogue(load_service(f"{SERVICES}.{name}", {}) for name in STANDARD_SERVICES)
 COMPILED, REFERENCE = CATALOGUE.codec, ReferenceCodec(CATALOGUE.grammar)
@@ -59,6 +61,14 @@ def _outcome(read: Callable[[], object]) -> object:
         return read()
     except UntrustedBytesError as error:
         return error.error, error.code, str(error)
+
+
+def channel(data: bytes) -> None:
+    """A terminal's wire: the connection without pyOpenSSL between makes of it what pyOpenSSL's does."""
+    head, data = data[:1] or b"\0", data[1:]
+    at = len(data) * (head[0] & 0x7F) // 0x7F
+    found = [Wire(twin).carry(data[:at], data[at:], head[0] > 0x7F) for twin in (direct, lambda whole: whole)]
+    assert found[0] == found[1]
 
 
 def frames(data: bytes) -> None:
@@ -179,6 +189,7 @@ def signatures(data: bytes) -> None:
 TARGETS: dict[str, Callable[[bytes], None]] = {
     target.__name__: target
     for target in (
-        frames, messages, values, iso8583, sign_in, keys, journal, configuration, certificate, http, signatures,
+        channel, frames, messages, values, iso8583, sign_in, keys, journal, configuration, certificate, http,
+        signatures,
     )
 }  # fmt: skip
