@@ -77,16 +77,20 @@ def save_png(results: Sequence[LoadResult], file: Path) -> None:
 
 
 def _latency_and_cost(results: Sequence[LoadResult], left: Any, right: Any) -> None:
+    from matplotlib.ticker import LogFormatter
+
     for percent in _SHOWN:
         left.plot(*zip(*_against_rate(results, percent), strict=True), "o-", label=f"p{percent:g}")
     left.set(yscale="log", xlabel="transactions a second", ylabel="latency, ms", title="latency that terminals see")
+    left.yaxis.set_major_formatter(LogFormatter())  # 80 and not 8 × 10¹
+    left.yaxis.set_minor_formatter(LogFormatter())
     left.legend()
     right.plot(*zip(*sorted((result.rate, result.switch_us) for result in results), strict=True), "o-")
+    right.set_ylim(0, 1.1 * max(result.switch_us for result in results))
     right.set(xlabel="transactions a second", ylabel="µs a transaction", title="CPU of the switch")
     for axes in (left, right):
         axes.set_xlim(left=0)
         axes.grid(visible=True, which="both", alpha=0.3)
-    right.set_ylim(bottom=0)
 
 
 def _spectrum_and_codes(result: LoadResult, left: Any, right: Any) -> None:
