@@ -139,7 +139,9 @@ def _of_storm(key: str, what: str, storm: "_Storm", count: int, aim: float | Non
         *pace_of(f"{key}.pace", what, [storm.core.share]),
         Figure(key=f"{key}.own", what=f"{what}: a terminal's", value=storm.own_cpu_s / count * 1e6, unit="µs/terminal"),
         Figure(
-            key=f"{key}.ahead", what=f"{what}: a terminal's before", value=storm.ahead_cpu_s / count * 1e6,
+            key=f"{key}.ahead",
+            what=f"{what}: a terminal's before",
+            value=storm.ahead_cpu_s / count * 1e6,
             unit="µs/terminal",
         ),
     ]
