@@ -10,6 +10,7 @@ socket, the system is given the batch at once. It saves two rounds of the event 
 import logging
 import os
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import trio
@@ -141,7 +142,7 @@ class Line:
     async def _receive(self) -> None:
         buffer = bytearray()
         while True:
-            data = await self._stream.receive_some(READ_BYTES)
+            data = await self._read()
             if not data:
                 raise trio.BrokenResourceError("the host closed the connection")
             self._heard_at = trio.current_time()
@@ -156,6 +157,16 @@ class Line:
             finally:
                 if messages:
                     self._receive_messages(messages)
+
+    async def _read(self) -> bytes | bytearray:
+        """What has come; nothing when the host has closed the connection."""
+        if not isinstance(self._stream, trio.SocketStream):
+            return await self._stream.receive_some(READ_BYTES)
+        # Trio's own asks the system before it waits too, and goes through more coroutines: 20 µs a batch more.
+        while True:
+            await trio.lowlevel.wait_readable(self._stream.socket)
+            with suppress(BlockingIOError):
+                return os.read(self._stream.socket.fileno(), READ_BYTES)
 
     async def _watch(self) -> None:
         code = (await self._ask(SIGN_ON)).get(39)
