@@ -28,7 +28,7 @@ from bench import (
     workers,
 )  # fmt: skip
 from bench.figures import RESULTS, Figure, Run, save, show
-from bench.peer import BenchFailed
+from bench.measure import BenchFailed
 from fengshou.switch.journal.tables import JournalError
 from fengshou.switch.load import LoadFailed
 from fengshou.switch.processes import ProcessFailed

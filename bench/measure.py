@@ -1,4 +1,4 @@
-"""How much CPU a piece of code takes; and what whoever waits for a long measurement is told."""
+"""How much CPU a piece of code takes; how a measurement may end, and what whoever waits for it is told."""
 
 import time
 from collections.abc import Callable
@@ -6,6 +6,10 @@ from collections.abc import Callable
 Tell = Callable[[str], None]  # what is being done now
 
 _ROUNDS = 5
+
+
+class BenchFailed(Exception):
+    """A run came to an end that makes its figures worthless; the text says which."""
 
 
 def cpu_us(work: Callable[[], object], seconds: float, messages: int = 1) -> float:

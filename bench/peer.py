@@ -10,12 +10,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.measure import BenchFailed
 from fengshou.switch.load import CoreProbe, Pace
 from fengshou.switch.load.processes import cpu_s
-
-
-class BenchFailed(Exception):
-    """A run came to an end that makes its figures worthless; the text says which."""
 
 
 @dataclass(frozen=True, slots=True)

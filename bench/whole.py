@@ -19,8 +19,8 @@ from typing import Any
 import msgspec
 
 from bench.figures import Figure, middle, number, pace_of
-from bench.measure import Tell
-from bench.peer import Bare, BenchFailed, run_bare
+from bench.measure import BenchFailed, Tell
+from bench.peer import Bare, run_bare
 from fengshou.switch.load import CoreProbe, LoadPlan, LoadResult, own_site, probe_of, run_load
 
 TERMINALS = 200  # as many connections as the figures of jPOS were taken with

@@ -5,12 +5,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
 from bench.figures import Figure
 from bench.journal import intent
+from bench.measure import BenchFailed
 from fengshou.switch.affinity import Share
 from fengshou.switch.journal.store import Entry, Journal
 
@@ -68,30 +70,46 @@ def figures(seconds: float, folder: Path) -> list[Figure]:
 
 
 def _together(plans: Sequence[Plan]) -> list[Done]:
-    """Each in a process of its own; all begin when all are ready."""
+    """Each in a process of its own; all begin when all are ready. Raises BenchFailed."""
     for folder, workers in {plan.folder: plan.workers for plan in plans}.items():
         journal = Journal(Path(folder), map_bytes=_MAP_BYTES)
         journal.share_out(workers)
         journal.close()
     processes = [
-        subprocess.Popen([sys.executable, "-m", "bench.workers"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        subprocess.Popen(
+            [sys.executable, "-m", "bench.workers"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
         for _ in plans
     ]
-    for process, plan in zip(processes, plans, strict=True):
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(msgspec.json.encode(plan) + b"\n")
+    try:
+        for process, plan in zip(processes, plans, strict=True):
+            _tell(process, msgspec.json.encode(plan))
+            assert process.stdout is not None
+            process.stdout.readline()
+        for process in processes:
+            _tell(process, b"go")
+        return [_done(process) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
+def _tell(process: subprocess.Popen[bytes], line: bytes) -> None:
+    assert process.stdin is not None
+    with suppress(BrokenPipeError):  # it has failed; why is known when all have ended
+        process.stdin.write(line + b"\n")
         process.stdin.flush()
-        process.stdout.readline()
-    found = []
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write(b"go\n")
-        process.stdin.flush()
-    for process in processes:
-        out, _ = process.communicate()
-        found.append(msgspec.json.decode(out, type=Done))
-    return found
+
+
+def _done(process: subprocess.Popen[bytes]) -> Done:
+    out, told = process.communicate()
+    if process.returncode:
+        raise BenchFailed(told.decode(errors="replace").strip().rpartition("\n")[2])
+    return msgspec.json.decode(out, type=Done)
 
 
 def _commit(plan: Plan) -> Done:

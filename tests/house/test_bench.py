@@ -123,16 +123,22 @@ def test_a_stage_that_fails_leaves_the_others_their_figures(tmp_path):
     """The disk takes no file above 100 KiB, as if it were full there."""
     file = tmp_path / "run.json"
     outcome = subprocess.run(
-        [sys.executable, "-m", "bench", "--stage", "journal", "--stage", "bytes", "--out", str(file)],
+        [
+            sys.executable, "-m", "bench", "--stage", "journal", "--stage", "workers", "--stage", "bytes",
+            "--out", str(file),
+        ],
         cwd=ROOT, capture_output=True, text=True,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (102_400, 102_400)),
     )  # fmt: skip
     assert outcome.returncode == 1
-    assert "journal came to nothing: " in outcome.stderr.splitlines()[-1]
+    said = outcome.stderr.splitlines()[-2:]
+    assert said[0].startswith("Error: journal came to nothing: ")
+    assert said[1].startswith("workers came to nothing: ")
+    assert all("the journal cannot be written" in line for line in said)
     assert "Traceback" not in outcome.stderr
     run = msgspec.json.decode(file.read_bytes(), type=Run)
     assert {figure.stage for figure in run.figures} == {"bytes"}
-    assert any(note.startswith("journal came to nothing") for note in run.notes)
+    assert [note.partition(" ")[0] for note in run.notes if "came to nothing" in note] == ["journal", "workers"]
 
 
 def test_figures_that_cannot_be_kept_were_shown(tmp_path):
