@@ -264,6 +264,7 @@ def host_stan(rrn: int) -> str:
     return str(rrn % 1_000_000).zfill(6)
 
 
+@lru_cache(maxsize=256)
 def institution(number: int) -> str:
     """DE 32 or DE 33. Institution numbers of China UnionPay have at least 8 digits; some begin with zero."""
     return str(number).zfill(8)

@@ -7,6 +7,8 @@ answer, should it come, is a late one.
 
 from collections import OrderedDict
 from collections.abc import Iterator
+from functools import lru_cache
+from operator import itemgetter
 
 import msgspec
 
@@ -16,7 +18,8 @@ from fengshou.protocol.service import Iso8583Call
 from fengshou.routing.deadlines import Deadlines, Timer
 from fengshou.routing.destination import Outbound, Trace
 
-Key = tuple[str | bytes | None, ...]
+# The first three digits of an answer's MTI and the values of the fields that match.
+Key = tuple[str, object]
 
 
 def request_fields(call: Iso8583Call, trace: Trace) -> dict[int, str | bytes]:
@@ -41,6 +44,12 @@ def request_fields(call: Iso8583Call, trace: Trace) -> dict[int, str | bytes]:
     }
 
 
+@lru_cache(maxsize=256)
+def _answered_by(mti: str) -> str:
+    """The first three digits of the MTI that answers a request."""
+    return answer_mti(mti)[:3]
+
+
 class Flight(msgspec.Struct, eq=False):
     """A call on its way. ``line`` is whatever carries it; ``sent``: some of the frame may have left this machine."""
 
@@ -59,6 +68,7 @@ class InFlight:
     def __init__(self, match_fields: tuple[int, ...], late_max: int) -> None:
         """``late_max`` bounds the memory of calls that were given up; the oldest is forgotten first."""
         self._match_fields = match_fields
+        self._matching = itemgetter(*match_fields)
         self._late_max = late_max
         self._open: dict[Key, Flight] = {}
         self._late: OrderedDict[Key, Outbound] = OrderedDict()
@@ -68,10 +78,16 @@ class InFlight:
         return len(self._open)
 
     def key_of_answer(self, answer: Fields) -> Key:
-        return (str(answer[MTI])[:3], *map(answer.get, self._match_fields))
+        return str(answer[MTI])[:3], self._matched(answer)
 
     def key_of_request(self, request: Fields) -> Key:
-        return (answer_mti(str(request[MTI]))[:3], *map(request.get, self._match_fields))
+        return _answered_by(str(request[MTI])), self._matched(request)
+
+    def _matched(self, fields: Fields) -> object:
+        try:
+            return self._matching(fields)
+        except KeyError:  # a field that neither a request nor its answer has matches too
+            return tuple(map(fields.get, self._match_fields))
 
     def add(self, request: Fields, frame: bytes, outbound: Outbound, line: object) -> Flight | None:
         """Take a call; None when one with the same key is open, because their answers could not be told apart."""
