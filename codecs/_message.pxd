@@ -101,6 +101,9 @@ cdef class MessageCodec:
         const uint8_t *was, object history, Error *error,
     )
 
+    cdef int begin_frame(
+        self, Writer *writer, const Template *template, object flags, object sequence, object signature
+    ) except -1
     cdef int collect(self, dict values, PyObject **table) except -1
     cdef int arrange(self, dict values, const Side *side, PyObject **table) except -1
     cdef int write_fields(self, Writer *writer, const Side *side, object values) except -1

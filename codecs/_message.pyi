@@ -29,6 +29,12 @@ class MessageCodec:
     def encode(self, message: Message) -> bytes:
         """The frame of a message, length included. Raises UntrustedBytesError for values outside the grammar."""
 
+    def frame(self, template: int, flags: int, sequence: int, body: bytes) -> bytes:
+        """The frame of a message without a signature, around a body that ``encode_body`` made.
+
+        Raises UntrustedBytesError.
+        """
+
     def encode_body(self, template: int, response: bool, values: Mapping[int, Value]) -> bytes:
         """Presence bits and fields only: the part of an answer that is stored and repeated byte for byte."""
 

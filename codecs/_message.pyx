@@ -105,6 +105,19 @@ cdef bytes written(Writer *writer):
     return PyBytes_FromStringAndSize(<char *>writer.start, writer.at - writer.start)
 
 
+cdef bytes end_frame(Writer *writer):
+    """The frame, with its length in the room that ``begin_frame`` left; a short one starts a byte later."""
+    cdef size_t length = writer.at - writer.start - LENGTH_BYTES_MAX
+    if length > FRAME_BYTES_MAX:
+        refuse(FRAME_TOO_LONG, "")
+    if length > 0x7F:
+        writer.start[0] = <uint8_t>(length | 0x80)
+        writer.start[1] = <uint8_t>(length >> 7)
+        return written(writer)
+    writer.start[1] = <uint8_t>length
+    return PyBytes_FromStringAndSize(<char *>writer.start + 1, 1 + length)
+
+
 # ---- messages
 
 
@@ -572,43 +585,52 @@ cdef class MessageCodec:
         if not isinstance(message, Message):
             raise TypeError("what is encoded is a Message")
         cdef const Template *template = self.template_of(slot_of(message, TEMPLATE_SLOT))
-        cdef int64_t flags, sequence
-        cdef Error error
+        cdef bint is_response
         cdef Writer writer
-        cdef size_t expected, length
-        cdef uint8_t *start
-        if check_number(slot_of(message, FLAGS_SLOT), 0, 0xFF, &flags) != NONE:
-            refuse(UNKNOWN_FLAG, "")
-        error = judge(template, <int>flags)
-        if error != NONE:
-            refuse(error, "")
-        signature = slot_of(message, SIGNATURE_SLOT)
-        expected = SIGNATURE_BYTES if flags & SIGNED else 0
-        if not PyBytes_Check(signature) or <size_t>PyBytes_GET_SIZE(signature) != expected:
-            refuse(SIGNATURE_MISSING if expected else SIGNATURE_UNEXPECTED, "")
-        if check_number(slot_of(message, SEQUENCE_SLOT), 0, INT64_MAX, &sequence) != NONE:
-            refuse(VALUE_OUT_OF_RANGE, "")
+        flags, signature = slot_of(message, FLAGS_SLOT), slot_of(message, SIGNATURE_SLOT)
         open_writer(&writer)
         try:
-            # Room for the longest length; a short one starts a byte later.
-            room(&writer, LENGTH_BYTES_MAX)
-            start = room(&writer, 2)
-            start[0] = <uint8_t>(VERSION << 6 | (template - &self.templates[0]))
-            start[1] = <uint8_t>flags
-            write_varint(&writer, sequence)
-            self.write_fields(&writer, &template.response if flags & RESPONSE else &template.request, slot_of(message, VALUES_SLOT))
-            write_bytes(&writer, <const uint8_t *>PyBytes_AS_STRING(signature), expected)
-            length = writer.at - writer.start - LENGTH_BYTES_MAX
-            if length > FRAME_BYTES_MAX:
-                refuse(FRAME_TOO_LONG, "")
-            if length > 0x7F:
-                writer.start[0] = <uint8_t>(length | 0x80)
-                writer.start[1] = <uint8_t>(length >> 7)
-                return written(&writer)
-            writer.start[1] = <uint8_t>length
-            return PyBytes_FromStringAndSize(<char *>writer.start + 1, 1 + length)
+            self.begin_frame(&writer, template, flags, slot_of(message, SEQUENCE_SLOT), signature)
+            is_response = flags & RESPONSE
+            self.write_fields(&writer, &template.response if is_response else &template.request, slot_of(message, VALUES_SLOT))
+            write_bytes(&writer, <const uint8_t *>PyBytes_AS_STRING(signature), PyBytes_GET_SIZE(signature))
+            return end_frame(&writer)
         finally:
             close_writer(&writer)
+
+    def frame(self, template, flags, sequence, bytes body not None):
+        cdef Writer writer
+        open_writer(&writer)
+        try:
+            self.begin_frame(&writer, self.template_of(template), flags, sequence, b"")
+            write_bytes(&writer, <const uint8_t *>PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body))
+            return end_frame(&writer)
+        finally:
+            close_writer(&writer)
+
+    cdef int begin_frame(
+        self, Writer *writer, const Template *template, object flags, object sequence, object signature
+    ) except -1:
+        """What stands before the body of a message that has this signature, and room for the longest length."""
+        cdef int64_t bits, number
+        cdef Error error
+        cdef size_t expected
+        cdef uint8_t *start
+        if check_number(flags, 0, 0xFF, &bits) != NONE:
+            refuse(UNKNOWN_FLAG, "")
+        error = judge(template, <int>bits)
+        if error != NONE:
+            refuse(error, "")
+        expected = SIGNATURE_BYTES if bits & SIGNED else 0
+        if not PyBytes_Check(signature) or <size_t>PyBytes_GET_SIZE(signature) != expected:
+            refuse(SIGNATURE_MISSING if expected else SIGNATURE_UNEXPECTED, "")
+        if check_number(sequence, 0, INT64_MAX, &number) != NONE:
+            refuse(VALUE_OUT_OF_RANGE, "")
+        room(writer, LENGTH_BYTES_MAX)
+        start = room(writer, 2)
+        start[0] = <uint8_t>(VERSION << 6 | (template - &self.templates[0]))
+        start[1] = <uint8_t>bits
+        return write_varint(writer, number)
 
     def encode_body(self, template, bint response, values):
         cdef const Template *plan = self.template_of(template)

@@ -75,6 +75,13 @@ class Fields(c.Construct):  # type: ignore[misc]
         return obj
 
 
+def _framed(content: bytes) -> bytes:
+    """The frame of this content. Raises UntrustedBytesError: it is too long."""
+    if len(content) > limits.FRAME_BYTES_MAX:
+        raise UntrustedBytesError(WireError.FRAME_TOO_LONG)
+    return bytes(VARINT.build(len(content)) + content)
+
+
 def refuse_strangers(values: Mapping[int, Value], known: Mapping[int, object]) -> None:
     """Values whose key has no place: of a template, or of the whole grammar."""
     for key in values:
@@ -162,21 +169,26 @@ class ReferenceCodec:
 
     def encode(self, message: Message) -> bytes:
         """The frame of a message, length included. Raises UntrustedBytesError for values outside the grammar."""
-        template = self._template(message.template)
-        self._judge(template, message.flags)
-        signed = bool(message.flags & Flag.SIGNED)
-        if not isinstance(message.signature, bytes) or len(message.signature) != limits.SIGNATURE_BYTES * signed:
+        head = self._head(message.template, message.flags, message.sequence, message.signature)
+        body = self.sides[message.template, message.is_response].build(message.values)
+        return _framed(head + body + message.signature)
+
+    def frame(self, template: int, flags: int, sequence: int, body: bytes) -> bytes:
+        """The frame of a message without a signature, around a body that ``encode_body`` made.
+
+        Raises UntrustedBytesError.
+        """
+        return _framed(self._head(template, flags, sequence, b"") + body)
+
+    def _head(self, template: int, flags: int, sequence: int, signature: bytes) -> bytes:
+        """What stands before the body of a message that has this signature."""
+        found = self._template(template)
+        self._judge(found, flags)
+        signed = bool(flags & Flag.SIGNED)
+        if not isinstance(signature, bytes) or len(signature) != limits.SIGNATURE_BYTES * signed:
             raise UntrustedBytesError(WireError.SIGNATURE_MISSING if signed else WireError.SIGNATURE_UNEXPECTED)
-        frame = (
-            HEAD.build({"version": limits.PROTOCOL_VERSION, "template": template.id})
-            + bytes((message.flags,))
-            + VARINT.build(message.sequence)
-            + self.sides[template.id, message.is_response].build(message.values)
-            + message.signature
-        )
-        if len(frame) > limits.FRAME_BYTES_MAX:
-            raise UntrustedBytesError(WireError.FRAME_TOO_LONG)
-        return bytes(VARINT.build(len(frame)) + frame)
+        head = HEAD.build({"version": limits.PROTOCOL_VERSION, "template": found.id})
+        return bytes(head + bytes((flags,)) + VARINT.build(sequence))
 
     def encode_body(self, template: int, response: bool, values: Mapping[int, Value]) -> bytes:
         """Presence bits and fields only: the part of an answer that is stored and repeated byte for byte."""

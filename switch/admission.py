@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from fengshou.codecs import sm3
 from fengshou.hsm.custody import CustodyError, SealBroken
 from fengshou.protocol import codes
 from fengshou.protocol import elements as de
@@ -74,7 +73,6 @@ class Admission:
         self._journal = journal
         self._duplicates = duplicates
         self._counters = counters
-        self._recorder = recorder
         self._originals = originals
         self._rrns = rrns
         self._pseudonym = pseudonym
@@ -149,10 +147,8 @@ class Admission:
             exchange.refuse("30", "STAN is 0")
         else:
             exchange.service = service
-            stated = self._recorder.stated(message)
-            exchange.content = sm3(stated)
             if session.history is not None and self._catalogue.template(message.template).operators:
-                session.history.keep(message.sequence, stated)
+                session.history.keep(message.sequence, exchange.stated)
             batch, stan = int(session.implied[de.BATCH]), int(message.values[de.STAN])
             exchange.key = key_of(row.facts.terminal, row.facts.merchant, batch, stan)
             return True

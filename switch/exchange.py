@@ -27,7 +27,8 @@ class Exchange(msgspec.Struct, eq=False):
     digest: bytes = b""  # e, what the terminal signed
     evidence: bytes = b""  # what the journal keeps of the signature: e || r || s, or what proves an item of an upload
     service: Service | None = None
-    content: bytes = b""  # SM3 of template and body: equal for the same request under any sequence and session
+    stated: bytes = b""  # template and body: equal for the same request under any sequence and session
+    content: bytes = b""  # SM3 of that
     key: bytes = b""
     request: Request | None = None
     call: Iso8583Call | JsonCall | None = None
@@ -42,7 +43,8 @@ class Exchange(msgspec.Struct, eq=False):
     conclusion: Conclusion | None = None
     ending: Event = Event.DECLINE  # what happens to the intent when its conclusion is durable
     outcome: Entry | None = None  # what the journal says of the end
-    values: dict[int, Value] = msgspec.field(default_factory=dict)  # the whole response
+    # The whole response: its values, or its body as the journal has its digest.
+    response: dict[int, Value] | bytes = b""
     command: int = COMMAND_NONE
     reason: str = ""  # of a refusal, for the journal and the operator
     replayed: int = 0  # record of the outcome that is given again
@@ -60,7 +62,7 @@ class Exchange(msgspec.Struct, eq=False):
     def refuse(self, code: str, reason: str = "", command: int = COMMAND_NONE) -> None:
         """End it before it became an intent, for the record. ``reason`` holds no value of the message."""
         self.advance(Event.REFUSE)
-        self.values = {de.RESPONSE_CODE: code}
+        self.response = {de.RESPONSE_CODE: code}
         self.conclusion = Conclusion(code)
         self.command = command
         self.reason = reason
@@ -75,11 +77,11 @@ class Exchange(msgspec.Struct, eq=False):
         self.request = self.call = self.intent = self.outcome = self.conclusion = None
         self.charges = self.caps = ()
         self.original, self.original_intent, self.original_state, self.batch = b"", 0, State.TOMBSTONE, b""
-        self.ending, self.values = Event.DECLINE, {}
+        self.ending, self.response = Event.DECLINE, b""
 
     def answer_now(self, values: dict[int, Value]) -> None:
         """The switch itself knows the answer."""
-        self.values = values
+        self.response = values
         self.conclusion = Conclusion(str(values[de.RESPONSE_CODE]))
 
     def replay(self, values: dict[int, Value], outcome: int) -> None:

@@ -151,7 +151,7 @@ class Sender:
         unknown = service.moves_money and codes.action_of(conclusion.code) == "E"
         if unknown and service.repeats:
             exchange.conclude(Conclusion(codes.IN_PROGRESS), Event.KEEP)
-            exchange.values = {de.RESPONSE_CODE: codes.IN_PROGRESS}
+            exchange.response = {de.RESPONSE_CODE: codes.IN_PROGRESS}
             return []
         if unknown:
             # A reversal or void that is not answered is taken over: from now on the switch reverses the original.
@@ -199,15 +199,19 @@ class Sender:
             flags = _RESPONSE | command | (_RECEIPT if receipt else 0)
             if exchange.grants_delta:
                 flags |= _DELTA
-            frames[exchange.peer].append(
-                self._codec.encode(Message(template, flags, exchange.sequence, exchange.values))
-            )
+            frames[exchange.peer].append(self._frame(template, flags, exchange))
             if receipt:
                 receipts.append((exchange, receipt))
         for peer, parts in frames.items():
             peer.send(b"".join(parts) if len(parts) > 1 else parts[0])
         if receipts:
             self._receipts_later(receipts)
+
+    def _frame(self, template: int, flags: int, exchange: Exchange) -> bytes:
+        response = exchange.response
+        if isinstance(response, bytes):
+            return self._codec.frame(template, flags, exchange.sequence, response)
+        return self._codec.encode(Message(template, flags, exchange.sequence, response))
 
     @staticmethod
     def _proof(exchange: Exchange) -> int:

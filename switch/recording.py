@@ -76,7 +76,7 @@ class Recorder:
         event: bytes = b"",
         settles: tuple[bytes, int] | None = None,
     ) -> Entry:
-        """The line that is durable before the terminal hears of the end. Fills in ``exchange.values``.
+        """The line that is durable before the terminal hears of the end. Fills in ``exchange.response``.
 
         ``owes`` is the intent whose back end is owed a reversal, ``advice`` that it is owed an advice of this one,
         ``gives_back`` what no longer counts against limits.
@@ -84,7 +84,7 @@ class Recorder:
         intent, conclusion = exchange.intent, exchange.conclusion
         assert intent is not None
         assert conclusion is not None
-        record, exchange.values = self._outcome(intent.record, conclusion)
+        record, exchange.response = self._outcome(intent.record, conclusion)
         exchange.outcome = Entry(
             record,
             intent=intent,
@@ -104,8 +104,8 @@ class Recorder:
         """The outcome of an intent that nobody waits for any more: a restart found it open, or it was repeated."""
         return Entry(self._outcome(was, conclusion)[0], owes=owes, charges=gives_back, event=event)
 
-    def _outcome(self, was: Record, conclusion: Conclusion) -> tuple[Record, dict[int, Value]]:
-        """The record of an intent's end, and the whole response."""
+    def _outcome(self, was: Record, conclusion: Conclusion) -> tuple[Record, bytes]:
+        """The record of an intent's end, and the body of the response."""
         values: dict[int, Value] = {
             de.RESPONSE_CODE: conclusion.code,
             de.RRN: was.rrn,
@@ -132,7 +132,7 @@ class Recorder:
             clear=clear,
             sealed=sealed,
         )
-        return record, values
+        return record, body
 
     def session(
         self, exchange: "Exchange", facts: TerminalFacts, batch: int, held: tuple[int, int] | None = None
@@ -250,14 +250,13 @@ class Recorder:
         """Template id and body: the same for the same request under any sequence, session and form."""
         return bytes((message.template,)) + self._codec.encode_body(message.template, False, message.values)
 
-    def content(self, message: Message) -> bytes:
-        """SM3 of what a request states, by which repeats are known."""
-        return sm3(self.stated(message))
-
 
 def tags_of(values: Mapping[int, Value], pseudonym: Callable[[str], str]) -> tuple[bytes, ...]:
     """By which a request is found again: the keyed hashes (8 bytes) of the card and the accounts that it names."""
-    return tuple([bytes.fromhex(pseudonym(str(values[key]))) for key in _SEARCHED if key in values])
+    return tuple([_octets(pseudonym(str(values[key]))) for key in _SEARCHED if key in values])
+
+
+_octets = lru_cache(maxsize=16_384)(bytes.fromhex)  # as many as there are pseudonyms remembered
 
 
 def pseudonyms(custody: Custody) -> Callable[[str], str]:

@@ -46,7 +46,6 @@ class Sessions:
         if accepted is None:
             return
         row, batch = accepted
-        exchange.content = self._recorder.content(exchange.asked)
         held = Held.stated(exchange.asked.values)
         entry = self._recorder.session(exchange, row.facts, batch, held)
         entries.append(entry)
@@ -68,7 +67,6 @@ class Sessions:
         assert peer.row is not None
         batch = peer.session.implied[de.BATCH]
         assert isinstance(batch, int)
-        exchange.content = self._recorder.content(exchange.asked)
         entries.append(self._recorder.session(exchange, peer.row.facts, batch))
         exchange.answer_now({de.RESPONSE_CODE: codes.APPROVED})
         peer.session.advance(SessionEvent.SIGN_OFF, {})
@@ -93,7 +91,6 @@ class Sessions:
             return
         except CustodyError:
             held = Held()  # of an epoch that is retired: as good as none
-        exchange.content = self._recorder.content(exchange.asked)
         entries.append(self._recorder.session(exchange, facts, batch, held))
         peer.key_epochs = held
         told = self._keys.newer(facts, peer.certificate.public_key, held)

@@ -171,7 +171,10 @@ def test_twins_agree_on_messages(message: Message, za: bytes, other: Message) ->
     how, _ = assert_twins("encode", message)
     body = (message.template, message.is_response)
     assert_twins("encode_body", *body, message.values)
-    assert_twins("decode_body", *body, REFERENCE.encode_body(*body, message.values))
+    encoded = REFERENCE.encode_body(*body, message.values)
+    assert_twins("decode_body", *body, encoded)
+    framed = assert_twins("frame", message.template, message.flags, message.sequence, encoded)
+    assert framed == assert_twins("encode", message) or message.signature
     assert_twins("canonical", message.template, message.flags, message.sequence, message.values)
     assert_twins("digest", za, za, message, other.values)
     assert_twins("pack", message.values)
@@ -194,9 +197,16 @@ def test_twins_agree_on_messages(message: Message, za: bytes, other: Message) ->
 def test_twins_agree_on_what_cannot_be_encoded(message: Message, implied: dict[int, Any]) -> None:
     assert_twins("encode", message)
     assert_twins("encode_body", message.template, True, message.values)
+    assert_twins("frame", message.template, message.flags, message.sequence, message.signature)
     assert_twins("canonical", message.template, message.flags, message.sequence, message.values)
     assert_twins("digest", bytes(32), bytes(32), message, implied)
     assert_twins("pack", message.values)
+
+
+@pytest.mark.parametrize("around", [0, 0x7F, limits.FRAME_BYTES_MAX])
+def test_twins_agree_on_the_length_of_a_frame(around: int) -> None:
+    for size in range(max(around - 8, 0), around + 2):
+        assert_twins("frame", 42, Flag.RESPONSE, 300, bytes(size))
 
 
 @pytest.mark.parametrize(

@@ -190,7 +190,7 @@ def another_code_told_than_journalled(patch: pytest.MonkeyPatch) -> None:
     def kind(self: Sender, exchanges: Sequence[Exchange]) -> None:
         for exchange in exchanges:
             if exchange.conclusion is not None and exchange.conclusion.code == codes.UNKNOWN_OUTCOME:
-                exchange.values = {**exchange.values, 39 << 8: "91"}
+                exchange.response = {39 << 8: "91"}
         answer(self, exchanges)
 
     patch.setattr(Sender, "answer", kind)
