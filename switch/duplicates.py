@@ -48,6 +48,11 @@ class Duplicates:
     def __len__(self) -> int:
         return len(self._in_flight)
 
+    @property
+    def settling(self) -> bool:
+        """Whether the settlement of a batch is in flight."""
+        return bool(self._settling)
+
     def look(self, key: bytes, content: bytes) -> Found:
         """Judge a key by what is in flight and what the journal's current view holds."""
         if key > self._highest_of(key):

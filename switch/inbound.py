@@ -281,6 +281,11 @@ class Inbound:
             exchange.command = COMMAND_SIGN_IN
             exchange.peer.session.advance(SessionEvent.SIGN_OFF, {})
 
+    @property
+    def changing(self) -> bool:
+        """Whether somebody signs in or settles, and that is not durable yet: what is lawful after it is not known."""
+        return self.sessions.waiting or self._duplicates.settling
+
     # -- after the disk --------------------------------------------------------------------------------------------
 
     def durable(self, exchanges: Sequence[Exchange]) -> None:

@@ -40,6 +40,11 @@ class Sessions:
         self._signed_in: dict[str, Peer] = {}
         self._sign_ins: dict[Exchange, tuple[TerminalRow, int, Entry]] = {}
 
+    @property
+    def waiting(self) -> bool:
+        """Whether a sign-in was accepted and is not durable yet."""
+        return bool(self._sign_ins)
+
     def sign_in(self, exchange: Exchange, entries: list[Entry]) -> None:
         """Answer a sign-in; accepted, it waits to be durable."""
         accepted = self._admission.sign_in(exchange)

@@ -26,15 +26,32 @@ GROUP_MAX = 512
 SIGN_AFTER_S = 0.05
 
 
+# Told in the Trio thread how it went. None: entries are durable; JournalError or LimitPassed: none of them was written.
+Then = Callable[[Exception | None], None]
+
+
 class _Ticket:
-    """Entries of one caller, and how they ended."""
+    """Entries of one caller."""
 
-    __slots__ = ("done", "entries", "error")
+    __slots__ = ("entries", "then")
 
-    def __init__(self, entries: Sequence[Entry]) -> None:
+    def __init__(self, entries: Sequence[Entry], then: Then) -> None:
         self.entries = entries
+        self.then = then
+
+
+class _Answer:
+    """A ``Then`` that somebody waits for."""
+
+    __slots__ = ("done", "error")
+
+    def __init__(self) -> None:
         self.done = trio.Event()
         self.error: Exception | None = None
+
+    def __call__(self, error: Exception | None) -> None:
+        self.error = error
+        self.done.set()
 
 
 class _Signature:
@@ -49,7 +66,7 @@ _Item = _Ticket | _Signature | Callable[[Journal], None] | None
 
 
 class Writer:
-    """The journal's only writer. ``append`` returns when its entries are durable."""
+    """The journal's only writer."""
 
     def __init__(
         self, journal: Journal, custody: Custody, on_signed: Callable[[int], None] = lambda commit: None
@@ -70,17 +87,23 @@ class Writer:
         self._thread.start()
         self._notary.start(self._journal)
 
+    def write(self, entries: Sequence[Entry], then: Then) -> None:
+        """Make entries durable, in their order, together. ``then`` is told, of several callers in the order in which
+        they called; without entries at once."""
+        if entries:
+            self._put(_Ticket(entries, then))
+        else:
+            then(None)
+
     async def append(self, entries: Sequence[Entry]) -> None:
-        """Make entries durable, in their order, together. Raises JournalError, and LimitPassed for some of the entries;
-        then none of them was written."""
-        if not entries:
-            return
-        ticket = _Ticket(entries)
-        self._put(ticket)
+        """Make entries durable and wait for it. Raises JournalError, and LimitPassed for some of the entries; then none
+        of them was written."""
+        answer = _Answer()
+        self.write(entries, answer)
         with trio.CancelScope(shield=True):  # the disk answers soon, and half a wait would leave the outcome unknown
-            await ticket.done.wait()
-        if ticket.error is not None:
-            raise ticket.error
+            await answer.done.wait()
+        if answer.error is not None:
+            raise answer.error
 
     def later(self, work: Callable[[Journal], None]) -> None:
         """Run maintenance between two commits."""
@@ -170,8 +193,7 @@ class Writer:
     def _report(self, tickets: Sequence[_Ticket], signatures: Sequence[_Signature], error: Exception | None) -> None:
         def tell() -> None:
             for ticket in tickets:
-                ticket.error = error
-                ticket.done.set()
+                ticket.then(error)
             if any(entry.event for ticket in tickets for entry in ticket.entries):
                 self.on_event()
             for signature in signatures:

@@ -21,7 +21,7 @@ from fengshou.switch.journal.signature import sign_commit
 from fengshou.switch.journal.store import Entry, Journal, JournalError
 from fengshou.switch.simulation.agenda import Diary
 from fengshou.switch.simulation.scheduling import Killed, Life
-from fengshou.switch.writer import SIGN_AFTER_S, Writer, _Item, _Signature, _Ticket
+from fengshou.switch.writer import SIGN_AFTER_S, Writer, _Answer, _Item, _Signature, _Ticket
 
 _PAGE_BYTES = 4096
 _META_PAGES = 2
@@ -157,7 +157,7 @@ class InLoopWriter(Writer):
         self._items: deque[_Item] = deque()
         self._arrived = trio.Event()
         self._unsigned = trio.Event()
-        self._tickets: list[_Ticket] = []
+        self._awaited: list[_Answer] = []
         self._news: list[Callable[[], None]] = []
         self._signed = 0
         life.on_death.append(self._abandon)
@@ -180,9 +180,9 @@ class InLoopWriter(Writer):
     def _put(self, item: _Item) -> None:
         if not self._life.alive:
             raise Killed
-        self._tickets = [ticket for ticket in self._tickets if not ticket.done.is_set()]
-        if isinstance(item, _Ticket):
-            self._tickets.append(item)
+        self._awaited = [answer for answer in self._awaited if not answer.done.is_set()]
+        if isinstance(item, _Ticket) and isinstance(item.then, _Answer):
+            self._awaited.append(item.then)
         self._items.append(item)
         self._arrived.set()
 
@@ -196,9 +196,8 @@ class InLoopWriter(Writer):
 
     def _abandon(self) -> None:
         """Whoever waits for the disk dies with the process."""
-        for ticket in self._tickets:
-            ticket.error = Killed()  # type: ignore[assignment]
-            ticket.done.set()
+        for answer in self._awaited:
+            answer(Killed())  # type: ignore[arg-type]
         self._arrived.set()
         self._unsigned.set()
 

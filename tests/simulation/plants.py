@@ -1,7 +1,6 @@
 """Faults that are planted in the logic, one at a time, each a mistake that somebody could make."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -21,6 +20,7 @@ from fengshou.switch.pipeline import Pipeline
 from fengshou.switch.recovery import Recovery
 from fengshou.switch.rrn import RrnSource
 from fengshou.switch.simulation.disk import SimulatedJournal
+from fengshou.switch.writer import Then, Writer
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
@@ -121,19 +121,12 @@ def timeout_is_called_declined(patch: pytest.MonkeyPatch) -> None:
 
 
 def sent_before_journalled(patch: pytest.MonkeyPatch) -> None:
-    append = Pipeline._append
-
-    async def impatient(self: Pipeline, entries: Sequence[Entry]) -> bool:
-        with trio.move_on_after(0.003):
-            return await append(self, entries)
-        return True
-
-    async def unshielded(self: Any, entries: Sequence[Entry]) -> None:
+    def hasty(self: Writer, entries: Sequence[Entry], then: Then) -> None:
         if entries:
             self.later(lambda journal: journal.commit(entries))
+        then(None)
 
-    patch.setattr("fengshou.switch.writer.Writer.append", unshielded)
-    patch.setattr(Pipeline, "_append", impatient)
+    patch.setattr(Writer, "write", hasty)
 
 
 def recovery_left_out(patch: pytest.MonkeyPatch) -> None:
@@ -176,12 +169,13 @@ def count_of_rrns_begins_anew(patch: pytest.MonkeyPatch) -> None:
 
 
 def full_disk_taken_for_success(patch: pytest.MonkeyPatch) -> None:
-    async def optimistic(self: Pipeline, entries: Sequence[Entry]) -> bool:
-        with suppress(JournalError):
-            await self._writer.append(entries)
-        return True
+    for told in ("_written", "_outcomes_written"):
+        hear = getattr(Pipeline, told)
 
-    patch.setattr(Pipeline, "_append", optimistic)
+        def optimistic(self: Pipeline, exchanges: Any, entries: Any, error: Any, hear: Any = hear) -> None:
+            hear(self, exchanges, entries, None if isinstance(error, JournalError) else error)
+
+        patch.setattr(Pipeline, told, optimistic)
 
 
 def another_code_told_than_journalled(patch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,11 @@
 """What a switch does to its journal, and an auditor, for tests that need no processes."""
 
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+
+import trio
+import trio.testing
 
 from fengshou.hsm.custody import SWITCH_SIGN, Custody
 from fengshou.switch.clock import Clock
@@ -24,6 +28,25 @@ async def writing(
         yield writer
     finally:
         await writer.stop()
+
+
+@asynccontextmanager
+async def disk_held(writer: Writer) -> AsyncIterator[None]:
+    """The writer's thread is busy: what is handed over inside gathers."""
+    begun, release = trio.Event(), threading.Event()
+    token = trio.lowlevel.current_trio_token()
+
+    def hold(journal: Journal) -> None:
+        token.run_sync_soon(begun.set)
+        release.wait()
+
+    writer.later(hold)
+    await begun.wait()
+    try:
+        yield
+        await trio.testing.wait_all_tasks_blocked()
+    finally:
+        release.set()
 
 
 async def seal(journal: Journal, custody: Custody) -> None:

@@ -1,8 +1,5 @@
 """Group commit: groups form by themselves, a bad entry or a full disk harms its own callers, headers get signed."""
 
-import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -20,26 +17,7 @@ from fengshou.switch.writer import Writer
 from fengshou.terminals.receipt import Receipt, verify_inclusion
 from tests.full_disk import full_disk
 from tests.switch.entries import intent, key, open_journal, outcome, session
-from tests.switch.journals import writing
-
-
-@asynccontextmanager
-async def disk_held(writer: Writer) -> AsyncIterator[None]:
-    """The writer's thread is busy: what is handed over inside gathers."""
-    begun, release = trio.Event(), threading.Event()
-    token = trio.lowlevel.current_trio_token()
-
-    def hold(journal: Journal) -> None:
-        token.run_sync_soon(begun.set)
-        release.wait()
-
-    writer.later(hold)
-    await begun.wait()
-    try:
-        yield
-        await trio.testing.wait_all_tasks_blocked()
-    finally:
-        release.set()
+from tests.switch.journals import disk_held, writing
 
 
 async def test_what_gathers_while_the_disk_is_busy_is_one_commit(journal: Journal, custody: SoftwareCustody) -> None:
