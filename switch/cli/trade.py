@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from threading import Timer
 from typing import Any, TypeVar
 
 import click
@@ -30,6 +31,8 @@ T = TypeVar("T")
 
 _HUNDREDTHS = re.compile(r"([0-9]{1,12})(?:\.([0-9]{1,2}))?")
 CHIP, CHIP_AND_PIN, KEYED = 52, 51, 12  # DE 22: the card's chip without and with PIN, typed in
+
+_SLOW_S = 3.0  # after so long the person is told that there is no answer; the terminal goes on trying
 
 _IN_YUAN = (de.AMOUNT, de.UNIT_PRICE, de.LEDGER_BALANCE, de.AVAILABLE_BALANCE)
 
@@ -73,7 +76,7 @@ def run(home: Home, use: Callable[[TerminalClient], Awaitable[T]]) -> T:
 
 
 def run_counted(home: Home, use: Callable[[TerminalClient, Counters], Awaitable[T]]) -> T:
-    with counters_of(home) as counters:
+    with counters_of(home) as counters, told_when_slow(home):
 
         async def session() -> T:
             async with connect(
@@ -102,6 +105,18 @@ def counters_of(home: Home) -> Iterator[Counters]:
         yield counters
     finally:
         counters.close()
+
+
+@contextmanager
+def told_when_slow(home: Home) -> Iterator[None]:
+    host, port = home.address
+    notice = Timer(_SLOW_S, partial(click.echo, f"waiting for the switch at {host}:{port}", err=True))
+    notice.daemon = True
+    notice.start()
+    try:
+        yield
+    finally:
+        notice.cancel()
 
 
 def trade(

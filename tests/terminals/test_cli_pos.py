@@ -79,6 +79,18 @@ def test_a_decline_is_shown_and_fails(typed):
     assert (status, facts["code"], facts["action"], facts["text"]) == (1, "51", "C", "余额不足")
 
 
+@pytest.mark.parametrize(("slow_s", "is_told"), [(0.0, True), (60.0, False)])
+def test_who_waits_long_is_told_for_what(network, serving, tmp_path, monkeypatch, slow_s, is_told):
+    monkeypatch.setattr("fengshou.switch.cli.trade._SLOW_S", slow_s)
+    stand_in = network.stand_in()
+    stand_in.codes.append("09")  # so that the terminal asks again
+    with serving(stand_in):
+        home = network.home(tmp_path, "FS000001", stand_in.port).folder
+        result = CliRunner().invoke(pos, [*CASH.split(), "--home", str(home), "--json"])
+    assert json.loads(result.stdout)["code"] == "00"
+    assert result.stderr == (f"waiting for the switch at 127.0.0.1:{stand_in.port}\n" if is_told else "")
+
+
 #   a command                                                     what is said
 MISTAKES = [
     ("withdraw --card 9156004000001267043 --amount 3x",           "3x"),
