@@ -12,6 +12,7 @@ import click
 import lmdb
 
 from bench import (
+    channel,
     codec,
     compare,
     journal,
@@ -34,7 +35,8 @@ from fengshou.switch.load import LoadFailed
 from fengshou.switch.processes import ProcessFailed
 
 STAGES = (
-    "bytes", "codec", "signature", "journal", "pipeline", "link", "switch", "saf", "workers", "weather", "recovery",
+    "bytes", "codec", "signature", "journal", "pipeline", "channel", "link", "switch", "saf", "workers", "weather",
+    "recovery",
 )  # fmt: skip
 # Minutes and gigabytes.
 _LONG = frozenset(("recovery", "weather"))
@@ -159,6 +161,8 @@ def _stage(stage: str, seconds: float, tell: Callable[[str], None]) -> tuple[lis
             return pipeline.figures(_SCRATCH / "pipeline"), [
                 "pipeline: one thread, no sockets, no TLS, a back end that answers at once."
             ]
+        case "channel":
+            return channel.figures(seconds / 10), []
         case "link":
             return link.figures(seconds / 10), []
         case "switch":

@@ -35,8 +35,8 @@ def figures(seconds: float, folder: Path) -> list[Figure]:
     authority = Authority.initialise(folder / "pki", "Handshakes", datetime.now(UTC))
     authority.make_revocation_list(datetime.now(UTC))
     trust = Trust(folder / "pki" / AUTHORITIES, folder / "pki" / CRL)
-    switch = _identity(authority, x509.SWITCH, Subject("switch", names=("switch.bench",)), folder / "switch")
-    terminal = _identity(authority, x509.TERMINAL, Subject("FL000001", serial="SN1"), folder / "terminal")
+    switch = identity(authority, x509.SWITCH, Subject("switch", names=("switch.bench",)), folder / "switch")
+    terminal = identity(authority, x509.TERMINAL, Subject("FL000001", serial="SN1"), folder / "terminal")
     found = []
     for name, profile, group in _PROFILES:
         for resumed in (False, True):
@@ -56,7 +56,8 @@ def figures(seconds: float, folder: Path) -> list[Figure]:
     return found
 
 
-def _identity(authority: Authority, profile: Profile, subject: Subject, folder: Path) -> Identity:
+def identity(authority: Authority, profile: Profile, subject: Subject, folder: Path) -> Identity:
+    """Somebody with a new key and a certificate of the authority, kept in a new folder."""
     folder.mkdir()
     key = PrivateKey.generate()
     save_private_key(folder / "key.pem", key)

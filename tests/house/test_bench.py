@@ -23,13 +23,14 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_run_is_shown_and_kept(tmp_path):
     file = tmp_path / "run.json"
-    outcome = bench("bench", "--stage", "codec", "--stage", "journal", "--seconds", "0.05", "--out", str(file))
+    stages = ("--stage", "codec", "--stage", "journal", "--stage", "channel")
+    outcome = bench("bench", *stages, "--seconds", "0.05", "--out", str(file))
     assert outcome.returncode == 0, outcome.stderr
     assert "decode + encode: our message, compiled" in outcome.stdout
     run = msgspec.json.decode(file.read_bytes(), type=Run)
     keys = [figure.key for figure in run.figures]
     assert len(keys) == len(set(keys))
-    assert {figure.stage for figure in run.figures} == {"codec", "journal"}
+    assert {figure.stage for figure in run.figures} == {"codec", "journal", "channel"}
     assert all(figure.value > 0 for figure in run.figures)
     assert {figure.peer for figure in run.figures} <= {*keys, ""}
     assert {"processor", "cores", "python", "openssl", "kernel", "commit"} <= set(run.machine)
