@@ -120,7 +120,7 @@ def settle() -> None:
       fengshou settle batch --differing                      what the bank must look at
       fengshou settle dayfile core-banking --day 20261124 --out day.csv
       fengshou settle reconcile --day 20261124 day.csv       exit status 1 when unequal
-      fengshou settle commission --month 202611 --rates rates.toml
+      fengshou settle commission --month 202611 --rates examples/commission.toml
     """
 
 
@@ -364,7 +364,10 @@ def close_days(home: Path, as_json: bool) -> None:
 @home_option
 @click.option("--month", type=MONTH, required=True)
 @click.option(
-    "--rates", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=True, help="Rate table, TOML."
+    "--rates",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    required=True,
+    help="Rate table, TOML, as examples/commission.toml.",
 )
 @click.option("--close", is_flag=True, help="The month is over: keep the result.")
 @_csv
