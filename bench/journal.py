@@ -62,16 +62,27 @@ STORES = {"fengshou": fengshou, "sqlite": sqlite}
 _NAMES = {"fengshou": "journal", "sqlite": "SQLite"}
 
 
-def _measured(commit: Commit, group: int, seconds: float) -> tuple[float, float]:
-    """Records a second, and microseconds of CPU a record; the disk's time is in the first only."""
+def _measured(commit: Commit, group: int, seconds: float) -> tuple[float, float, float]:
+    """Records a second, microseconds of CPU a record, KiB given to the system a commit; the disk's time is in the first
+    only."""
     commit(1, group)
     first = number = 1 + group
-    start, cpu = time.perf_counter(), time.process_time()
+    start, cpu, written = time.perf_counter(), time.process_time(), _written_bytes()
     while time.perf_counter() - start < seconds:
         commit(number, group)
         number += group
     records = number - first
-    return records / (time.perf_counter() - start), (time.process_time() - cpu) / records * 1e6
+    return (
+        records / (time.perf_counter() - start),
+        (time.process_time() - cpu) / records * 1e6,
+        (_written_bytes() - written) / (records / group) / 1024,
+    )
+
+
+def _written_bytes() -> int:
+    """What this thread has written so far, as of proc(5)."""
+    counts = dict(line.split(": ") for line in Path("/proc/thread-self/io").read_text().splitlines())
+    return int(counts["wchar"])
 
 
 def figures(seconds: float, folder: Path) -> list[Figure]:
@@ -81,7 +92,7 @@ def figures(seconds: float, folder: Path) -> list[Figure]:
     for name, store in STORES.items():
         for group in GROUPS:
             with tempfile.TemporaryDirectory(prefix="journal-", dir=folder) as place, store(Path(place)) as commit:
-                rate, cpu = _measured(commit, group, seconds)
+                rate, cpu, written = _measured(commit, group, seconds)
             key, what = f"journal.{name}.{group}", f"{_NAMES[name]}, groups of {group}"
             peer = f"journal.sqlite.{group}" if name == "fengshou" else ""
             found += [
@@ -91,6 +102,10 @@ def figures(seconds: float, folder: Path) -> list[Figure]:
                 ),
                 Figure(
                     key=f"{key}.cpu", what=f"{what}: CPU", value=cpu, unit="µs/record", peer=peer and f"{peer}.cpu"
+                ),
+                Figure(
+                    key=f"{key}.written", what=f"{what}: written", value=written, unit="KiB/commit",
+                    peer=peer and f"{peer}.written",
                 ),
             ]  # fmt: skip
     return found

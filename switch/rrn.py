@@ -1,7 +1,7 @@
 """Retrieval reference numbers (ISO 8583:1987 DE 37): YDDD of the business day and a count of eight digits.
 
-The count goes on from the highest number in the journal, so no number is given twice, whatever happened before. Each
-of several workers takes every so-manieth number.
+The count goes on from the number that the journal says was not passed, so no number is given twice, whatever happened
+before; a start leaves out up to a thousand. Each of several workers takes every so-manieth number.
 """
 
 from fengshou.switch.affinity import WHOLE, Share

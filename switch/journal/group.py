@@ -1,7 +1,7 @@
 """One group on its way into the store: the records, their header, and every index that follows from them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from copy import copy
 from typing import Any
 
 import lmdb
@@ -14,6 +14,7 @@ from fengshou.switch.journal.keys import RecentKeys
 from fengshou.switch.journal.prune import Place, Pruning
 from fengshou.switch.journal.tables import (
     BATCH_MAX,
+    GONE_EVENT,
     PAIR,
     U16,
     U32,
@@ -21,6 +22,7 @@ from fengshou.switch.journal.tables import (
     Charges,
     Day,
     Entry,
+    JournalError,
     LimitPassed,
     Tail,
     batch_key,
@@ -31,6 +33,10 @@ from fengshou.switch.journal.tables import (
 )  # fmt: skip
 
 _RRN_COUNT = 10**8
+# RRNs that the table is ahead: so many transactions write its page once. A start leaves as many of a day's numbers out.
+_RRNS_AHEAD = 1000
+# Delivered events that go together, so that a small commit does not write three pages for one.
+_EVENTS_MIN = 64
 _INTENT, _OUTCOME = int(RecordKind.INTENT), int(RecordKind.OUTCOME)  # plain: asked for each record
 
 
@@ -49,7 +55,7 @@ class Group:
         self._new: dict[bytes, bytes] = {}  # duplicate keys and their values
         self._over: list[Entry] = []  # intents that pass a limit
         self.header: Commit | None = None
-        self.tail = replace(tail)  # where it ends once this is durable
+        self.tail = copy(tail)  # where it ends once this is durable
 
     def write(self, entries: Sequence[Entry], signatures: Sequence[tuple[int, bytes]]) -> None:
         """Raises LimitPassed."""
@@ -76,13 +82,14 @@ class Group:
         for key, value in rows:
             self._put(table, key, value)
 
-    def _put(self, table: str, key: bytes, value: bytes, *, append: bool = False) -> None:
-        self._txn.put(key, value, db=self._db[table], append=append)
+    def _put(self, table: str, key: bytes, value: bytes) -> None:
+        self._txn.put(key, value, db=self._db[table])
 
     def _append(self, table: str, rows: list[tuple[bytes, bytes]]) -> None:
-        if rows:
-            with self._txn.cursor(self._db[table]) as cursor:
-                cursor.putmulti(rows, append=True)
+        """Rows behind all others. Raises JournalError: there are some already, which LMDB would keep."""
+        with self._txn.cursor(self._db[table]) as cursor:
+            if cursor.putmulti(rows, append=True)[1] != len(rows):
+                raise JournalError(f"the table {table} does not end where the journal does")
 
     # -- lines -----------------------------------------------------------------------------------------------------
 
@@ -107,7 +114,7 @@ class Group:
     def _seal(self, entries: Sequence[Entry], leaves: list[bytes]) -> None:
         tail, first = self.tail, self.tail.next_record
         self._append("records", [(U64.pack(number), leaf) for number, leaf in enumerate(leaves, first)])
-        self._put("columns", U64.pack(first), pack_entries(entries), append=True)
+        self._append("columns", [(U64.pack(first), pack_entries(entries))])
         self.header = Commit(
             number=tail.commit + 1,
             first_record=first,
@@ -117,7 +124,7 @@ class Group:
             previous=tail.previous,
         )
         data = self.header.to_bytes()
-        self._put("commits", U64.pack(first), data, append=True)
+        self._append("commits", [(U64.pack(first), data)])
         tail.last, tail.commit, tail.previous = self.header, self.header.number, sm3(data)
         tail.next_record += len(entries)
 
@@ -158,10 +165,10 @@ class Group:
                 events.append((U64.pack(self.tail.last_event), entry.event))
         if events:
             self._append("events", events)
-            self._put("meta", b"last-event", U64.pack(self.tail.last_event))
         for prefix, highest in rrns.items():
             if highest > int.from_bytes(self._txn.get(U16.pack(prefix), b"", db=self._db["rrns"]), "big"):
-                self._put("rrns", U16.pack(prefix), U64.pack(highest))
+                ahead = min(highest + _RRNS_AHEAD, (prefix + 1) * _RRN_COUNT - 1)
+                self._put("rrns", U16.pack(prefix), U64.pack(ahead))
 
     def _has(self, key: bytes) -> bool:
         """Whether a transaction stands under this key."""
@@ -262,14 +269,19 @@ class Group:
             return keyed_rows(cursor)
 
     def forget_events(self, entries: int) -> None:
-        """The delivered ones, twice as many as may come."""
-        if not self._delivered:
+        """The delivered ones when there are many, twice as many as may come."""
+        if self._delivered - self.tail.gone_event < _EVENTS_MIN:
             return
+        gone = 0
         with self._txn.cursor(self._db["events"]) as cursor:
-            for _ in range(2 * entries):
-                if not cursor.first() or U64.unpack(cursor.key())[0] > self._delivered:
-                    return
+            for _ in range(max(2 * entries, _EVENTS_MIN)):
+                if not cursor.first() or (event := U64.unpack(cursor.key())[0]) > self._delivered:
+                    break
                 cursor.delete()
+                gone = event
+        if gone:
+            self.tail.gone_event = gone
+            self._put("meta", GONE_EVENT, U64.pack(gone))
 
     def drop_sealed(self, rows: int) -> None:
         """Lines of sealed days whose keys are in the table, up to so many of each."""

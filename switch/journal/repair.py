@@ -10,7 +10,7 @@ again, so there they are barred.
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from fengshou.switch.journal.columns import RRN, STAN, TERMINAL, Row
 from fengshou.switch.journal.days import prove
 from fengshou.switch.journal.pages import PageDamaged, Pages
 from fengshou.switch.journal.store import Entry, Journal, JournalError
-from fengshou.switch.journal.tables import KEYED, PAIR, U64, Day, key_of, parse_day
+from fengshou.switch.journal.tables import GONE_EVENT, KEYED, PAIR, U64, Day, key_of, parse_day
 
 _AS_THEY_ARE = ("batches", "held", "forgotten", "rrns", "counters", "events")
 
@@ -147,15 +147,15 @@ class _Restoration:
         sealed, begin = self._sealed, self._begin
         old_keys = [row for row in _readable(self._report, self._pages, "keys") if PAIR.unpack(row[1])[0] < begin]
         tables = {name: list(_readable(self._report, self._pages, name)) for name in _AS_THEY_ARE}
-        last_event = self._meta(b"last-event")
+        gone_event = self._gone_event(tables["events"])
         self._journal.restore(
             lambda group: group.restore("days", [(U64.pack(d.first_record), d.to_bytes()) for d in sealed])
         )
         self._journal.restore(lambda group: group.restore("keys", old_keys))
         for name, rows in tables.items():
             self._journal.restore(lambda group, name=name, rows=rows: group.restore(name, rows))  # type: ignore[misc]
-        if last_event:
-            self._journal.restore(lambda group: group.restore("meta", [(b"last-event", last_event)]))
+        if gone_event:
+            self._journal.restore(lambda group: group.restore("meta", [(GONE_EVENT, U64.pack(gone_event))]))
         of_days = [row for row in _readable(self._report, self._pages, "filters") if U64.unpack(row[0][:8])[0] < begin]
         self._journal.restore(lambda group: group.restore("filters", of_days))
         for header, leaves in self._good_commits():
@@ -163,11 +163,18 @@ class _Restoration:
         self._journal.restore(self._refer)
         self._bar()
 
-    def _meta(self, name: bytes) -> bytes | None:
+    def _gone_event(self, rows: Sequence[tuple[bytes, bytes]]) -> int:
+        """The last event that is gone. Where it is not readable, or with it the last ones of the table, whose ``rows``
+        are what is: no number that was given before it stands for another event."""
         try:
-            return self._pages.get("meta", name)
+            noted = int.from_bytes(self._pages.get("meta", GONE_EVENT) or b"", "big")
         except PageDamaged:
-            return None
+            noted = 0
+        count = self._pages.entries("events")
+        if len(rows) == count:
+            return noted
+        first = U64.unpack(rows[0][0])[0] if rows else noted + 1
+        return max(noted, first + count - 1)
 
     # -- lines ---------------------------------------------------------------------------------------------------
 

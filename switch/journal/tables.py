@@ -15,7 +15,7 @@ filters      number of its first record (8) page (2)     which columns to scan, 
 days         number of its first record (8)              a business day, see ``Day``
 keys         terminal (8) merchant (15) batch (4) STAN   intent (8) outcome (8), 0 where not yet
 undone       a key of ``keys``                           record that undid it, or barred it before it came (8)
-rrns         YDDD (2)                                    the highest RRN given on it (8)
+rrns         YDDD (2)                                    none above it was given on that day (8)
 open         intent (8)                                  its record: it has no outcome
 due          intent (8)                                  what its back end is owed, see ``due_row``
 charges      intent (8)                                  what it used up of limits: (counter 20, amount 8) …
@@ -25,8 +25,8 @@ forgotten    terminal (8)                                newest batch of which a
 held         terminal (8)                                epochs of the working and the master key that it has (1, 1)
 settlements  terminal (8) merchant (15) batch (4)        state (1), intents (8 each): of its totals, its details
 events       event number (8)                            JSON for analytics, until it is delivered
-meta         name                                        format, last event, ``keyed``: for each worker the first
-                                                         record whose key is not yet in ``keys``
+meta         name                                        format; the last event that is gone; ``keyed``: for each
+                                                         worker the first record whose key is not yet in ``keys``
 ===========  ==========================================  ====================================================
 
 ``keys`` and ``open`` lag behind the records by what ``keys`` holds in memory.
@@ -126,6 +126,7 @@ def parse_due(value: bytes) -> tuple[Duty, int]:
     return Duty(value[:1]), U64.unpack(value[1:])[0] if len(value) > 1 else 0
 
 
+GONE_EVENT = b"last-event"  # in ``meta``: the last event that was delivered and is gone
 KEYED = b"keyed"
 
 
@@ -225,8 +226,7 @@ def spans(days: Sequence[Day]) -> list[tuple[Day, int]]:
     return [(day, day.last_record or end) for day, end in zip(days, [*ends, 0], strict=True)] if days else []
 
 
-@dataclass(slots=True)
-class Tail:
+class Tail(msgspec.Struct):
     """Where the journal ends."""
 
     last: Commit | None = None  # None also when only sealed days stand before
@@ -234,4 +234,5 @@ class Tail:
     previous: bytes = GENESIS  # SM3 of its header
     next_record: int = 1
     last_event: int = 0
+    gone_event: int = 0
     day: int = 0

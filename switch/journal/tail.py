@@ -52,6 +52,7 @@ def _prove(pages: Pages) -> None:
     for table in _SMALL:
         if pages.count(table) != pages.entries(table):
             raise _Torn(f"table {table} does not have the rows that it says")
+    _prove_events(pages)
     keyed = min((U64.unpack(value)[0] for key, value in pages.walk("meta") if key.startswith(KEYED)), default=0)
     after: Commit | None = None
     records = 0
@@ -67,6 +68,16 @@ def _prove(pages: Pages) -> None:
         after, records = header, records + header.records
         if records >= _RECORDS:
             return
+
+
+def _prove_events(pages: Pages) -> None:
+    """The number of the last event is that of its row. Rows follow each other, or lie further apart after a repair."""
+    count = pages.entries("events")
+    if not count:
+        return
+    first, last = next(pages.walk("events"), None), next(pages.backwards("events"), None)
+    if first is None or last is None or U64.unpack(last[0])[0] - U64.unpack(first[0])[0] + 1 < count:
+        raise _Torn("the events do not end where they say")
 
 
 def _nothing_behind(pages: Pages, header: Commit) -> None:

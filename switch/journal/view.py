@@ -17,6 +17,7 @@ from fengshou.switch.journal.prune import batches_since
 from fengshou.switch.journal.tables import (
     BATCH_MAX,
     COUNTER_BYTES,
+    GONE_EVENT,
     PAIR,
     U16,
     U32,
@@ -40,15 +41,21 @@ def tail_of(txn: Any, tables: Mapping[str, Any]) -> Tail:
         last = parse_commit(cursor.value()) if cursor.last() else None
     with txn.cursor(tables["days"]) as cursor:
         day = parse_day(cursor.key(), cursor.value()) if cursor.last() else None
-    tail = Tail(
-        last_event=int.from_bytes(txn.get(b"last-event", b"", db=tables["meta"]), "big"), day=day.day if day else 0
-    )
+    gone, last_event = events_of(txn, tables)
+    tail = Tail(last_event=last_event, gone_event=gone, day=day.day if day else 0)
     if last:
         tail.last, tail.commit, tail.previous = last, last.number, sm3(last.to_bytes())
         tail.next_record = last.first_record + last.records
     elif day:  # a repair that found nothing after the sealed days
         tail.commit, tail.previous, tail.next_record = day.last_commit, day.last_hash, day.last_record + 1
     return tail
+
+
+def events_of(txn: Any, tables: Mapping[str, Any]) -> tuple[int, int]:
+    """The last event that is gone, and the last one ever written; a repair may have lost it."""
+    gone = int.from_bytes(txn.get(GONE_EVENT, b"", db=tables["meta"]), "big")
+    with txn.cursor(tables["events"]) as cursor:
+        return gone, max(gone, U64.unpack(cursor.key())[0] if cursor.last() else 0)
 
 
 class JournalView:
@@ -150,7 +157,7 @@ class JournalView:
     @property
     def last_event(self) -> int:
         """The number of the last event ever written, pruned or not, as of the current view."""
-        return int.from_bytes(self._get("meta", b"last-event") or b"", "big")
+        return events_of(self._read, self._db)[1]
 
     @property
     def last_commit(self) -> Commit | None:
@@ -195,7 +202,7 @@ class JournalView:
         return int.from_bytes(self._get("undone", key) or b"", "big")
 
     def last_rrn(self, year_and_day: int) -> int:
-        """The highest RRN that begins with this YDDD; 0 when there is none."""
+        """No higher RRN that begins with this YDDD was given; 0 when none was."""
         return int.from_bytes(self._get("rrns", U16.pack(year_and_day)) or b"", "big")
 
     def charges(self, intent: int) -> Charges:

@@ -225,6 +225,30 @@ def test_a_page_of_noise_anywhere_is_survived(
     new.close()
 
 
+def test_a_lost_event_is_found_out_and_its_number_is_not_given_again(tmp_path: Path) -> None:
+    journal = open_journal(tmp_path)
+    sales = [intent(stan) for stan in range(1, 201)]
+    journal.commit([session(), *sales, *[outcome(sale, event=b"<event %d>" % sale.record.stan) for sale in sales]])
+    journal.close()
+    data = bytearray((tmp_path / "journal" / "data.mdb").read_bytes())
+    at = data.find(b"<event 200>")
+    while at >= 0:  # its page says that it ends before it, as an older version would
+        lower = at // PAGE * PAGE + 12
+        data[lower : lower + 2] = (int.from_bytes(data[lower : lower + 2], "little") - 2).to_bytes(2, "little")
+        at = data.find(b"<event 200>", at + 1)
+    (tmp_path / "journal" / "data.mdb").write_bytes(data)
+    with pytest.raises(JournalError, match="torn: the events do not end where they say"):
+        open_journal(tmp_path)
+    repair(tmp_path / "journal", tmp_path / "out")
+    new = Journal(tmp_path / "out")
+    assert (new.last_event, new.events(198, 10)) == (200, [(199, b"<event 199>")])
+    sale = intent(201)
+    new.commit([sale, outcome(sale, event=b"another")])
+    new.refresh()
+    assert new.events(199, 10) == [(201, b"another")]
+    new.close()
+
+
 def test_the_reader_of_pages_agrees_with_lmdb(folder: Path) -> None:
     journal = Journal(folder)
     records = list(journal.records())
