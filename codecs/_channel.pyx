@@ -43,7 +43,7 @@ cdef class DirectConnection:
     def recv(self, int most, /):
         cdef char record[RECORD_BYTES_MAX]
         cdef int size
-        self.calls.clear_errors()  # SSL_get_error(3), by which a failure is explained, wants an empty queue
+        self.calls.clear_errors()  # a failure is explained by the oldest error of the queue
         size = self.calls.read(self.ssl, record, min(most, RECORD_BYTES_MAX))
         if size <= 0:
             self.fail(size, errno)

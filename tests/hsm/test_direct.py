@@ -193,10 +193,11 @@ def test_what_goes_wrong_is_told_as_by_pyopenssl(
 
 
 def test_what_another_connection_left_in_the_queue_of_errors_is_not_ours(met: Met) -> None:
-    """The queue is the thread's, and a handshake may fail between two of our calls."""
+    """The queue is the thread's, and pyOpenSSL explains a failure by its oldest entry."""
     with met(direct) as ends:
-        _openssl._lib.ERR_put_error(6, 0, 99, b"", 0)
-        with pytest.raises(SSL.WantReadError):
+        _end_of_stream(ends)
+        _openssl._lib.ERR_put_error(_openssl._lib.ERR_LIB_EVP, 0, 99, b"", 0)
+        with pytest.raises(SSL.SysCallError, match="Unexpected EOF"):
             ends.ours.recv(RECORD)
 
 
