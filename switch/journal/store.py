@@ -24,6 +24,7 @@ import lmdb
 from fengshou.protocol.errors import UntrustedBytesError
 from fengshou.protocol.record import Commit
 from fengshou.switch.affinity import WHOLE, Share
+from fengshou.switch.journal.end import tail_of
 from fengshou.switch.journal.group import Group
 from fengshou.switch.journal.lines import Lines
 from fengshou.switch.journal.prune import Place
@@ -43,7 +44,7 @@ from fengshou.switch.journal.tables import (
     key_of,
 )  # fmt: skip
 from fengshou.switch.journal.tail import prove_end
-from fengshou.switch.journal.view import JournalView, tail_of
+from fengshou.switch.journal.view import JournalView
 
 __all__ = [
     "BATCH_MAX",

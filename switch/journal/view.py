@@ -6,18 +6,17 @@ from typing import Any
 
 import lmdb
 
-from fengshou.codecs import sm3
 from fengshou.protocol.errors import UntrustedBytesError
-from fengshou.protocol.record import Commit, Record, parse_commit, parse_key, parse_record
+from fengshou.protocol.record import Commit, Record, parse_key, parse_record
 from fengshou.protocol.transaction import Duty
 from fengshou.switch.affinity import Share
+from fengshou.switch.journal.end import events_of, tail_of
 from fengshou.switch.journal.keys import RecentKeys
 from fengshou.switch.journal.lines import Lines, Segments
 from fengshou.switch.journal.prune import batches_since
 from fengshou.switch.journal.tables import (
     BATCH_MAX,
     COUNTER_BYTES,
-    GONE_EVENT,
     PAIR,
     U16,
     U32,
@@ -25,7 +24,6 @@ from fengshou.switch.journal.tables import (
     Charges,
     Day,
     Known,
-    Tail,
     keyed_rows,
     parse_day,
     parse_due,
@@ -33,29 +31,6 @@ from fengshou.switch.journal.tables import (
 )  # fmt: skip
 
 _AFTER_ALL = b"\xff" * 8  # behind any batch and STAN
-
-
-def tail_of(txn: Any, tables: Mapping[str, Any]) -> Tail:
-    """Where the journal ends. A day is sealed only when a later one has begun, so the last commit is in the store."""
-    with txn.cursor(tables["commits"]) as cursor:
-        last = parse_commit(cursor.value()) if cursor.last() else None
-    with txn.cursor(tables["days"]) as cursor:
-        day = parse_day(cursor.key(), cursor.value()) if cursor.last() else None
-    gone, last_event = events_of(txn, tables)
-    tail = Tail(last_event=last_event, gone_event=gone, day=day.day if day else 0)
-    if last:
-        tail.last, tail.commit, tail.previous = last, last.number, sm3(last.to_bytes())
-        tail.next_record = last.first_record + last.records
-    elif day:  # a repair that found nothing after the sealed days
-        tail.commit, tail.previous, tail.next_record = day.last_commit, day.last_hash, day.last_record + 1
-    return tail
-
-
-def events_of(txn: Any, tables: Mapping[str, Any]) -> tuple[int, int]:
-    """The last event that is gone, and the last one ever written; a repair may have lost it."""
-    gone = int.from_bytes(txn.get(GONE_EVENT, b"", db=tables["meta"]), "big")
-    with txn.cursor(tables["events"]) as cursor:
-        return gone, max(gone, U64.unpack(cursor.key())[0] if cursor.last() else 0)
 
 
 class JournalView:
