@@ -35,8 +35,8 @@ from fengshou.switch.journal.tables import (
 _RRN_COUNT = 10**8
 # RRNs that the table is ahead: so many transactions write its page once. A start leaves as many of a day's numbers out.
 _RRNS_AHEAD = 1000
-# Delivered events that go together, so that a small commit does not write three pages for one.
-_EVENTS_MIN = 64
+# Delivered events that a small commit drops at most; a large one drops two for each of its entries.
+_EVENTS_A_COMMIT = 64
 _INTENT, _OUTCOME = int(RecordKind.INTENT), int(RecordKind.OUTCOME)  # plain: asked for each record
 
 
@@ -269,12 +269,12 @@ class Group:
             return keyed_rows(cursor)
 
     def forget_events(self, entries: int) -> None:
-        """The delivered ones when there are many, twice as many as may come."""
-        if self._delivered - self.tail.gone_event < _EVENTS_MIN:
+        """The delivered ones, twice as many as may come."""
+        if self._delivered <= self.tail.gone_event:
             return
         gone = 0
         with self._txn.cursor(self._db["events"]) as cursor:
-            for _ in range(max(2 * entries, _EVENTS_MIN)):
+            for _ in range(max(2 * entries, _EVENTS_A_COMMIT)):
                 if not cursor.first() or (event := U64.unpack(cursor.key())[0]) > self._delivered:
                     break
                 cursor.delete()

@@ -82,6 +82,9 @@ class Statistics:
 class Journal(JournalView):
     """The store at a folder. Not thread-safe for writing: only one thread may call the methods that write."""
 
+    # Delivered events that go together, so that a small commit does not write three pages for each of them.
+    events_at_once = 64
+
     def __init__(
         self,
         folder: Path,
@@ -192,8 +195,9 @@ class Journal(JournalView):
             raise JournalError(f"the journal's map cannot grow: {error}") from error
 
     def forget_events(self, delivered: int) -> None:
-        """Drop the events up to ``delivered`` with the commits that follow; their records stay."""
-        self._delivered = max(self._delivered, delivered)
+        """Drop the events up to ``delivered`` with the commits that follow, when there are enough; records stay."""
+        if delivered >= self._delivered + self.events_at_once:
+            self._delivered = delivered
 
     # -- housekeeping ------------------------------------------------------------------------------------------------
 

@@ -114,6 +114,8 @@ class Disk:
 class SimulatedJournal(Journal):
     """The journal of one life, on a disk that has trouble."""
 
+    events_at_once = 1  # a run has few, and all of them must be forgotten at the right time
+
     def __init__(self, disk: Disk, life: Life) -> None:
         self._disk = disk
         self._life = life
