@@ -49,6 +49,12 @@ class Steps:
         self._arrivals.append([Request(stan) for stan in stans])
         self._arrived.set()
 
+    async def until(self, what: str, stans: list[int]) -> None:
+        """Wait until this was said."""
+        with trio.fail_after(10):
+            while (what, stans) not in self.said:
+                await trio.sleep(0.005)
+
     async def ready(self) -> list[Request]:
         while not self._arrivals:
             self._arrived = trio.Event()
@@ -110,9 +116,7 @@ async def test_the_next_batch_is_read_while_one_is_at_the_disk_and_no_third(
                 steps.arrive(stan)
             await trio.testing.wait_all_tasks_blocked()
             assert steps.said == [("read", [1]), ("read", [2])]
-        with trio.fail_after(10):
-            while ("route", [3]) not in steps.said:
-                await trio.sleep(0.005)
+        await steps.until("route", [3])
         assert [stans for what, stans in steps.said if what == "route"] == [[1], [2], [3]]
         nursery.cancel_scope.cancel()
 
@@ -129,9 +133,7 @@ async def test_what_follows_a_sign_in_or_a_settlement_is_read_when_that_is_durab
             steps.arrive(2)
             await trio.testing.wait_all_tasks_blocked()
             assert steps.said == [("read", [1])]
-        with trio.fail_after(10):
-            while ("route", [2]) not in steps.said:
-                await trio.sleep(0.005)
+        await steps.until("route", [2])
         assert steps.said.index(("durable", [1])) < steps.said.index(("read", [2]))
         nursery.cancel_scope.cancel()
 
@@ -144,9 +146,7 @@ async def test_without_a_route_the_answer_waits_for_the_outcome_at_the_disk(
     async with writing(journal, custody) as writer, trio.open_nursery() as nursery:
         nursery.start_soon(pipeline(steps, journal, writer).requests)
         steps.arrive(1)
-        with trio.fail_after(10):
-            while ("answer", [1]) not in steps.said:
-                await trio.sleep(0.005)
+        await steps.until("answer", [1])
         assert steps.said == [("read", [1]), ("durable", [1]), ("route", [1]), ("durable", [1]), ("answer", [1])]
         assert journal.statistics.records == 2
         nursery.cancel_scope.cancel()
