@@ -31,6 +31,7 @@ MODULES: tuple[tuple[str, list[str], list[str]], ...] = (
     ("_bloom", [], []),
     ("_sm4", [], ["crypto"]),
     ("_message", [], []),
+    ("_delta", [], []),
     ("_records", [], []),
     ("_iso8583", [], ["crypto"]),
     ("_channel", [], []),

@@ -14,11 +14,10 @@ import msgspec
 
 from bench import purchase
 from bench.figures import Figure
-from fengshou.codecs import Iso8583Codec, MessageCodec
+from fengshou.codecs import DeltaWriter, Iso8583Codec, MessageCodec
 from fengshou.ext.services.farm_purchase import FARM_PURCHASE
 from fengshou.protocol import elements as de
 from fengshou.protocol.backend import Fields
-from fengshou.protocol.delta import DeltaWriter
 from fengshou.protocol.iso8583 import HostFormat
 from fengshou.protocol.kinds import varint
 from fengshou.protocol.limits import OFFLINE_ITEMS_MAX
@@ -90,7 +89,7 @@ def ours() -> Iterator[tuple[int, int]]:
         stans[trade.terminal] += 1
         if trade.terminal not in sessions:
             sessions[trade.terminal] = session = TerminalSession(
-                codec, bytes(32), bytes(32), {1: True, SIGN_IN.id: True}, DeltaWriter(purchase.GRAMMAR)
+                codec, bytes(32), bytes(32), {1: True, SIGN_IN.id: True}, DeltaWriter(codec)
             )
             session.receive(codec.encode(Message(SIGN_IN.id, Flag.RESPONSE | Flag.DELTA, 0, {de.RESPONSE_CODE: "00"})))
         session = sessions[trade.terminal]
@@ -120,7 +119,7 @@ def stored() -> float:
             }
         )
     codec = MessageCodec(purchase.GRAMMAR)
-    data = pack_items(purchase.GRAMMAR, codec, FARM_PURCHASE.id, items)
+    data = pack_items(codec, DeltaWriter(codec), FARM_PURCHASE.id, items)
     upload = Message(OFFLINE_UPLOAD.id, Flag.SIGNED, 200, {de.OFFLINE_ITEMS: data}, _SIGNATURE)
     return len(codec.encode(upload)) / len(items)
 

@@ -6,6 +6,7 @@ tests hold the two equal. Nothing here decides anything, and nothing but ``Direc
 
 from fengshou.codecs._bloom import Bloom
 from fengshou.codecs._channel import DirectConnection, TlsCalls
+from fengshou.codecs._delta import DeltaWriter
 from fengshou.codecs._iso8583 import Iso8583Codec
 from fengshou.codecs._merkle import merkle_path, merkle_root, merkle_root_from_path
 from fengshou.codecs._message import MessageCodec
@@ -23,6 +24,7 @@ __all__ = [
     "BadSignature",
     "BadTag",
     "Bloom",
+    "DeltaWriter",
     "DirectConnection",
     "Iso8583Codec",
     "MessageCodec",

@@ -81,6 +81,20 @@ cdef struct Template:
     Side request
     Side response
 
+# Where the wire form of an element stands in a body; NULL where the body has none.
+cdef struct Piece:
+    const uint8_t *at
+    size_t size
+
+
+cdef int refuse(Error error, str path) except -1
+cdef bytes written(Writer *writer)
+cdef bytes end_frame(Writer *writer)
+cdef int locate(const uint8_t *body, size_t size, const Side *side, Piece *pieces) except -1
+cdef int64_t number_at(const uint8_t *place) noexcept
+cdef int64_t seconds_of(int64_t hhmmss) noexcept
+cdef int64_t time_of(int64_t second) noexcept
+
 
 cdef class MessageCodec:
     cdef Template templates[TEMPLATES]

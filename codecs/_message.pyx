@@ -156,26 +156,35 @@ cdef bytes earlier(object history, uint64_t sequence, uint64_t distance, int tem
     return stated
 
 
-cdef int locate(bytes stated, const Side *side, const uint8_t **places) except -1:
-    """Where each element of an earlier request begins; NULL where it has none."""
+cdef int locate(const uint8_t *body, size_t size, const Side *side, Piece *pieces) except -1:
+    """Where the elements of a body stand that was written or read before."""
     cdef Reader reader
     cdef const uint8_t *presence
     cdef const Slot *slot
+    cdef Piece *piece
     cdef int index
-    reader.at = <const uint8_t *>PyBytes_AS_STRING(stated) + 1
-    reader.end = <const uint8_t *>PyBytes_AS_STRING(stated) + PyBytes_GET_SIZE(stated)
+    reader.at = body
+    reader.end = body + size
     presence = take(&reader, side.presence_bytes)
     if presence == NULL:
         raise ValueError("what a history keeps is a body of its template")
     for index in range(side.count):
         slot = &side.slots[index]
+        piece = &pieces[index]
         if slot.presence_bit and not presence[slot.presence_byte] & slot.presence_bit:
-            places[index] = NULL
+            piece.at = NULL
+            piece.size = 0
             continue
-        places[index] = reader.at
+        piece.at = reader.at
         if not skip_value(&reader, slot.element):
             raise ValueError("what a history keeps is a body of its template")
+        piece.size = reader.at - piece.at
     return 0
+
+
+cdef int locate_stated(bytes stated, const Side *side, Piece *pieces) except -1:
+    """The same in what a history keeps: behind the template."""
+    return locate(<const uint8_t *>PyBytes_AS_STRING(stated) + 1, PyBytes_GET_SIZE(stated) - 1, side, pieces)
 
 
 cdef object value_at(const uint8_t *place, bytes stated, const Element *element, Error *error):
@@ -211,17 +220,25 @@ cdef object fitting(const Element *element, const uint8_t *was, int64_t more, Er
     return number + more
 
 
+cdef int64_t seconds_of(int64_t hhmmss) noexcept:
+    return hhmmss // 10000 * 3600 + hhmmss // 100 % 100 * 60 + hhmmss % 100
+
+
+cdef int64_t time_of(int64_t second) noexcept:
+    return second // 3600 * 10000 + second // 60 % 60 * 100 + second % 60
+
+
 cdef object later(Reader *reader, const uint8_t *was, Error *error):
     """hhmmss so many seconds after another."""
-    cdef int64_t number = number_at(was), seconds
+    cdef int64_t seconds
     error[0] = read_zigzag(reader, DAY_S, &seconds)
     if error[0] != NONE:
         return None
-    seconds += number // 10000 * 3600 + number // 100 % 100 * 60 + number % 100
+    seconds += seconds_of(number_at(was))
     if not 0 <= seconds < DAY_S:
         error[0] = BASE_LOST
         return None
-    return seconds // 3600 * 10000 + seconds // 60 % 60 * 100 + seconds % 60
+    return time_of(seconds)
 
 
 cdef class MessageCodec:
@@ -452,7 +469,7 @@ cdef class MessageCodec:
         cdef const Slot *slot
         cdef const Slot *derived = NULL
         cdef const uint8_t *bits
-        cdef const uint8_t *base[ELEMENTS_MAX]
+        cdef Piece base[ELEMENTS_MAX]
         cdef bytes keeps_base
         cdef uint64_t distance
         cdef int64_t weight = 0, price = 0, number
@@ -466,7 +483,7 @@ cdef class MessageCodec:
         keeps_base = earlier(history, sequence, distance, template_id)
         if keeps_base is None:
             refuse(BASE_LOST, "")
-        locate(keeps_base, side, base)
+        locate_stated(keeps_base, side, base)
         bits = take(reader, side.delta_bytes)
         if bits == NULL:
             refuse(TRUNCATED, "")
@@ -481,22 +498,22 @@ cdef class MessageCodec:
                 derived = slot
                 value = 0  # its place; what it derives from comes later
             elif said == AS_PREDICTED and slot.operator == INCREMENT:
-                value = fitting(slot.element, base[index], distance, &error)
-            elif said == AS_PREDICTED and base[index] != NULL:
-                value = value_at(base[index], keeps_base, slot.element, &error)
-            elif said == AS_PREDICTED or (said == ABSENT and base[index] != NULL):
+                value = fitting(slot.element, base[index].at, distance, &error)
+            elif said == AS_PREDICTED and base[index].at != NULL:
+                value = value_at(base[index].at, keeps_base, slot.element, &error)
+            elif said == AS_PREDICTED or (said == ABSENT and base[index].at != NULL):
                 continue
             elif said == ABSENT:
                 error = BASE_LOST
             elif said == UNLAWFUL:
                 error = UNKNOWN_FIELD
             elif slot.operator == CLOCK:
-                value = later(reader, base[index], &error)
+                value = later(reader, base[index].at, &error)
             elif slot.operator == DIFFERENCE:
                 error = read_zigzag(reader, slot.element.maximum, &number)
-                value = fitting(slot.element, base[index], number, &error) if error == NONE else None
+                value = fitting(slot.element, base[index].at, number, &error) if error == NONE else None
             elif slot.operator == TAIL:
-                value = self.read_tail(reader, side, index, template_id, sequence, keeps_base, base[index], history, &error)
+                value = self.read_tail(reader, side, index, template_id, sequence, keeps_base, base[index].at, history, &error)
             else:
                 value = read_value(reader, slot.element, &error)
             if error != NONE:
@@ -517,7 +534,7 @@ cdef class MessageCodec:
     ):
         cdef const Element *element = side.slots[index].element
         cdef const uint8_t *told = take(reader, 1)
-        cdef const uint8_t *others[ELEMENTS_MAX]
+        cdef Piece others[ELEMENTS_MAX]
         cdef const uint8_t *piece
         cdef Py_ssize_t size, head
         cdef bytes other
@@ -529,9 +546,9 @@ cdef class MessageCodec:
         if told[0] < TAIL_HEAD:
             other = earlier(history, sequence, told[0], template_id)
             if other is not None:
-                locate(other, side, others)
-                if others[index] != NULL:
-                    return value_at(others[index], other, element, error)
+                locate_stated(other, side, others)
+                if others[index].at != NULL:
+                    return value_at(others[index].at, other, element, error)
         if told[0] < TAIL_HEAD or was == NULL:
             error[0] = BASE_LOST
             return None

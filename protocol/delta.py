@@ -28,7 +28,7 @@ TAIL       the base's                a byte t. 0: the value. 1 .. 127: the same 
 Values are in their wire form. The distance names what both ends have in their ``history``.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from io import BytesIO
@@ -207,8 +207,16 @@ class _Row:
     bits: int
 
 
-class DeltaWriter:
-    """The terminal's end of one connection: remembers what was acknowledged and makes frames of the difference."""
+# Distance and values of earlier requests of the template, the nearest first.
+_Near = Sequence[tuple[int, Mapping[int, Value]]]
+
+
+class ReferenceDeltaWriter:
+    """The terminal's end of one connection: remembers what was acknowledged and makes frames of the difference.
+
+    The readable one; ``fengshou.codecs.DeltaWriter`` is its compiled twin. What is written or kept is valid, and of a
+    template that has a delta form; another raises KeyError.
+    """
 
     def __init__(self, grammar: Grammar) -> None:
         self._acknowledged = Acknowledged()
@@ -236,8 +244,9 @@ class DeltaWriter:
 
     def keep(self, message: Message) -> None:
         """The switch has this request."""
-        alike = self._alike[message.template]
-        self._acknowledged.keep(message.sequence, message.template, message.values, alike)
+        if message.template not in self._rows:
+            raise KeyError(message.template)
+        self._acknowledged.keep(message.sequence, message.template, message.values)
 
     def frame(self, message: Message) -> bytes | None:
         """The shortest frame, length included, that says a valid message as a difference; None when there is none."""
@@ -246,20 +255,20 @@ class DeltaWriter:
             return None
         head = bytes((limits.PROTOCOL_VERSION << 6 | message.template, message.flags | Flag.DELTA))
         frame = head + varint(message.sequence) + body + message.signature
-        return varint(len(frame)) + frame
+        return varint(len(frame)) + frame if len(frame) <= limits.FRAME_BYTES_MAX else None
 
     def body(self, message: Message) -> bytes | None:
-        """The shortest difference by which a valid message can be said; None when there is none."""
-        bodies = [
-            body
-            for distance, base in self._acknowledged.bases(
-                message.sequence, message.template, message.values, self._alike[message.template]
-            )
-            if (body := self._body(message, distance, base)) is not None
-        ]
-        return min(bodies, key=len) if bodies else None
+        """The shortest difference by which a valid message can be said; None when there is none.
 
-    def _body(self, message: Message, distance: int, base: Mapping[int, Value]) -> bytes | None:
+        Against the nearest request of the template or the nearest that is alike; the nearest when both are as short.
+        """
+        common = {key: message.values[key] for key in self._alike[message.template]}
+        near = list(self._acknowledged.before(message.sequence, message.template))
+        alike = [(distance, base) for distance, base in near if common.items() <= base.items()]
+        bodies = [self._body(message, distance, base, near) for distance, base in near[:1] + alike[:1]]
+        return min((body for body in bodies if body is not None), key=len, default=None)
+
+    def _body(self, message: Message, distance: int, base: Mapping[int, Value], near: _Near) -> bytes | None:
         values = message.values
         bits, width, parts = 0, 0, []
         for row in self._rows[message.template]:
@@ -272,7 +281,7 @@ class DeltaWriter:
             if value is None:
                 bits |= Said.ABSENT.value
                 continue
-            given = self._given(message, row, value, base.get(key))
+            given = _given(row, value, base.get(key), near)
             if given is None:
                 return None
             bits |= 1 << row.bits >> 1
@@ -280,21 +289,20 @@ class DeltaWriter:
         size = (width + 7) // 8
         return bytes((distance,)) + (bits << (8 * size - width)).to_bytes(size, "big") + b"".join(parts)
 
-    def _given(self, message: Message, row: _Row, value: Value, was: Value | None) -> bytes | None:
-        if row.operator is Operator.TAIL:
-            back = self._acknowledged.distance(message.sequence, message.template, row.element.key, value)
-            return bytes((back,)) if back else _tail(row.element, str(value), str(was) if was is not None else "")
-        if isinstance(value, int) and isinstance(was, int):
-            if row.operator is Operator.CLOCK:
-                second = seconds_of(value)
-                if time_of(second) != value or second >= DAY_S:
-                    return None  # no time of day; the ladder of its service will say so
-                return varint(zigzag(second - seconds_of(was)))
-            if row.operator is Operator.DELTA:
-                return varint(zigzag(value - was))
-        return (
-            varint(value) if row.element.kind is Kind.N and isinstance(value, int) else wire_value(row.element, value)
-        )
+
+def _given(row: _Row, value: Value, was: Value | None, near: _Near) -> bytes | None:
+    if row.operator is Operator.TAIL:
+        back = next((distance for distance, values in near if values.get(row.element.key) == value), 0)
+        return bytes((back,)) if back else _tail(row.element, str(value), str(was) if was is not None else "")
+    if isinstance(value, int) and isinstance(was, int):
+        if row.operator is Operator.CLOCK:
+            second = seconds_of(value)
+            if time_of(second) != value or second >= DAY_S:
+                return None  # no time of day; the ladder of its service will say so
+            return varint(zigzag(second - seconds_of(was)))
+        if row.operator is Operator.DELTA:
+            return varint(zigzag(value - was))
+    return varint(value) if row.element.kind is Kind.N and isinstance(value, int) else wire_value(row.element, value)
 
 
 def _predicted(

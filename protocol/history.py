@@ -37,45 +37,15 @@ class Acknowledged:
     """The terminal's end: requests of which it knows that the switch has them."""
 
     def __init__(self) -> None:
-        self._values: dict[int, tuple[int, Mapping[int, Value]]] = {}
-        self._newest: dict[object, int] = {}  # by template, and by whatever is looked for
+        self._kept: list[tuple[int, int, Mapping[int, Value]] | None] = [None] * DELTA_WINDOW
 
-    def keep(self, sequence: int, template: int, values: Mapping[int, Value], alike: tuple[int, ...]) -> None:
-        """Remember a request that was answered. ``alike`` are the elements in which a good base is equal."""
-        for old in [known for known in self._values if known <= sequence - DELTA_WINDOW]:
-            self._forget(old, alike)
-        self._values[sequence] = template, values
-        for mark in _marks(template, values, alike):
-            self._newest[mark] = max(sequence, self._newest.get(mark, 0))
+    def keep(self, sequence: int, template: int, values: Mapping[int, Value]) -> None:
+        """Remember a request that was answered."""
+        self._kept[sequence % DELTA_WINDOW] = sequence, template, values
 
-    def bases(
-        self, sequence: int, template: int, values: Mapping[int, Value], alike: tuple[int, ...]
-    ) -> Iterator[tuple[int, Mapping[int, Value]]]:
-        """Distance and values of the requests worth comparing with: the newest, and the newest that is alike."""
-        found = {self._newest.get(template, 0), self._newest.get(_likeness(template, values, alike), 0)}
-        for known in found:
-            if known and sequence - known <= DELTA_WINDOW:
-                yield sequence - known, self._values[known][1]
-
-    def distance(self, sequence: int, template: int, key: int, value: Value) -> int:
-        """How far back the same value of the same element was last sent; 0 when it was not, or too long ago."""
-        known = self._newest.get((template, key, value), 0)
-        return sequence - known if known and sequence - known <= DELTA_WINDOW else 0
-
-    def _forget(self, sequence: int, alike: tuple[int, ...]) -> None:
-        template, values = self._values.pop(sequence)
-        for mark in _marks(template, values, alike):
-            if self._newest.get(mark) == sequence:
-                del self._newest[mark]
-
-
-def _likeness(template: int, values: Mapping[int, Value], alike: tuple[int, ...]) -> object:
-    return template, tuple(values.get(key) for key in alike)
-
-
-def _marks(template: int, values: Mapping[int, Value], alike: tuple[int, ...]) -> Iterator[object]:
-    yield template
-    yield _likeness(template, values, alike)
-    for key, value in values.items():
-        if isinstance(value, str):
-            yield template, key, value
+    def before(self, sequence: int, template: int) -> Iterator[tuple[int, Mapping[int, Value]]]:
+        """Distance and values of the requests of a template that a later one reaches, the nearest first."""
+        for distance in range(1, DELTA_WINDOW + 1):
+            kept = self._kept[(sequence - distance) % DELTA_WINDOW]
+            if kept is not None and kept[:2] == (sequence - distance, template):
+                yield distance, kept[2]

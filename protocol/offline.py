@@ -18,10 +18,8 @@ alone: r || s (64), index (1), count (1) and the audit path from its leaf to the
 from collections.abc import Mapping, Sequence
 
 from fengshou.protocol import limits
-from fengshou.protocol.delta import DeltaWriter
 from fengshou.protocol.message import Flag, Message, Value, expanded
-from fengshou.protocol.session import Codec
-from fengshou.protocol.templates import Grammar
+from fengshou.protocol.session import Codec, DeltaForm
 
 TAG_OFFLINE = b"FP1O"
 _AT_PATH = limits.SIGNATURE_BYTES + 2
@@ -37,12 +35,11 @@ def leaf(codec: Codec, template: int, values: Mapping[int, Value], implied: Mapp
     return codec.canonical(template, Flag.SIGNED, 0, expanded(values, implied))
 
 
-def pack_items(grammar: Grammar, codec: Codec, template: int, items: Sequence[Mapping[int, Value]]) -> bytes:
-    """The element of an upload. Raises UntrustedBytesError for values outside the grammar.
+def pack_items(codec: Codec, writer: DeltaForm, template: int, items: Sequence[Mapping[int, Value]]) -> bytes:
+    """The element of an upload; the writer is a new one. Raises UntrustedBytesError for values outside the grammar.
 
     Raises ValueError when the template has no delta form, or for more items than one upload holds.
     """
-    writer = DeltaWriter(grammar)
     if not writer.writes(template) or not 1 <= len(items) <= limits.OFFLINE_ITEMS_MAX:
         raise ValueError(f"an upload has 1 .. {limits.OFFLINE_ITEMS_MAX} items of a template with a delta form")
     parts = [bytes((template,))]

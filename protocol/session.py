@@ -15,7 +15,6 @@ from typing import Protocol
 
 from fengshou.protocol import codes
 from fengshou.protocol import elements as de
-from fengshou.protocol.delta import DeltaWriter
 from fengshou.protocol.history import History
 from fengshou.protocol.limits import DELTA_WINDOW
 from fengshou.protocol.message import Flag, Message, Value
@@ -143,13 +142,27 @@ class Codec(Protocol):
     def unpack(self, data: bytes) -> dict[int, Value]: ...
 
 
+class DeltaForm(Protocol):
+    """The face that ``delta.ReferenceDeltaWriter`` and the compiled ``codecs.DeltaWriter`` share."""
+
+    def clear(self) -> None: ...
+
+    def writes(self, template: int) -> bool: ...
+
+    def keep(self, message: Message) -> None: ...
+
+    def frame(self, message: Message) -> bytes | None: ...
+
+    def body(self, message: Message) -> bytes | None: ...
+
+
 class TerminalSession:
     """The terminal's end of one connection.
 
     Sending takes two steps, because a secure medium signs in between: ``prepare`` numbers the message and gives the
     digest to sign, ``frame`` puts the signature on. ``receive`` turns bytes into responses.
 
-    With a ``DeltaWriter`` the session asks for the delta form at each sign-in, and when it is granted ``frame`` uses it
+    With ``delta`` the session asks for the delta form at each sign-in, and when it is granted ``frame`` uses it
     wherever it is shorter.
     """
 
@@ -159,7 +172,7 @@ class TerminalSession:
         binding: bytes,
         za: bytes,
         signed: Mapping[int, bool],
-        delta: DeltaWriter | None = None,
+        delta: DeltaForm | None = None,
     ) -> None:
         """``za`` is that of the terminal's key; ``signed`` says of each template id whether its requests are signed."""
         self._codec = codec
@@ -230,7 +243,7 @@ class TerminalSession:
                 self._learn(message, self._delta)
         return messages
 
-    def _learn(self, response: Message, delta: DeltaWriter) -> None:
+    def _learn(self, response: Message, delta: DeltaForm) -> None:
         """What a response says of the delta form: whether it is on, which request is a base, that bases are lost."""
         request = self._unanswered.pop(response.sequence, None)
         if response.template == SIGN_IN.id:

@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from functools import partial
 from typing import NamedTuple
 
-from fengshou.codecs import MessageCodec
+from fengshou.codecs import DeltaWriter, MessageCodec
 from fengshou.hsm.x509 import Signer
 from fengshou.protocol import elements as de
 from fengshou.protocol.batch import BatchState
 from fengshou.protocol.codes import APPROVED, RESYNC, UNKNOWN_OUTCOME, action_of
-from fengshou.protocol.delta import DeltaWriter
 from fengshou.protocol.message import COMMAND_SIGN_IN, Flag, Message, Value
 from fengshou.protocol.session import TerminalSession
 from fengshou.protocol.templates import KEYS, SIGN_IN, SIGNER, Grammar, Template
@@ -287,7 +286,7 @@ class SimulatedTerminal:
             self._codec,
             za=self._signer.public_key.za,
             signed=self._signed,
-            delta=DeltaWriter(self._grammar) if self._in_delta else None,
+            delta=DeltaWriter(self._codec) if self._in_delta else None,
         )
         session = self._link.take_session() if self._link is not None else None
         link = FleetLink(

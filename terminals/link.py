@@ -6,10 +6,9 @@ import trio
 
 from fengshou.hsm.channel import TlsStream
 from fengshou.hsm.x509 import Signer
-from fengshou.protocol.delta import DeltaWriter
 from fengshou.protocol.errors import UntrustedBytesError
 from fengshou.protocol.message import Message, Value
-from fengshou.protocol.session import Codec, TerminalSession
+from fengshou.protocol.session import Codec, DeltaForm, TerminalSession
 from fengshou.protocol.templates import ERROR, OFFLINE_UPLOAD, RECEIPT
 
 # A TLS record holds at most 16 KiB; asking for more yields no more.
@@ -81,7 +80,7 @@ class Link:
         codec: Codec,
         signer: Signer,
         signed: Mapping[int, bool],
-        delta: DeltaWriter | None = None,
+        delta: DeltaForm | None = None,
     ) -> None:
         """``signed`` says of each template id whether its requests are signed; without ``delta`` they go whole."""
         self.session = TerminalSession(codec, stream.binding, signer.public_key.za, signed, delta)

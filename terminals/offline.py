@@ -12,7 +12,7 @@ from random import Random
 
 import trio
 
-from fengshou.codecs import MessageCodec, merkle_root, sm3
+from fengshou.codecs import DeltaWriter, MessageCodec, merkle_root, sm3
 from fengshou.hsm.x509 import Signer
 from fengshou.protocol import elements as de
 from fengshou.protocol import offline
@@ -132,7 +132,7 @@ class Offline:
         async with self._client.turn() as link:
             keyed = self._keyed(items)
             batch, template = self._counters.batch, items[0].template
-            packed = offline.pack_items(self._client.grammar, self._codec, template, keyed)
+            packed = offline.pack_items(self._codec, DeltaWriter(self._codec), template, keyed)
             leaves = [offline.leaf(self._codec, template, values, link.session.implied) for values in keyed]
             digest = sm3(self._signer.public_key.za + offline.signed_part(merkle_root(leaves), len(leaves)))
             self._store.seal(batch, [item.number for item in items], packed, self._signer.sign(digest))

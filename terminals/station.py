@@ -10,11 +10,10 @@ from random import Random
 
 import trio
 
-from fengshou.codecs import MessageCodec
+from fengshou.codecs import DeltaWriter, MessageCodec
 from fengshou.hsm.channel import TlsStream
 from fengshou.hsm.x509 import Signer
 from fengshou.protocol import elements as de
-from fengshou.protocol.delta import DeltaWriter
 from fengshou.protocol.message import COMMAND_SIGN_IN, Flag, Message, Value
 from fengshou.protocol.templates import KEYS, RENEWAL, SIGN_IN, Grammar
 from fengshou.terminals.answers import (
@@ -92,7 +91,7 @@ class Station:
                     stream = await self._dial()
             except (OSError, trio.BrokenResourceError, trio.TooSlowError) as error:
                 raise Unreachable(str(error) or "no connection in time") from None
-            delta = DeltaWriter(self.grammar) if self._in_delta else None
+            delta = DeltaWriter(self._codec) if self._in_delta else None
             self._link = Link(stream, self._codec, self._signer, self._signed, delta)
             self._nursery.start_soon(self._link.run)
         return self._link

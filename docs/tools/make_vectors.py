@@ -44,7 +44,7 @@ from fengshou.hsm import pin, sm4
 from fengshou.hsm.custody import PinFormat
 from fengshou.protocol import elements as de
 from fengshou.protocol import offline
-from fengshou.protocol.delta import DeltaWriter
+from fengshou.protocol.delta import ReferenceDeltaWriter
 from fengshou.protocol.grammar import ReferenceCodec
 from fengshou.protocol.iso8583 import HostFormat, transmission_time
 from fengshou.protocol.message import Flag, Message, Value
@@ -146,7 +146,7 @@ class Maker:
         """A second purchase, as its difference to the first."""
         first = self.message("farm purchase", farm_purchase.FARM_PURCHASE.id, Flag.SIGNED, 2, PURCHASE_VALUES, IMPLIED)
         row = self.message("farm purchase", first["template"], Flag.SIGNED, DELTA_SEQUENCE, SECOND_PURCHASE, IMPLIED)
-        writer = DeltaWriter(self.grammar)
+        writer = ReferenceDeltaWriter(self.grammar)
         writer.keep(Message(first["template"], Flag.SIGNED, 2, dict(PURCHASE_VALUES)))
         signature = bytes.fromhex(row["signature"])
         frame = writer.frame(Message(row["template"], Flag.SIGNED, DELTA_SEQUENCE, dict(SECOND_PURCHASE), signature))
@@ -161,7 +161,7 @@ class Maker:
         signed = offline.signed_part(root, len(leaves))
         digest = sm3(self.terminal.public_key.za + signed)
         signature = self.terminal.sign(digest)
-        items = offline.pack_items(self.grammar, self.codec, template, STORED)
+        items = offline.pack_items(self.codec, ReferenceDeltaWriter(self.grammar), template, STORED)
         upload = Message(OFFLINE_UPLOAD.id, Flag.SIGNED, UPLOAD_SEQUENCE, {de.OFFLINE_ITEMS: items}, signature)
         return {
             "template": template,

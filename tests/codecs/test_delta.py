@@ -1,7 +1,8 @@
-"""The delta form: two readers that agree on every frame, a writer that they understand, and what it saves."""
+"""The delta form: two readers that agree on every frame, two writers that write the same, and what it saves."""
 
 import random
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fengshou.codecs import MessageCodec, _message
+from fengshou.codecs import DeltaWriter, MessageCodec, _delta, _message
 from fengshou.ext.services.farm_purchase import FARM_PURCHASE
 from fengshou.protocol import elements as de
-from fengshou.protocol.delta import DeltaWriter
+from fengshou.protocol.delta import ReferenceDeltaWriter
 from fengshou.protocol.elements import Element, Kind, Privacy
 from fengshou.protocol.errors import UntrustedBytesError, WireError
 from fengshou.protocol.grammar import ReferenceCodec
 from fengshou.protocol.history import Acknowledged, History
-from fengshou.protocol.limits import DELTA_WINDOW, UINT_MAX
+from fengshou.protocol.limits import DELTA_WINDOW, FRAME_BYTES_MAX, UINT_MAX
 from fengshou.protocol.message import Flag, Message
 from fengshou.protocol.operators import Operator
-from fengshou.protocol.session import TerminalSession
+from fengshou.protocol.session import DeltaForm, TerminalSession
 from fengshou.protocol.templates import SIGN_IN, Grammar, GrammarError, Template, layout, optional, required
 from fengshou.terminals.trades import read_trades
 
@@ -112,11 +113,32 @@ def assert_twins(frame: bytes, history: History) -> tuple[str, str]:
     return expected
 
 
+class Writers:
+    """The two twins, which must write the same."""
+
+    def __init__(self, codec: MessageCodec = COMPILED, grammar: Grammar = GRAMMAR) -> None:
+        self.reference, self.compiled = ReferenceDeltaWriter(grammar), DeltaWriter(codec)
+
+    def keep(self, message: Message) -> None:
+        self.reference.keep(message)
+        self.compiled.keep(message)
+
+    def clear(self) -> None:
+        self.reference.clear()
+        self.compiled.clear()
+
+    def frame(self, message: Message) -> bytes | None:
+        body, frame = self.reference.body(message), self.reference.frame(message)
+        assert self.compiled.body(message) == body
+        assert self.compiled.frame(message) == frame
+        return frame
+
+
 class Talk:
     """Both ends of a session in which everything is answered at once."""
 
-    def __init__(self, grammar: Grammar = GRAMMAR) -> None:
-        self.writer = DeltaWriter(grammar)
+    def __init__(self) -> None:
+        self.writer = Writers()
         self.history = History()
         self.last: Message | None = None
 
@@ -130,8 +152,9 @@ class Talk:
         return frame
 
 
-def test_the_compiled_codec_is_loaded() -> None:
+def test_the_compiled_codec_and_writer_are_loaded() -> None:
     assert _message.__file__.endswith(".so")
+    assert _delta.__file__.endswith(".so")
 
 
 # What is written is read again ---------------------------------------------------------------------------------------
@@ -154,6 +177,110 @@ def test_what_a_session_writes_both_readers_expand_to_the_message(steps: list[tu
 def whole(message: Message | None) -> bytes:
     assert message is not None
     return unframed(COMPILED.encode(message))
+
+
+# What a pool of requests and changes of them come to: so are goods, accounts and cards met again.
+CHANGES = st.fixed_dictionaries(
+    {},
+    optional={
+        de.LOCAL_TIME: TIMES | st.integers(0, 235_959), DIFFERENCE: st.integers(0, 300),
+        DIGITS: st.sampled_from(["1", "2", "12345", "12355", "123456", "123457"]),
+        WORDS: st.sampled_from(["abc", "abd", "丰收"]), DIGITS_OR_NONE: st.sampled_from(["12", "13"]),
+    },
+)  # fmt: skip
+STEPS = st.tuples(
+    st.sampled_from([1, 1, 1, 2, 40, DELTA_WINDOW - 1, DELTA_WINDOW, DELTA_WINDOW + 1]),
+    st.integers(0, 2),
+    CHANGES,
+    st.sampled_from([EVERYTHING.id, EVERYTHING.id, OTHER.id]),
+    st.sampled_from(["answered", "answered", "answered", "late", "lost", "all lost"]),
+)
+
+
+@settings(deadline=None, max_examples=500)
+@given(st.lists(VALUES, min_size=3, max_size=3), st.lists(STEPS, max_size=12))
+def test_both_writers_choose_the_same_whatever_is_answered(pool: list[Any], steps: list[Any]) -> None:
+    writers, sequence, late = Writers(), 0, []
+    for gap, place, changes, template, fate in steps:
+        sequence += gap
+        message = Message(template, Flag.SIGNED, sequence, {**pool[place], **changes}, SIGNATURE)
+        writers.frame(message)
+        if fate == "answered":
+            for known in (message, *late):
+                writers.keep(known)
+            late.clear()
+        elif fate == "late":
+            late.append(message)
+        elif fate == "all lost":
+            writers.clear()
+
+
+@pytest.mark.parametrize(
+    ("alike", "near", "now", "distance"),
+    [
+        (5, 9, 9, 2),      # a byte of difference, instead of two letters
+        (5, 105, 105, 1),  # two letters, which is as short as two bytes of difference
+    ],
+)  # fmt: skip
+def test_the_shortest_is_chosen_and_of_two_the_nearest(alike: int, near: int, now: int, distance: int) -> None:
+    talk = Talk()
+    talk.frame(1, {**_GOODS, LETTERS: "aa", DIFFERENCE: alike})
+    talk.frame(2, {**_GOODS, LETTERS: "bb", DIFFERENCE: near})
+    frame = talk.frame(3, {**_GOODS, LETTERS: "aa", DIFFERENCE: now})
+    assert frame is not None
+    assert unframed(frame)[3] == distance
+
+
+def test_a_difference_that_would_be_no_frame_any_more_is_none() -> None:
+    """Longer than the whole, by a byte each for distance, bits and the missing tail."""
+    text = Element(113, 0, "long text", "", Kind.ANS, size=FRAME_BYTES_MAX)
+    template = Template(40, "long", 200, required(text.key), (), operators=((text.key, Operator.TAIL),))
+    grammar = Grammar([text], [template])
+    for size, fits in ((FRAME_BYTES_MAX - 72, True), (FRAME_BYTES_MAX - 71, False)):
+        writers = Writers(MessageCodec(grammar), grammar)
+        writers.keep(Message(40, Flag.SIGNED, 1, {text.key: ""}, SIGNATURE))
+        frame = writers.frame(Message(40, Flag.SIGNED, 2, {text.key: "x" * size}, SIGNATURE))
+        assert (frame is not None) is fits
+        assert not fits or len(unframed(frame or b"")) == FRAME_BYTES_MAX
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "field"),
+    [
+        ({DIFFERENCE: 301}, WireError.VALUE_OUT_OF_RANGE, "DE 113.1"),
+        ({DIFFERENCE: "5"}, WireError.VALUE_OUT_OF_RANGE, "DE 113.1"),
+        ({SMALL: True}, WireError.VALUE_OUT_OF_RANGE, "DE 113"),
+        ({DIGITS: "12a"}, WireError.TEXT_MALFORMED, "DE 113.3"),
+        ({WORDS: "\ud800"}, WireError.TEXT_MALFORMED, "DE 113.5"),
+        ({de.PAN: "1"}, WireError.UNKNOWN_FIELD, "DE 2"),
+    ],
+)  # fmt: skip
+def test_what_is_outside_the_grammar_is_not_written(changes: Any, error: WireError, field: str) -> None:
+    writer = DeltaWriter(COMPILED)
+    writer.keep(Message(EVERYTHING.id, Flag.SIGNED, 1, dict(_GOODS), SIGNATURE))
+    message = Message(EVERYTHING.id, Flag.SIGNED, 2, {**_GOODS, **changes}, SIGNATURE)
+    forms: list[DeltaForm] = [writer, ReferenceDeltaWriter(GRAMMAR)]
+    sessions = [TerminalSession(COMPILED, bytes(32), bytes(32), {}, form) for form in forms]
+    for session in sessions:
+        session._delta_granted = True
+    in_session = [partial(session.frame, signature=SIGNATURE) for session in sessions]
+    for write in (writer.keep, writer.frame, writer.body, *in_session):
+        with pytest.raises(UntrustedBytesError) as caught:
+            write(message)
+        assert (caught.value.error, caught.value.field) == (error, field)
+    message.values = {**_GOODS, DIFFERENCE: 6}
+    frame = writer.frame(message)
+    assert frame is not None
+    assert unframed(frame)[3] == 1  # the base is still there, and nothing else was kept
+
+
+def test_a_template_without_a_delta_form_has_no_difference() -> None:
+    message = Message(PLAIN.id, Flag.SIGNED, 1, dict(_GOODS), SIGNATURE)
+    for writer in (ReferenceDeltaWriter(GRAMMAR), DeltaWriter(COMPILED)):
+        assert [writer.writes(template) for template in (EVERYTHING.id, PLAIN.id, 0, 64, -1)] == [True] + 4 * [False]
+        for write in (writer.keep, writer.frame, writer.body):
+            with pytest.raises(KeyError):
+                write(message)
 
 
 @settings(deadline=None, max_examples=300)
@@ -284,21 +411,20 @@ def test_a_history_forgets_what_no_distance_reaches() -> None:
 
 def test_a_terminal_names_nothing_that_the_switch_has_forgotten() -> None:
     known = Acknowledged()
-    known.keep(1, 40, {DIGITS: "12345"}, (SMALL,))
-    assert known.distance(DELTA_WINDOW + 1, 40, DIGITS, "12345") == DELTA_WINDOW
-    assert known.distance(DELTA_WINDOW + 2, 40, DIGITS, "12345") == 0
-    assert not list(known.bases(DELTA_WINDOW + 2, 40, {}, (SMALL,)))
+    known.keep(1, 40, {DIGITS: "12345"})
+    assert list(known.before(DELTA_WINDOW + 1, 40)) == [(DELTA_WINDOW, {DIGITS: "12345"})]
+    assert not list(known.before(DELTA_WINDOW + 1, 41))
+    assert not list(known.before(DELTA_WINDOW + 2, 40))
     for sequence in range(2, 10 * DELTA_WINDOW):
-        known.keep(sequence, 40, {DIGITS: str(sequence)}, (SMALL,))
-    assert len(known._values) <= DELTA_WINDOW
-    assert len(known._newest) <= 3 * DELTA_WINDOW
+        known.keep(sequence, 40, {DIGITS: str(sequence)})
+    assert [distance for distance, _ in known.before(10 * DELTA_WINDOW, 40)] == list(range(1, DELTA_WINDOW + 1))
 
 
 def test_answers_that_come_late_do_not_make_an_old_request_the_newest() -> None:
     known = Acknowledged()
-    known.keep(9, 40, {DIGITS: "1"}, ())
-    known.keep(4, 40, {DIGITS: "1"}, ())
-    assert [distance for distance, _ in known.bases(10, 40, {}, ())] == [1]
+    known.keep(9, 40, {DIGITS: "1"})
+    known.keep(4, 40, {DIGITS: "1"})
+    assert [distance for distance, _ in known.before(10, 40)] == [1, 6]
 
 
 @pytest.mark.parametrize(
@@ -336,7 +462,7 @@ def test_a_purchase_in_steady_state_takes_84_bytes_and_a_whole_one_at_most_120()
     wholes, deltas = [], []
     for trade in read_trades(EXAMPLES, "farm-purchase"):
         if trade.terminal not in sessions:
-            session = TerminalSession(COMPILED, bytes(32), bytes(32), {1: True}, DeltaWriter(GRAMMAR))
+            session = TerminalSession(COMPILED, bytes(32), bytes(32), {1: True}, DeltaWriter(COMPILED))
             session._delta_granted = True
             sessions[trade.terminal] = session, History()
         session, history = sessions[trade.terminal]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fengshou.codecs import MessageCodec
+from fengshou.codecs import DeltaWriter, MessageCodec
 from fengshou.ext.services import balance
 from fengshou.ext.services.farm_purchase import FARM_PURCHASE
 from fengshou.protocol import elements as de
@@ -32,7 +32,7 @@ for _trade in read_trades(EXAMPLES, "farm-purchase"):
 
 
 def pack(items: list[dict[int, Any]]) -> bytes:
-    return offline.pack_items(GRAMMAR, COMPILED, FARM_PURCHASE.id, items)
+    return offline.pack_items(COMPILED, DeltaWriter(COMPILED), FARM_PURCHASE.id, items)
 
 
 def frame_bytes(items: list[dict[int, Any]]) -> int:

@@ -8,10 +8,10 @@ from typing import Any, Self
 
 from OpenSSL import SSL
 
+from fengshou.codecs import DeltaWriter
 from fengshou.hsm.channel import exporter
 from fengshou.hsm.x509 import Signer
 from fengshou.protocol import elements as de
-from fengshou.protocol.delta import DeltaWriter
 from fengshou.protocol.message import Message, Value
 from fengshou.protocol.session import TerminalSession
 from fengshou.protocol.templates import RECEIPT, SIGN_IN
@@ -119,7 +119,7 @@ class Line:
         self._signer = signer
 
     def _session_of(self, signer: Signer) -> TerminalSession:
-        delta = DeltaWriter(self._grammar) if self._in_delta else None
+        delta = DeltaWriter(self.codec) if self._in_delta else None
         return TerminalSession(self.codec, exporter(self.connection), signer.public_key.za, self._signed, delta)
 
     # -- talking -------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 import trio
 from click.testing import CliRunner
 
-from fengshou.codecs import BadSignature, MessageCodec, PrivateKey, merkle_root, merkle_root_from_path, sm3
+from fengshou.codecs import BadSignature, DeltaWriter, MessageCodec, PrivateKey, merkle_root, merkle_root_from_path, sm3
 from fengshou.protocol import elements as de
 from fengshou.protocol import offline
 from fengshou.protocol.limits import OFFLINE_ITEMS_MAX
@@ -44,7 +44,7 @@ def bought(line: Line, count: int, **changed: int) -> list[dict[int, int | str |
 
 def sealed(line: Line, items: list[dict[int, int | str | bytes]], signer: PrivateKey | None = None) -> Message:
     """An upload of them, numbered and signed."""
-    packed = offline.pack_items(line._grammar, line.codec, FARM_PURCHASE, items)
+    packed = offline.pack_items(line.codec, DeltaWriter(line.codec), FARM_PURCHASE, items)
     leaves = [offline.leaf(line.codec, FARM_PURCHASE, values, line.session.implied) for values in items]
     signer = signer or line.home.signer()
     za = line.home.signer().public_key.za
@@ -122,13 +122,13 @@ def test_twins_in_one_upload_are_one_transaction(town: Town, line: Line) -> None
 def test_every_kind_of_damage_refuses_the_whole_under_its_first_item(town: Town, line: Line) -> None:
     first, items = town.next_record(), bought(line, 4)
     stranger = PrivateKey.generate()
-    packed = offline.pack_items(line._grammar, line.codec, FARM_PURCHASE, items)
+    packed = offline.pack_items(line.codec, DeltaWriter(line.codec), FARM_PURCHASE, items)
     signature = sealed(line, items).signature
     cases = [
         ("63", packed, stranger.sign(bytes(32))),
         ("63", packed, signature[:-1] + bytes((signature[-1] ^ 1,))),
-        ("63", offline.pack_items(line._grammar, line.codec, FARM_PURCHASE, items[:3]), signature),
-        ("63", offline.pack_items(line._grammar, line.codec, FARM_PURCHASE, items[::-1]), signature),
+        ("63", offline.pack_items(line.codec, DeltaWriter(line.codec), FARM_PURCHASE, items[:3]), signature),
+        ("63", offline.pack_items(line.codec, DeltaWriter(line.codec), FARM_PURCHASE, items[::-1]), signature),
         ("30", packed + b"\x00", signature),
         ("30", packed[:-1], signature),
         ("30", b"", signature),
