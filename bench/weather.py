@@ -233,8 +233,7 @@ class _Terminal:
         return FleetLink(self._context, self._home.switch_name, identity.terminal.lower(), make, Traffic(), session)
 
     async def dial(self, link: FleetLink) -> TerminalSession:
-        await asyncio.get_running_loop().create_connection(lambda: link, *self._home.address)
-        return await link.established
+        return await link.connect(*self._home.address)
 
     async def ask(
         self, link: FleetLink, session: TerminalSession, template: int, values: dict[int, int | str | bytes]

@@ -5,7 +5,7 @@ tests hold the two equal. Nothing here decides anything, and nothing but ``Direc
 """
 
 from fengshou.codecs._bloom import Bloom
-from fengshou.codecs._channel import DirectConnection, TlsCalls
+from fengshou.codecs._channel import DirectConnection, MemoryConnection, TlsCalls
 from fengshou.codecs._delta import DeltaWriter
 from fengshou.codecs._iso8583 import Iso8583Codec
 from fengshou.codecs._merkle import merkle_path, merkle_root, merkle_root_from_path
@@ -27,6 +27,7 @@ __all__ = [
     "DeltaWriter",
     "DirectConnection",
     "Iso8583Codec",
+    "MemoryConnection",
     "MessageCodec",
     "PrivateKey",
     "PublicKey",

@@ -4,13 +4,16 @@ They reach the library through the bindings that pyOpenSSL itself uses; its vers
 channel fail if a later one moves them.
 """
 
+from contextlib import suppress
 from functools import partial
 
 from OpenSSL import SSL, crypto
 from OpenSSL._util import ffi as _ffi
 from OpenSSL._util import lib as _lib
 
-from fengshou.codecs import DirectConnection, TlsCalls
+from fengshou.codecs import DirectConnection, MemoryConnection, TlsCalls
+
+_RECORD_BYTES_MAX = 16 * 1024  # RFC 8446 section 5.1
 
 
 def set_groups(context: SSL.Context, groups: str) -> None:
@@ -53,11 +56,14 @@ _DIRECT = {
     "SSL_read": "int(*)(SSL *, void *, int)",
     "SSL_write": "int(*)(SSL *, void *, int)",
     "ERR_clear_error": "void(*)(void)",
+    "SSL_get_error": "int(*)(SSL *, int)",
+    "BIO_read": "int(*)(BIO *, void *, int)",
+    "BIO_write": "int(*)(BIO *, void *, int)",
 }
 
 
 def _direct_calls() -> TlsCalls | None:
-    """The calls of a ``DirectConnection``; None when these bindings are not made as those that we know."""
+    """The calls of the compiled connections; None when these bindings are not made as those that we know."""
     try:
         found = [(_ffi.addressof(_lib._original_lib, name), _ffi.typeof(kind)) for name, kind in _DIRECT.items()]
         if any(_ffi.typeof(call) != kind for call, kind in found) or not callable(SSL.Connection._raise_ssl_error):
@@ -75,8 +81,51 @@ def direct(connection: SSL.Connection) -> SSL.Connection | DirectConnection:
     between. Its errors are the same. Where that cannot be had it is ``connection`` itself."""
     if _CALLS is None:
         return connection
-    address = int(_ffi.cast("uintptr_t", connection._ssl))
-    return DirectConnection(_CALLS, connection, address, partial(_fail, connection))
+    return DirectConnection(_CALLS, connection, _address(connection._ssl), partial(_fail, connection))
+
+
+class PlainMemoryConnection:
+    """``MemoryConnection`` by pyOpenSSL: the readable twin."""
+
+    def __init__(self, connection: SSL.Connection) -> None:
+        self._connection = connection
+        self.closed = False
+
+    def put(self, data: bytes) -> None:
+        if data:
+            self._connection.bio_write(data)
+
+    def read(self) -> bytes:
+        parts = []
+        with suppress(SSL.WantReadError):
+            try:
+                while True:
+                    parts.append(self._connection.recv(_RECORD_BYTES_MAX))
+            except SSL.ZeroReturnError:
+                self.closed = True
+        return b"".join(parts)
+
+    def send(self, data: bytes) -> None:
+        self._connection.sendall(data)
+
+    def take(self) -> bytes:
+        parts = []
+        with suppress(SSL.WantReadError):  # nothing (more)
+            while True:
+                parts.append(self._connection.bio_read(_RECORD_BYTES_MAX))
+        return b"".join(parts)
+
+
+def in_memory(connection: SSL.Connection) -> MemoryConnection | PlainMemoryConnection:
+    """The bytes of a connection that has no socket: what comes from the peer is put in, what goes to it taken out."""
+    if _CALLS is None or not hasattr(connection, "_into_ssl") or not hasattr(connection, "_from_ssl"):
+        return PlainMemoryConnection(connection)
+    ssl, arriving, leaving = map(_address, (connection._ssl, connection._into_ssl, connection._from_ssl))
+    return MemoryConnection(_CALLS, connection, ssl, arriving, leaving, partial(_fail, connection))
+
+
+def _address(pointer: object) -> int:
+    return int(_ffi.cast("uintptr_t", pointer))
 
 
 def _fail(connection: SSL.Connection, result: int, errno: int) -> None:

@@ -28,7 +28,7 @@ from fengshou.hsm._contexts import (
     server_context,
     terminal_server_context,
 )
-from fengshou.hsm._openssl import direct, session_reused
+from fengshou.hsm._openssl import direct, in_memory, session_reused
 from fengshou.hsm._stream import TlsStream
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     "direct",
     "explain",
     "exporter",
+    "in_memory",
     "peer_certificate",
     "server_context",
     "session_of",

@@ -8,9 +8,10 @@ plain data, and results can be added up.
 """
 
 import asyncio
+import math
 import time
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,14 @@ import msgspec
 import uvloop
 
 from fengshou.codecs import MessageCodec
-from fengshou.protocol.message import Message
 from fengshou.protocol.templates import Grammar
 from fengshou.terminals.fleet_terminal import SimulatedTerminal
-from fengshou.terminals.home import Home
 from fengshou.terminals.tally import Tally
 from fengshou.terminals.trades import Trade
+
+# A wake of the open loop begins what is due by then. The loop's timers are no finer; a shorter sleep is none.
+_TICK_S = 0.001
+_LOOK_S = 0.1
 
 
 class FleetPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -101,21 +104,20 @@ def run_fleet(
     Raises HomeError, CustodyError and CountersError before anything is sent; SignInRefused; LookupError for a trade of
     a template, terminal or step that is not there; UntrustedBytesError for one that the grammar does not admit.
     """
-    return uvloop.run(fleet(plan, grammar, _stream(trades), progress, go))
+    return uvloop.run(_fleet(plan, grammar, trades, progress, go))
 
 
-async def fleet(
-    plan: FleetPlan, grammar: Grammar, trades: AsyncIterator[Trade], progress: Progress, go: Go | None = None
+async def _fleet(
+    plan: FleetPlan, grammar: Grammar, trades: Iterable[Trade], progress: Progress, go: Go | None
 ) -> FleetResult:
-    """``run_fleet`` inside a running loop, with trades that may be made up as it goes."""
     tally = Tally()
     codec = MessageCodec(grammar)
     terminals: list[SimulatedTerminal] = []
     try:
         for folder in plan.homes:
-            terminals.append(SimulatedTerminal(Home(Path(folder)), grammar, codec, tally, plan.give_up_s, plan.delta))
+            terminals.append(SimulatedTerminal(Path(folder), grammar, codec, tally, plan.give_up_s, plan.delta))
         run = _Run(plan, terminals, trades, tally)
-        ticker = asyncio.create_task(_tick(run, progress))
+        beside = [asyncio.create_task(_tick(run, progress)), asyncio.create_task(_look(terminals))]
         try:
             if plan.settle:
                 for terminal in terminals:
@@ -124,15 +126,16 @@ async def fleet(
                 await run.prepare()
             if go is not None:
                 await go()
-            await run.begin()
+            await run.trade()
             if plan.settle:
                 async with asyncio.TaskGroup() as group:
                     for terminal in terminals:
                         group.create_task(terminal.settle())
         finally:
-            ticker.cancel()
+            for task in beside:
+                task.cancel()
         return _result(tally, len(terminals), run.seconds)
-    except BaseExceptionGroup as group:  # one trade's fault ends the run; the others were only cancelled by it
+    except BaseExceptionGroup as group:  # one terminal's fault ends the run; the others were only cancelled by it
         raise group.exceptions[0] from None
     finally:
         for terminal in terminals:
@@ -141,7 +144,7 @@ async def fleet(
 
 class _Run:
     def __init__(
-        self, plan: FleetPlan, terminals: list[SimulatedTerminal], trades: AsyncIterator[Trade], tally: Tally
+        self, plan: FleetPlan, terminals: list[SimulatedTerminal], trades: Iterable[Trade], tally: Tally
     ) -> None:
         self.tally = tally
         self.plan = plan
@@ -149,6 +152,10 @@ class _Run:
         self._feed = _Feed(trades, frozenset(self._terminals))
         self._start = time.perf_counter()
         self._count = 0
+        self._under_way = 0
+        self._pacing = True  # more may begin than what is under way
+        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def seconds(self) -> float:
@@ -163,7 +170,7 @@ class _Run:
         waiting = dict(self._terminals)
         for _ in range(self.plan.sign_ahead):
             for name, terminal in list(waiting.items()):
-                trade = await self._feed.next_of(name)
+                trade = self._feed.next_of(name)
                 if trade is not None:
                     self._feed.give_back(name, trade)
                 if trade is None or not terminal.sign_ahead(trade):
@@ -171,41 +178,48 @@ class _Run:
             await asyncio.sleep(0)  # for the ticker, and for connections that are lost meanwhile
         self._feed.begin_again()
 
-    async def begin(self) -> None:
-        """Trade, to the end."""
+    async def trade(self) -> None:
+        """Trade, to the end. Raises what made a trade impossible; the others are left then."""
         self._start = time.perf_counter()
         self.tally.timed_from = self._start + self.plan.warm_up_s
-        await (self._open_loop() if self.plan.rate else self._closed_loop())
+        try:
+            if self.plan.rate:
+                await self._pace()
+            else:
+                for terminal in self._terminals.values():
+                    for _ in range(self.plan.in_flight):
+                        self._begin_next(terminal)
+            self._pacing = False
+            if self._under_way or self._over.done():
+                await self._over
+        finally:
+            for task in self._tasks:
+                task.cancel()
 
-    async def _closed_loop(self) -> None:
-        async with asyncio.TaskGroup() as group:
-            for terminal in self._terminals.values():
-                for _ in range(self.plan.in_flight):
-                    group.create_task(self._work(terminal))
-
-    async def _open_loop(self) -> None:
-        names = list(self._terminals)
-        async with asyncio.TaskGroup() as group:
-            # So many are due, however many of them are answered in time.
-            while not self.plan.seconds or self._count < self.plan.rate * self.plan.seconds:
-                dealt = await self._feed.deal(names[self._count % len(names)])
+    async def _pace(self) -> None:
+        """Begin at a fixed rate, however many are answered in time: at each wake all that are due by then."""
+        names, total = list(self._terminals), self.plan.rate * self.plan.seconds or math.inf
+        while self._count < total and not self._over.done():
+            now = time.perf_counter()
+            while (due := self._start + self._count / self.plan.rate) <= now and self._count < total:
+                dealt = self._feed.deal(names[self._count % len(names)])
                 if dealt is None:
                     return
                 name, trade = dealt
-                due = self._start + self._count / self.plan.rate
-                if (early_s := due - time.perf_counter()) > 0:
-                    await asyncio.sleep(early_s)
-                group.create_task(self._make(self._terminals[name], trade, due))
+                self._begin(self._terminals[name], trade, due)
+            await asyncio.sleep(max(due - now, _TICK_S))
 
-    async def _work(self, terminal: SimulatedTerminal) -> None:
-        while self._goes_on() and (trade := await self._feed.next_of(terminal.name)) is not None:
-            await self._make(terminal, trade, time.perf_counter())
+    def _begin_next(self, terminal: SimulatedTerminal) -> None:
+        """In the closed loop."""
+        if self._goes_on() and (trade := self._feed.next_of(terminal.name)) is not None:
+            self._begin(terminal, trade, time.perf_counter())
 
-    def _make(self, terminal: SimulatedTerminal, trade: Trade, due: float) -> Coroutine[Any, Any, Message | None]:
+    def _begin(self, terminal: SimulatedTerminal, trade: Trade, due: float) -> None:
         self._count += 1
+        self._under_way += 1
         plan, count = self.plan, self._count
-        return terminal.trade(
-            trade, due,
+        terminal.begin(
+            trade, due, self,
             again=bool(plan.repeat_every) and count % plan.repeat_every == 0,
             receipt=bool(plan.receipt_every) and count % plan.receipt_every == 0,
         )  # fmt: skip
@@ -213,45 +227,63 @@ class _Run:
     def _goes_on(self) -> bool:
         return not self.plan.seconds or self.seconds < self.plan.seconds
 
+    # What a terminal asks of its run
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def ended(self, terminal: SimulatedTerminal) -> None:
+        self._under_way -= 1
+        try:
+            if not self.plan.rate:
+                self._begin_next(terminal)
+        except Exception as error:
+            self._fail(error)
+        if not self._under_way and not self._pacing and not self._over.done():
+            self._over.set_result(None)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        if not self._over.done():
+            self._over.set_exception(error)
+
 
 class _Feed:
     """Deals trades out: those that name a terminal to it alone and in order, the others to whoever asks next."""
 
-    def __init__(self, trades: AsyncIterator[Trade], terminals: frozenset[str]) -> None:
-        self._trades = trades
+    def __init__(self, trades: Iterable[Trade], terminals: frozenset[str]) -> None:
+        self._trades = iter(trades)
         self._terminals = terminals
         self._kept: defaultdict[str, deque[Trade]] = defaultdict(deque)
         self._given_back: defaultdict[str, deque[Trade]] = defaultdict(deque)
         self._ready: defaultdict[str, deque[Trade]] = defaultdict(deque)  # what was given back
-        self._turn = asyncio.Lock()
 
-    async def next(self) -> Trade | None:
-        trade = await anext(self._trades, None)
-        if trade is not None and trade.terminal and trade.terminal not in self._terminals:
-            raise LookupError(f"terminal {trade.terminal} is not of this fleet")
-        return trade
-
-    async def deal(self, terminal: str) -> tuple[str, Trade] | None:
+    def deal(self, terminal: str) -> tuple[str, Trade] | None:
         """The next trade and who makes it: this terminal, unless the trade is another's."""
         if trade := self._ready_for(terminal):
             return terminal, trade
-        if trade := await self.next():
+        if trade := self._next():
             return trade.terminal or terminal, trade
         for name in self._ready:
             if trade := self._ready_for(name):
                 return name, trade
         return None
 
-    async def next_of(self, terminal: str) -> Trade | None:
+    def next_of(self, terminal: str) -> Trade | None:
         if trade := self._ready_for(terminal):
             return trade
-        async with self._turn:
-            while not self._kept[terminal]:
-                trade = await self.next()
-                if trade is None or trade.terminal in ("", terminal):
-                    return trade
-                self._kept[trade.terminal].append(trade)
-            return self._kept[terminal].popleft()
+        while not self._kept[terminal]:
+            trade = self._next()
+            if trade is None or trade.terminal in ("", terminal):
+                return trade
+            self._kept[trade.terminal].append(trade)
+        return self._kept[terminal].popleft()
 
     def give_back(self, terminal: str, trade: Trade) -> None:
         """The terminal will make it, but not yet: after ``begin_again`` it gets these before any others."""
@@ -260,14 +292,23 @@ class _Feed:
     def begin_again(self) -> None:
         self._ready, self._given_back = self._given_back, defaultdict(deque)
 
+    def _next(self) -> Trade | None:
+        trade = next(self._trades, None)
+        if trade is not None and trade.terminal and trade.terminal not in self._terminals:
+            raise LookupError(f"terminal {trade.terminal} is not of this fleet")
+        return trade
+
     def _ready_for(self, terminal: str) -> Trade | None:
         ready = self._ready.get(terminal)
         return ready.popleft() if ready else None
 
 
-async def _stream(trades: Iterable[Trade]) -> AsyncIterator[Trade]:
-    for trade in trades:
-        yield trade
+async def _look(terminals: Sequence[SimulatedTerminal]) -> None:
+    while True:
+        await asyncio.sleep(_LOOK_S)
+        now = time.perf_counter()
+        for terminal in terminals:
+            terminal.look(now)
 
 
 async def _tick(run: _Run, progress: Progress) -> None:

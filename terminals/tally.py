@@ -1,6 +1,6 @@
 """What a fleet of simulated terminals counts."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from fengshou.terminals.fleet_link import Traffic
@@ -16,7 +16,7 @@ class Tally:
     unknown: int = 0  # trades whose outcome the terminal did not learn
     signed_ahead: int = 0
     turned_away: Counter[str] = field(default_factory=Counter)  # codes that said: not now; each was asked again
-    codes: dict[str, Counter[str]] = field(default_factory=dict)  # by template
+    codes: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))  # by template
     approved_fen: Counter[str] = field(default_factory=Counter)  # sum of amounts by template
     surprises: list[str] = field(default_factory=list)  # answers other than expected, in words
     retries: int = 0  # the same key sent again because no answer came

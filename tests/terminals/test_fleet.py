@@ -8,7 +8,7 @@ from fengshou.protocol import elements as de
 from fengshou.protocol.errors import UntrustedBytesError
 from fengshou.protocol.templates import SIGNER
 from fengshou.terminals.fleet import FleetPlan, run_fleet
-from fengshou.terminals.fleet_terminal import SignInRefused
+from fengshou.terminals.fleet_session import SignInRefused
 from fengshou.terminals.signer_dialogue import SIGNER_NAME
 from fengshou.terminals.trades import Trade
 from tests.terminals.conftest import NOW

@@ -40,10 +40,9 @@ def test_what_was_prepared_is_what_is_sent(
         link.prepare()
         assert states == [_BEGINS, _HELLO]
         assert traffic.tls_up == 0
-        await asyncio.get_running_loop().create_connection(lambda: link, *home.address)
         try:
             async with asyncio.timeout(10):
-                assert await link.established is link.session
+                assert await link.connect(*home.address) is link.session
             assert states.count(_BEGINS) == 1
             assert len(link.binding) == BINDING_BYTES
         finally:
