@@ -42,27 +42,28 @@ class Recorder:
 
     def intent(self, exchange: "Exchange") -> Entry:
         """The line that is durable before a back end hears of the request."""
-        request, message = exchange.request, exchange.asked
+        request, content = exchange.request, exchange.content
         assert request is not None
-        clear, sealed = self._keep(request.values, _INTENT, exchange.content, _COLUMNS)
+        values, facts = request.values, request.terminal
+        clear, sealed = self._keep(values, _INTENT, content, _COLUMNS)
         record = Record(
             _INTENT,
             0,
             request.received_us,
             request.business_day,
             request.rrn,
-            message.template,
-            request.terminal.terminal,
-            request.terminal.merchant,
+            request.template.id,
+            facts.terminal,
+            facts.merchant,
             request.integer(de.BATCH),
             request.integer(de.STAN),
             refers=exchange.peer.session_record,
-            content=exchange.content,
+            content=content,
             evidence=exchange.evidence,
             clear=clear,
             sealed=sealed,
         )
-        tags = tags_of(request.values, request.pseudonym)
+        tags = tags_of(values, request.pseudonym)
         return Entry(record, charges=exchange.charges, caps=exchange.caps, tags=tags)
 
     def outcome(
@@ -253,7 +254,7 @@ class Recorder:
 
 def tags_of(values: Mapping[int, Value], pseudonym: Callable[[str], str]) -> tuple[bytes, ...]:
     """By which a request is found again: the keyed hashes (8 bytes) of the card and the accounts that it names."""
-    return tuple([_octets(pseudonym(str(values[key]))) for key in _SEARCHED if key in values])
+    return tuple([_octets(pseudonym(named)) for key in _SEARCHED if isinstance(named := values.get(key), str)])
 
 
 _octets = lru_cache(maxsize=16_384)(bytes.fromhex)  # as many as there are pseudonyms remembered

@@ -20,15 +20,15 @@ ENTRY_MODES = frozenset(10 * how + pin for how in (_KEYED, *_READ) for pin in _P
 _DAYS_OF_MONTH = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 
-@lru_cache(maxsize=1024)
 def is_clock_reading(hhmmss: int, mmdd: int) -> bool:
-    """Whether a clock can show this time and a calendar this date; 29 February is in some calendar.
+    """Whether a clock can show this time and a calendar this date; 29 February is in some calendar."""
+    return hhmmss < 24_00_00 and hhmmss % 1_00_00 < 60_00 and hhmmss % 1_00 < 60 and _is_date(mmdd)
 
-    Remembered, because all terminals ask for the same few seconds.
-    """
-    hour, minute, second = hhmmss // 10_000, hhmmss // 100 % 100, hhmmss % 100
+
+@lru_cache(maxsize=512)  # of which a season asks for a few
+def _is_date(mmdd: int) -> bool:
     month, day = mmdd // 100, mmdd % 100
-    return hour < 24 and minute < 60 and second < 60 and 1 <= month <= 12 and 1 <= day <= _DAYS_OF_MONTH[month - 1]
+    return 1 <= month <= 12 and 1 <= day <= _DAYS_OF_MONTH[month - 1]
 
 
 STAN_GIVEN = Rung("STAN is 1 .. 999999", "30", lambda request: request.integer(de.STAN) > 0)

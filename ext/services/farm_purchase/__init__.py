@@ -125,18 +125,19 @@ class FarmPurchase(CoreBankingService):
     def event(self, request: Request, conclusion: Conclusion) -> Mapping[str, Any]:
         """A trade: the goods in full, the two parties as pseudonyms."""
         product, variety, grade, weight, price = _goods_of(request.values)
+        amount, _, _, day, _, payee = _frame_of(request.values)
         return {
             "kind": "farm-trade",
-            "day": _traded_on(request.business_day, request.integer(de.LOCAL_DATE)),
+            "day": _traded_on(request.business_day, day),
             "product": product,
             "variety": variety,
             "grade": grade,
             "weight_centikg": weight,
             "unit_price_fen": price,
-            "amount_fen": request.integer(de.AMOUNT),
+            "amount_fen": amount,
             "town": request.integer(de.TOWN) or request.terminal.town,
             "site": request.terminal.site,
-            "farmer": request.pseudonym(request.string(de.TO_ACCOUNT)),
+            "farmer": request.pseudonym(payee),
             "buyer": request.pseudonym(payer_of(request)),
             "lot": request.string(de.LOT),
         }
