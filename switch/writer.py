@@ -15,6 +15,7 @@ import trio
 
 from fengshou.hsm.custody import Custody
 from fengshou.protocol.record import Commit
+from fengshou.switch.doorbell import Doorbell
 from fengshou.switch.journal.signature import UNSIGNED_COMMITS_MAX, sign_commit
 from fengshou.switch.journal.store import Entry, Journal, JournalError, LimitPassed, in_this_thread
 
@@ -78,11 +79,13 @@ class Writer:
         self._on_signed = on_signed
         self.on_event: Callable[[], None] = lambda: None  # called in the Trio thread when there is news for analytics
         self._token: trio.lowlevel.TrioToken | None = None
+        self._doorbell: Doorbell | None = None
         self._thread = threading.Thread(target=self._work, name="journal-writer", daemon=True)
 
     def start(self) -> None:
         """Start the threads; called in the Trio thread."""
         self._token = trio.lowlevel.current_trio_token()
+        self._doorbell = Doorbell()
         self._journal.in_reader = self._in_trio
         self._thread.start()
         self._notary.start(self._journal)
@@ -115,6 +118,8 @@ class Writer:
             await trio.to_thread.run_sync(self._notary.stop)
             self._put(None)
             await trio.to_thread.run_sync(self._thread.join)
+            if self._doorbell is not None:
+                await self._doorbell.close()
         self._journal.in_reader = in_this_thread
 
     # -- threads: what the simulator replaces, with the notary ---------------------------------------------------------
@@ -128,8 +133,8 @@ class Writer:
 
     def _tell(self, news: Callable[[], None]) -> None:
         """Run ``news`` in the Trio thread."""
-        assert self._token is not None
-        self._token.run_sync_soon(news)
+        assert self._doorbell is not None
+        self._doorbell.call(news)
 
     def _in_trio(self, work: Callable[[], None]) -> None:
         """Run ``work`` in the Trio thread and wait for it: there is no view in use between its steps."""
