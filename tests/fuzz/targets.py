@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from fengshou.codecs import BadSignature, Iso8583Codec, PrivateKey, PublicKey, verify_batch
+from fengshou.codecs import BadSignature, DeltaWriter, Iso8583Codec, PrivateKey, PublicKey, verify_batch
 from fengshou.codecs._verify import paths, take_path
 from fengshou.hsm import keyblock
 from fengshou.hsm.channel import direct
@@ -18,14 +18,16 @@ from fengshou.hsm.envelope import parse_envelope
 from fengshou.hsm.software import SoftwareCustody
 from fengshou.hsm.x509 import CertificateError, parse_certificate
 from fengshou.protocol import elements as de
+from fengshou.protocol.delta import ReferenceDeltaWriter
 from fengshou.protocol.errors import UntrustedBytesError
 from fengshou.protocol.grammar import ReferenceCodec
 from fengshou.protocol.iso8583 import CHARACTER_FORMAT, HostFormat
 from fengshou.protocol.iso8583_mac import ForgedMessage
 from fengshou.protocol.iso8583_reference import ReferenceIso8583Codec as Iso8583Reference
-from fengshou.protocol.message import Message
+from fengshou.protocol.message import Message, Value
+from fengshou.protocol.offline import pack_items
 from fengshou.protocol.record import parse_commit, parse_record
-from fengshou.protocol.session import SwitchSession
+from fengshou.protocol.session import Codec, DeltaForm, SwitchSession
 from fengshou.protocol.templates import SIGN_IN
 from fengshou.routing.http import HttpFault, HttpServer
 from fengshou.routing.iso8583_mac import AuthenticatedCodec
@@ -90,6 +92,26 @@ def values(data: bytes) -> None:
     """Packed values, as the journal keeps them."""
     found = _outcome(lambda: COMPILED.unpack(data))
     assert found == _outcome(lambda: REFERENCE.unpack(data))
+
+
+def items(data: bytes) -> None:
+    """An offline upload: both twins read the same, and both writers pack alike what the longest part of it says."""
+    assert _outcome(lambda: COMPILED.decode_items(data)) == _outcome(lambda: REFERENCE.decode_items(data))
+    for size in range(len(data), 0, -1):
+        with suppress(UntrustedBytesError):
+            template, read = COMPILED.decode_items(data[:size])
+            packed = _packed(COMPILED, DeltaWriter(COMPILED), template, read)
+            assert packed == _packed(REFERENCE, ReferenceDeltaWriter(CATALOGUE.grammar), template, read)
+            assert packed is None or COMPILED.decode_items(packed) == (template, read)
+            break
+
+
+def _packed(codec: Codec, writer: DeltaForm, template: int, items: list[dict[int, Value]]) -> bytes | None:
+    """None when one of them has no time of day."""
+    try:
+        return pack_items(codec, writer, template, items)
+    except ValueError:
+        return None
 
 
 def iso8583(data: bytes) -> None:
@@ -189,7 +211,7 @@ def signatures(data: bytes) -> None:
 TARGETS: dict[str, Callable[[bytes], None]] = {
     target.__name__: target
     for target in (
-        channel, frames, messages, values, iso8583, sign_in, keys, journal, configuration, certificate, http,
+        channel, frames, messages, values, items, iso8583, sign_in, keys, journal, configuration, certificate, http,
         signatures,
     )
 }  # fmt: skip
