@@ -142,8 +142,8 @@ def _through(switch: Switch, host: _Host, arrivals: Sequence[tuple[Peer, bytes]]
     with clock.step("durable"):
         inbound.durable(exchanges)
     with clock.step("route"):
-        sender.route([exchange for exchange in exchanges if exchange.is_open])
-        sender.answer([exchange for exchange in exchanges if not exchange.is_open])
+        sender.route([exchange for exchange in exchanges if exchange.conclusion is None])
+        sender.answer([exchange for exchange in exchanges if exchange.conclusion is not None])
     completions = [Completion(call, Reply("00", {38: "000001"})) for call in host.calls]
     host.calls.clear()
     with clock.step("conclude"):

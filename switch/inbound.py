@@ -95,7 +95,7 @@ class Inbound:
         except UntrustedBytesError as error:
             exchange.sequence = sequence_of(exchange.frame)
             return error.code, str(error), COMMAND_NONE
-        exchange.message = message
+        exchange.asked = message
         exchange.sequence = message.sequence
         unlawful = exchange.peer.session.refusal(message)
         if unlawful is not None:
@@ -114,13 +114,13 @@ class Inbound:
 
         In the place of each upload that passes come the requests in it.
         """
-        signed = [exchange for exchange in exchanges if exchange.is_open and exchange.asked.signature]
+        signed = [exchange for exchange in exchanges if exchange.conclusion is None and exchange.asked.signature]
         alone = [exchange for exchange in signed if exchange not in self._uploads]
         for exchange, digest in zip(alone, sm3_many(map(self._signed_text, alone)), strict=True):
             exchange.digest = digest
             exchange.evidence = digest + exchange.asked.signature
         for exchange, upload in self._uploads.items():
-            if exchange.is_open:
+            if exchange.conclusion is None:
                 exchange.digest = uploads.digest(exchange.peer.certificate.public_key.za, upload)
         verdicts = verify_batch(
             [(exchange.peer.certificate.public_key, exchange.digest, exchange.asked.signature) for exchange in signed]
@@ -139,7 +139,7 @@ class Inbound:
 
     def _open_uploads(self, exchanges: list[Exchange]) -> None:
         for exchange, upload in self._uploads.items():
-            if exchange.is_open:
+            if exchange.conclusion is None:
                 requests = uploads.requests(exchange, upload)
                 place = exchanges.index(exchange)
                 exchanges[place : place + 1] = requests
@@ -155,7 +155,7 @@ class Inbound:
         self._state(exchanges)
         entries: list[Entry] = []
         for exchange in exchanges:
-            if exchange.is_open:
+            if exchange.conclusion is None:
                 asked = exchange.asked
                 match asked.template:
                     case _ if not exchange.peer.session.allows(asked):  # a sign-off came first in the same batch
@@ -180,7 +180,7 @@ class Inbound:
                         exchange.refuse("40", "never a request")
                     case _:
                         self._admit_request(exchange, entries)
-            if exchange.refused_for_the_record:
+            if exchange.reason:
                 self.refused[exchange.reason] += 1
                 entries.append(self._recorder.refusal(exchange))
         return entries
@@ -202,7 +202,7 @@ class Inbound:
 
     def _state(self, exchanges: Sequence[Exchange]) -> None:
         """What each request states, by which repeats are known: hashed side by side, for a third of the time."""
-        asking = [exchange for exchange in exchanges if exchange.is_open]
+        asking = [exchange for exchange in exchanges if exchange.conclusion is None]
         for exchange in asking:
             exchange.stated = self._recorder.stated(exchange.asked)
         for exchange, content in zip(asking, sm3_many([exchange.stated for exchange in asking]), strict=True):
@@ -219,7 +219,7 @@ class Inbound:
             logger.exception("a request for template %d cannot be judged", exchange.asked.template)
             self._counters.release(exchange.charges)
             exchange.shed("96")
-        if not exchange.is_open:
+        if exchange.conclusion is not None:
             return
         exchange.intent = self._recorder.intent(exchange)
         entries.append(exchange.intent)

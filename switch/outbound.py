@@ -192,16 +192,14 @@ class Sender:
         for exchange in exchanges:
             assert exchange.conclusion is not None
             self.answered[exchange.conclusion.code] += 1
-            asked = exchange.message
-            template = asked.template if asked else ERROR.id
-            receipt = bool(asked and asked.flags & _RECEIPT) and self._proof(exchange)
-            command = exchange.command or self._notice(exchange.peer)
-            flags = _RESPONSE | command | (_RECEIPT if receipt else 0)
-            if exchange.grants_delta:
+            asked, peer = exchange.asked, exchange.peer
+            flags = _RESPONSE | (exchange.command or self._notice(peer))
+            if asked.flags & _RECEIPT and (proof := self._proof(exchange)):
+                receipts.append((exchange, proof))
+                flags |= _RECEIPT
+            if asked.flags & _DELTA and exchange.grants_delta:
                 flags |= _DELTA
-            frames[exchange.peer].append(self._frame(template, flags, exchange))
-            if receipt:
-                receipts.append((exchange, receipt))
+            frames[peer].append(self._frame(asked.template or ERROR.id, flags, exchange))
         for peer, parts in frames.items():
             peer.send(b"".join(parts) if len(parts) > 1 else parts[0])
         if receipts:

@@ -80,8 +80,8 @@ class Pipeline:
             self._inbound.lost(exchanges)
         self._at_disk -= 1
         self._back.set()
-        ended = [exchange for exchange in exchanges if not exchange.is_open]
-        self.complete(self._sender.route([exchange for exchange in exchanges if exchange.is_open]))
+        ended = [exchange for exchange in exchanges if exchange.conclusion is not None]
+        self.complete(self._sender.route([exchange for exchange in exchanges if exchange.conclusion is None]))
         self._sender.answer(ended)
 
     # -- outcomes ------------------------------------------------------------------------------------------------------

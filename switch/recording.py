@@ -173,8 +173,7 @@ class Recorder:
         """Why something never became an intent. The frame itself is kept as a digest only."""
         assert exchange.conclusion is not None
         row = exchange.peer.row
-        message = exchange.message
-        stan = message.values.get(de.STAN, 0) if message else 0
+        message = exchange.asked
         return Entry(
             Record(
                 RecordKind.REFUSAL,
@@ -182,11 +181,11 @@ class Recorder:
                 exchange.received_us,
                 self._clock.business_day(exchange.received_us),
                 0,
-                message.template if message else 0,
+                message.template,
                 exchange.peer.terminal[:8],
                 row.facts.merchant if row else "",
                 _integer(exchange.peer.session.implied.get(de.BATCH, 0)),
-                _integer(stan),
+                _integer(message.values.get(de.STAN, 0)),
                 code=exchange.conclusion.code,
                 content=sm3(exchange.frame),
                 clear=self._codec.pack({de.TEXT: exchange.reason[:_REASON_BYTES_MAX]}) if exchange.reason else b"",

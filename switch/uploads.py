@@ -50,7 +50,7 @@ def requests(exchange: Exchange, upload: Upload) -> list[Exchange]:
             exchange.received_us,
             exchange.arrived,
             exchange.machine,
-            message=Message(
+            asked=Message(
                 upload.template,
                 message.flags & _SHARED_FLAGS,
                 message.sequence + index,

@@ -27,7 +27,7 @@ class Request:
     def __init__(self, stan: int) -> None:
         self.stan = stan
         self.intent = intent(stan)
-        self.is_open = True
+        self.conclusion: str | None = None
 
 
 class Steps:
@@ -74,7 +74,7 @@ class Steps:
     def lost(self, requests: list[Request]) -> None:
         self._say("lost", requests)
         for request in requests:
-            request.is_open = False
+            request.conclusion = "over"
 
     def durable(self, requests: list[Request]) -> None:
         self._say("durable", requests)
@@ -85,7 +85,7 @@ class Steps:
 
     def conclude(self, completions: Sequence[Request]) -> tuple[list[Request], list[Entry]]:
         for request in completions:
-            request.is_open = False
+            request.conclusion = "over"
         return list(completions), [outcome(request.intent) for request in completions]
 
     def owe_late(self, entries: Sequence[Entry]) -> None:
