@@ -27,13 +27,14 @@ class BatchLog:
 
     def note(self, template: Template, batch: int, values: Mapping[int, Value], code: str) -> None:
         """Take note of an answer: an approval counts, or takes back the transaction that it names."""
-        takes_back = template.mti // 100 in (2, 4) and template.side is None and de.ORIGINAL_STAN in values
-        if takes_back and code in (APPROVED, UNKNOWN_OUTCOME):  # 98: the switch delivers the reversal
-            self._enter(_integer(values[de.ORIGINAL_BATCH]), _integer(values[de.ORIGINAL_STAN]), None)
-        elif template.side is not None and code == APPROVED:
-            stan, fen = _integer(values[de.STAN]), _integer(values[de.AMOUNT])
-            if stan not in self._batches.get(batch, {}):
-                self._enter(batch, stan, Line(stan, template.side, fen))
+        if template.side is None:
+            takes_back = template.mti // 100 in (2, 4) and de.ORIGINAL_STAN in values
+            if takes_back and code in (APPROVED, UNKNOWN_OUTCOME):  # 98: the switch delivers the reversal
+                self._enter(_integer(values[de.ORIGINAL_BATCH]), _integer(values[de.ORIGINAL_STAN]), None)
+        elif code == APPROVED:
+            stan = _integer(values[de.STAN])
+            if stan not in self._batches.get(batch, ()):
+                self._enter(batch, stan, Line(stan, template.side, _integer(values[de.AMOUNT])))
 
     def lines(self, batch: int) -> list[Line]:
         """What counts in a batch, by STAN."""

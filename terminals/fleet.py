@@ -150,7 +150,7 @@ class _Run:
         self.plan = plan
         self._terminals = {terminal.name: terminal for terminal in terminals}
         self._feed = _Feed(trades, frozenset(self._terminals))
-        self._start = time.perf_counter()
+        self._start = self._until = time.perf_counter()
         self._count = 0
         self._under_way = 0
         self._pacing = True  # more may begin than what is under way
@@ -181,6 +181,7 @@ class _Run:
     async def trade(self) -> None:
         """Trade, to the end. Raises what made a trade impossible; the others are left then."""
         self._start = time.perf_counter()
+        self._until = self._start + (self.plan.seconds or math.inf)
         self.tally.timed_from = self._start + self.plan.warm_up_s
         try:
             if self.plan.rate:
@@ -211,8 +212,9 @@ class _Run:
 
     def _begin_next(self, terminal: SimulatedTerminal) -> None:
         """In the closed loop."""
-        if self._goes_on() and (trade := self._feed.next_of(terminal.name)) is not None:
-            self._begin(terminal, trade, time.perf_counter())
+        now = time.perf_counter()
+        if now < self._until and (trade := self._feed.next_of(terminal.name)) is not None:
+            self._begin(terminal, trade, now)
 
     def _begin(self, terminal: SimulatedTerminal, trade: Trade, due: float) -> None:
         self._count += 1
@@ -223,9 +225,6 @@ class _Run:
             again=bool(plan.repeat_every) and count % plan.repeat_every == 0,
             receipt=bool(plan.receipt_every) and count % plan.receipt_every == 0,
         )  # fmt: skip
-
-    def _goes_on(self) -> bool:
-        return not self.plan.seconds or self.seconds < self.plan.seconds
 
     # What a terminal asks of its run
 

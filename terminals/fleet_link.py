@@ -231,30 +231,32 @@ class FleetLink:
 
     def _flush(self) -> None:
         """Let the socket have what TLS wants to send."""
-        waits = bool(self._outbox)
-        self._outbox += self._channel.take()
-        if self._outbox and not waits:
-            self._send_outbox()
+        data = self._channel.take()
+        if self._outbox:
+            self._outbox += data
+        elif data:
+            self._give(data)
 
-    def _send_outbox(self) -> None:
+    def _give(self, data: bytes) -> None:
         if self._socket is None:
             return
         try:
-            sent = self._socket.send(self._outbox)
+            sent = self._socket.send(data)
         except BlockingIOError:
             sent = 0
         except OSError as error:
             self._abort(str(error))
             return
         self._traffic.tls_up += sent
-        self._outbox = self._outbox[sent:]
-        if self._outbox:
+        if sent < len(data):
+            self._outbox = data[sent:]
             self._loop.add_writer(self._socket.fileno(), self._writable)
 
     def _writable(self) -> None:
         assert self._socket is not None
         self._loop.remove_writer(self._socket.fileno())
-        self._send_outbox()
+        data, self._outbox = self._outbox, b""
+        self._give(data)
 
     def _abort(self, reason: str) -> None:
         """The connection is gone, and all who wait hear it. The first reason counts."""

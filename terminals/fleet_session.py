@@ -47,13 +47,12 @@ class FleetSession:
         self._in_delta = in_delta
         self._must_sign_in = False
 
-    @property
-    def at_hand(self) -> bool:
-        """Whether ``ready`` would not wait and nobody waits for it, so that a request may leave at once."""
+    def at_hand(self) -> tuple[FleetLink, TerminalSession] | None:
+        """What ``ready`` gives, if it would not wait and nobody waits for it: a request may leave at once."""
         link = self.link
-        if link is None or link.session is None or link.lost or self.turn.locked():
-            return False
-        return not self._to_do(link.session)
+        if link is None or link.session is None or link.lost or self.turn.locked() or self._to_do(link.session):
+            return None
+        return link, link.session
 
     async def ready(self) -> tuple[FleetLink, TerminalSession]:
         """A connection that is signed in. Raises LinkLost when there is none now, SignInRefused when never."""

@@ -17,7 +17,7 @@ from fengshou.codecs import MessageCodec
 from fengshou.protocol import elements as de
 from fengshou.protocol.batch import BatchState
 from fengshou.protocol.codes import APPROVED, RESYNC, UNKNOWN_OUTCOME, action_of
-from fengshou.protocol.message import COMMAND_NONE, Message, Value
+from fengshou.protocol.message import COMMAND_MASK, Message, Value
 from fengshou.protocol.session import TerminalSession
 from fengshou.protocol.templates import Grammar, Template
 from fengshou.terminals.batch_log import BatchLog
@@ -173,11 +173,11 @@ class SimulatedTerminal:
         """
         pending = _Pending(self, run, self._templates[trade.template], trade, due, again, receipt)
         self._tally.sent += 1
-        link = self._session.link
-        if again or receipt or not self._session.at_hand or link is None or link.session is None:
+        at_hand = None if again or receipt else self._session.at_hand()
+        if at_hand is None:
             self.take_over(pending, _Next.AT_ONCE)
         else:
-            self._attempt(pending, link, link.session, pending)
+            self._attempt(pending, *at_hand, pending)
 
     def look(self, now: float) -> None:
         """Give up what has waited for too long; to be called a few times a second. ``now``: as ``due``."""
@@ -215,9 +215,10 @@ class SimulatedTerminal:
 
     def answered(self, pending: _Pending, answer: Message) -> None:
         """The answer of a trade that went straight."""
-        then = self._judge(answer)
+        code = str(answer.values[de.RESPONSE_CODE])
+        then = self._judge(answer, code)
         if then is _Next.NOTHING:
-            self._count(pending, answer)
+            self._count(pending, code)
             pending.ended()
         else:
             self.take_over(pending, then)
@@ -242,7 +243,7 @@ class SimulatedTerminal:
                 pending.link.forget(pending.message.sequence)
             self._tally.unknown += 1
             return None
-        self._count(pending, answer)
+        self._count(pending, str(answer.values[de.RESPONSE_CODE]))
         if pending.receipt:
             await self._receipt(pending, answer)
         if pending.again:
@@ -264,18 +265,16 @@ class SimulatedTerminal:
             except LinkLost:
                 then = _Next.LATER
                 continue
-            then = self._judge(answer)
+            then = self._judge(answer, str(answer.values[de.RESPONSE_CODE]))
             if then is _Next.NOTHING:
                 return answer
             pending.link.forget(pending.message.sequence)
 
-    def _judge(self, answer: Message) -> _Next:
+    def _judge(self, answer: Message, code: str) -> _Next:
         """What follows this answer; what it demands before that is noted."""
-        code = str(answer.values[de.RESPONSE_CODE])
-        command = answer.command
-        if code == APPROVED and command == COMMAND_NONE:
-            return _Next.NOTHING
-        self._session.heed(command, code)
+        if code == APPROVED and not answer.flags & COMMAND_MASK:
+            return _Next.NOTHING  # and nothing to heed
+        self._session.heed(answer.command, code)
         if code == RESYNC:
             return _Next.AT_ONCE  # the session sends it whole now
         if code in SIGN_IN_FIRST or action_of(code) == "B":
@@ -283,13 +282,12 @@ class SimulatedTerminal:
             return _Next.LATER
         return _Next.NOTHING
 
-    def _count(self, pending: _Pending, answer: Message) -> None:
+    def _count(self, pending: _Pending, code: str) -> None:
         """Count a final answer."""
         tally, template, trade = self._tally, pending.template, pending.trade
         tally.answered += 1
         if pending.due >= tally.timed_from:
             tally.latencies.record(round((time.perf_counter() - pending.due) * 1e6))
-        code = str(answer.values[de.RESPONSE_CODE])
         tally.codes[template.name][code] += 1
         self._log.note(template, pending.batch, pending.request, code)
         if code == APPROVED:
