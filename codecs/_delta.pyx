@@ -97,22 +97,22 @@ cdef size_t head_of(const Element *element, Text new, Text old) noexcept nogil:
 
 
 cdef int write_tail(Writer *writer, const Element *element, const Piece *piece, const Piece *was) except -1:
-    """The shorter of a new tail behind the base's head, and the whole."""
+    """A new tail behind the base's head where they are as long, shorter than the whole by its count; else the whole."""
     cdef Text new = text_of(element, piece)
     cdef Text old
-    cdef size_t head = TAIL_HEAD, rest = 0, index
+    cdef size_t head = TAIL_HEAD, rest, index
     cdef uint8_t *out
     if was.at != NULL:
         old = text_of(element, was)
         if new.size == old.size:
             head = head_of(element, new, old)
-            rest = (new.size - head + 1) // 2 if element.kind == KIND_D else new.size - head
-    if head >= TAIL_HEAD or rest >= piece.size:
+    if head >= TAIL_HEAD:
         room(writer, 1)[0] = 0
         return write_bytes(writer, piece.at, piece.size)
     room(writer, 1)[0] = <uint8_t>(TAIL_HEAD + head)
     if element.kind != KIND_D:
-        return write_bytes(writer, new.data + head, rest)
+        return write_bytes(writer, new.data + head, new.size - head)
+    rest = (new.size - head + 1) // 2
     out = room(writer, rest)
     for index in range(rest):
         out[index] = digit_at(new.data, head) << 4 | (digit_at(new.data, head + 1) if head + 1 < new.size else 0x0F)
@@ -347,7 +347,7 @@ cdef class DeltaWriter:
         cdef int distance
         if slot.operator == CLOCK:
             second = seconds_of(number_at(piece.at))
-            if time_of(second) != number_at(piece.at) or second >= DAY_S:
+            if time_of(second) != number_at(piece.at):
                 return False  # the ladder of its service will say so
             write_zigzag(writer, second - seconds_of(number_at(base[index].at)))
         elif slot.operator == DIFFERENCE:

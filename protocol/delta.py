@@ -297,7 +297,7 @@ def _given(row: _Row, value: Value, was: Value | None, near: _Near) -> bytes | N
     if isinstance(value, int) and isinstance(was, int):
         if row.operator is Operator.CLOCK:
             second = seconds_of(value)
-            if time_of(second) != value or second >= DAY_S:
+            if time_of(second) != value:
                 return None  # no time of day; the ladder of its service will say so
             return varint(zigzag(second - seconds_of(was)))
         if row.operator is Operator.DELTA:
@@ -316,12 +316,11 @@ def _predicted(
 
 
 def _tail(element: Element, text: str, was: str) -> bytes:
-    """The shorter of a new tail behind the base's head, and the whole."""
-    whole = b"\x00" + wire_value(element, text)
+    """A new tail behind the base's head where they are as long, shorter than the whole by its count; else the whole."""
     new, old = text.encode(), was.encode()
-    if not old or len(new) != len(old):
-        return whole
-    head = next((place for place, pair in enumerate(zip(new, old, strict=True)) if pair[0] != pair[1]), len(new))
-    rest = packed_digits(text[head:]) if element.kind is Kind.D else new[head:]
-    tail = bytes((min(TAIL_HEAD + head, 0xFF),)) + rest
-    return tail if head < TAIL_HEAD and len(tail) < len(whole) else whole
+    if old and len(new) == len(old):
+        head = next((place for place, pair in enumerate(zip(new, old, strict=True)) if pair[0] != pair[1]), len(new))
+        if head < TAIL_HEAD:
+            rest = packed_digits(text[head:]) if element.kind is Kind.D else new[head:]
+            return bytes((TAIL_HEAD + head,)) + rest
+    return b"\x00" + wire_value(element, text)
