@@ -13,10 +13,13 @@ from iso8583sim import wire as iso8583sim
 from bench import purchase
 from bench.figures import Figure
 from bench.measure import cpu_us
-from fengshou.codecs import Iso8583Codec, MessageCodec
+from fengshou.codecs import DeltaWriter, Iso8583Codec, MessageCodec
+from fengshou.protocol import elements as de
+from fengshou.protocol.delta import ReferenceDeltaWriter
 from fengshou.protocol.grammar import ReferenceCodec
 from fengshou.protocol.iso8583 import HostFormat
 from fengshou.protocol.iso8583_reference import ReferenceIso8583Codec
+from fengshou.protocol.session import DeltaForm
 
 Pair = tuple[Callable[[], object], Callable[[], object], int]
 
@@ -93,6 +96,29 @@ _AIMS_US = {"fengshou": 1.0}
 _AIMS_BYTES = {"fengshou": 120.0}  # of the self-contained form
 
 
+def _differences(seconds: float) -> list[Figure]:
+    """What a session adds to the encoding of a request: its difference to one that was answered, and to remember it."""
+    sample, base = purchase.message(), purchase.message()
+    base.sequence -= 1
+    base.values |= {de.WEIGHT: 9_000, de.TO_ACCOUNT: "9156001004001182137"}
+    compiled, reference = DeltaWriter(MessageCodec(purchase.GRAMMAR)), ReferenceDeltaWriter(purchase.GRAMMAR)
+    found = []
+    writers: dict[str, tuple[str, DeltaForm]] = {
+        "delta": ("compiled", compiled), "delta-plain": ("plain Python", reference),
+    }  # fmt: skip
+    for key, (what, writer) in writers.items():
+        writer.keep(base)
+        assert writer.frame(sample) == compiled.frame(sample) is not None
+        taken = cpu_us(partial(writer.frame, sample), seconds / 2) + cpu_us(partial(writer.keep, base), seconds / 2)
+        found.append(
+            Figure(
+                key=f"codec.{key}.cpu", what=f"write as a difference + remember: our message, {what}", value=taken,
+                unit="µs", peer="codec.delta.cpu" if writer is reference else "",
+            )
+        )  # fmt: skip
+    return found
+
+
 def figures(seconds: float) -> list[Figure]:
     times, sizes = [], []
     for key, (what, (decode, encode, size)) in pairs().items():
@@ -119,4 +145,4 @@ def figures(seconds: float) -> list[Figure]:
                     aim=_AIMS_BYTES.get(key),
                 )
             )
-    return times + sizes
+    return times + _differences(seconds) + sizes
