@@ -68,11 +68,14 @@ def figures(seconds: float, folder: Path, tell: Tell) -> tuple[list[Figure], lis
         own_site(folder, TERMINALS, ledger=False, switch_cores=0, settings=f"workers = {len(cores)}") as (site, _),
         CoreProbe(cores) as probe,
     ):
-        many = _load(site.folder, msgspec.structs.replace(_saturation(each_s), fleets=len(cores)), probe)
+        many, fixed = (
+            _load(site.folder, msgspec.structs.replace(plan, fleets=len(cores)), probe)
+            for plan in (_saturation(each_s), _open(_OPEN_RATE, each_s))
+        )
     found = [
         *_costs(rounds),
         *_many(many, len(cores)),
-        *_waits(idle, rounds),
+        *_waits(idle, rounds, fixed),
         *_circumstances(idle, rounds, many),
         *_own_speed(core),
         *_sizes(rounds[0].full),
@@ -176,11 +179,12 @@ def _many(many: LoadResult, workers: int) -> list[Figure]:
     ]  # fmt: skip
 
 
-def _waits(idle: LoadResult, rounds: Sequence[Round]) -> list[Figure]:
+def _waits(idle: LoadResult, rounds: Sequence[Round], many: LoadResult) -> list[Figure]:
     rows = (
         ("alone", "one request at a time", [idle], 5.0),
         ("steady", f"open loop at {_STEADY_SAID} of saturation", [each.steady for each in rounds], 20.0),
         ("open", f"open loop, {_OPEN_RATE:.0f} a second", [each.fixed for each in rounds], 8.0),
+        ("workers", f"open loop, {_OPEN_RATE:.0f} a second, all workers", [many], None),
     )
     return [
         Figure(
