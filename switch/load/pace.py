@@ -1,7 +1,7 @@
 """How much of its own speed a core had while something was measured on it.
 
-The cores of a virtual machine may be threads of one core of the processor, and neighbours come and go; then the same
-code takes half as much CPU time again from one minute to the next, and nothing in /proc says so. A fixed piece of work
+A virtual core shares its processor with strangers, and one that rests often may run at half its speed; so the same code
+takes up to twice the CPU time from one minute to the next, and nothing in /proc says so. A fixed piece of work
 that is done on the same core meanwhile slows as everything else there does. Its speed, as a share of what it reaches
 there undisturbed, is the core's pace; CPU time × pace is what it would have been on the core alone.
 
