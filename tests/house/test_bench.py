@@ -166,8 +166,10 @@ def test_a_benchmark_that_is_stopped_stops_what_it_started():
 
 
 def _command(pid: int) -> bytes:
-    file = Path(f"/proc/{pid}/cmdline")
-    return file.read_bytes() if file.exists() else b""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:  # it ended just now, between being listed and being read perhaps
+        return b""
 
 
 def test_a_new_figure_has_nothing_to_be_compared_with():
